@@ -1,0 +1,121 @@
+"""Selective scan, the state space recurrence of Mamba (Gu and Dao 2023, arXiv 2312.00752, section 3 and algorithm 2).
+
+For every channel d and state n, over the tokens t of one sequence::
+
+    h[t, n] = exp(delta[t] * A[n]) * h[t-1, n] + delta[t] * B[t, n] * u[t]        h[-1] = 0
+    y[t]    = sum_n C[t, n] * h[t, n] + D * u[t]                                  then y[t] * silu(z[t])
+
+Letters, as in the paper and in mamba_ssm:
+
+=============  =================================  =====================================================
+name           shape                              meaning
+=============  =================================  =====================================================
+u              (B, D, L)                          input; B batch, D channels (d_inner), L tokens
+delta          (B, D, L)                          step size, before `delta_bias` and softplus
+A              (D, N)                             state matrix (diagonal, negative); N states (d_state)
+B, C           (B, N, L) or (B, G, N, L)          input and output matrices, one for each of G groups of
+                                                  D / G neighbouring channels
+D              (D,)                               skip connection
+z              (B, D, L)                          gate
+delta_bias     (D,)                               bias of delta
+=============  =================================  =====================================================
+
+Backends, in the order in which ``auto`` tries them: `cuda` (mamba_ssm's kernel), `chunked` (PyTorch on any device, with
+its own backward), `reference` (the plain recurrence, the definition of correct; never chosen by ``auto``). A backend is
+a module with ``why_not(device, dtype) -> str | None`` (None: it can run) and ``selective_scan``. The environment
+variable ``NNUNET_ECHO_SCAN`` names one for all calls that say ``auto``.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+from nnunet_echo.scan import chunked, cuda, reference
+from nnunet_echo.scan.precision import autocast_off
+
+BACKENDS = {"cuda": cuda, "chunked": chunked, "reference": reference}
+BACKEND_VARIABLE = "NNUNET_ECHO_SCAN"
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Selective scan with the signature and shapes of mamba_ssm (table in the module's docstring).
+
+    Computes in float32 (float64 if `u` is) with autocast off, whatever surrounds the call.
+
+    Returns `y` (B, D, L) in the dtype of `u`, and with `return_last_state` also h after the last token, (B, D, N).
+
+    Raises ValueError for shapes that do not fit, RuntimeError when the backend asked for cannot run here.
+    """
+    _check_shapes(u, delta, A, B, C, D, z, delta_bias)
+    dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+    scan = BACKENDS[choose_backend(u.device, dtype, backend)].selective_scan
+    if B.ndim == 3:
+        B = B.unsqueeze(1)
+    if C.ndim == 3:
+        C = C.unsqueeze(1)
+    tensors = [None if t is None else t.to(dtype) for t in (u, delta, A, B, C, D, z, delta_bias)]
+    with autocast_off(u.device):
+        y, last_state = scan(*tensors, delta_softplus=delta_softplus)
+    y = y.to(u.dtype)
+    return (y, last_state) if return_last_state else y
+
+
+def choose_backend(device: torch.device, dtype: torch.dtype = torch.float32, backend: str = "auto") -> str:
+    """Name of the backend that a call on `device` gets; `backend` and ``NNUNET_ECHO_SCAN`` as in `selective_scan`."""
+    source = "backend"
+    if backend == "auto":
+        backend, source = os.environ.get(BACKEND_VARIABLE) or "auto", BACKEND_VARIABLE
+    if backend == "auto":
+        return next(name for name, module in BACKENDS.items() if module.why_not(device, dtype) is None)
+    if backend not in BACKENDS:
+        raise ValueError(f"{source}={backend!r}: expected 'auto' or one of {', '.join(map(repr, BACKENDS))}.")
+    reason = BACKENDS[backend].why_not(device, dtype)
+    if reason is not None:
+        raise RuntimeError(
+            f"{source}={backend!r} cannot run on {device} with {dtype}: {reason}. "
+            "Use 'auto' to take the fastest backend that can; `nnunet-echo doctor` lists them."
+        )
+    return backend
+
+
+def _check_shapes(u, delta, A, B, C, D, z, delta_bias) -> None:
+    if u.ndim != 3:
+        raise ValueError(f"u has shape {tuple(u.shape)}: expected (batch, channels, length).")
+    batch, channels, length = u.shape
+    if A.ndim != 2 or A.shape[0] != channels or A.is_complex():
+        raise ValueError(f"A is {A.dtype} of shape {tuple(A.shape)}: expected real ({channels}, states), u's channels.")
+    for name, tensor, expected in (
+        ("delta", delta, u.shape),
+        ("z", z, u.shape),
+        ("D", D, (channels,)),
+        ("delta_bias", delta_bias, (channels,)),
+    ):
+        if tensor is not None and tuple(tensor.shape) != tuple(expected):
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}: expected {tuple(expected)}, as u's shape asks.")
+    states = A.shape[1]
+    for name, tensor in {"B": B, "C": C}.items():
+        groups = tensor.shape[1] if tensor.ndim == 4 else 1
+        if tensor.ndim not in (3, 4) or (tensor.shape[0], *tensor.shape[-2:]) != (batch, states, length):
+            raise ValueError(
+                f"{name} has shape {tuple(tensor.shape)}: expected ({batch}, {states}, {length}) "
+                f"or ({batch}, groups, {states}, {length})."
+            )
+        if channels % groups:
+            raise ValueError(f"{name} has {groups} groups: u's {channels} channels must be a multiple of it.")
+    if B.shape[1:-2] != C.shape[1:-2]:
+        raise ValueError(f"B {tuple(B.shape)} and C {tuple(C.shape)}: expected the same number of groups.")

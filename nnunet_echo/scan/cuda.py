@@ -1,0 +1,52 @@
+"""mamba_ssm's CUDA kernel for Mamba 1, where the user has it and it works (extra ``[cuda]``)."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from functools import cache
+
+import torch
+from torch import Tensor
+
+
+def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Reason why mamba_ssm cannot serve this device and dtype; None when it can."""
+    if device.type != "cuda":
+        return "mamba_ssm's kernel runs on CUDA devices only"
+    if dtype != torch.float32:
+        return f"mamba_ssm's kernel does not compute in {dtype}"
+    if importlib.util.find_spec("mamba_ssm") is None:
+        return "mamba_ssm is not installed (pip install 'nnunet-echo[cuda]')"
+    return _probe(device)
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """Output (B, D, L) and last state (B, D, N); B and C are (B, G, N, L)."""
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    return selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state=True)
+
+
+@cache
+def _probe(device: torch.device) -> str | None:
+    """Run one tiny scan: wheels import well and then lack the Mamba 1 kernel, or this GPU's architecture."""
+    try:
+        row, state = torch.ones(1, 8, 8, device=device), torch.ones(1, 1, 8, 8, device=device)
+        selective_scan(row, row, -torch.ones(8, 8, device=device), state, state, None, None, None, True)
+        torch.cuda.synchronize(device)
+    except Exception as error:  # whatever a broken build raises, training goes on with the next backend
+        reason = f"mamba_ssm is installed but broken ({type(error).__name__}: {error})"
+        warnings.warn(f"{reason}; the next scan backend is used instead.", RuntimeWarning, stacklevel=2)
+        return reason
+    return None

@@ -1,0 +1,10 @@
+"""Full precision inside, whatever autocast says outside: the recurrences lose their state in 16 bits."""
+
+from __future__ import annotations
+
+import torch
+
+
+def autocast_off(device: torch.device) -> torch.autocast:
+    """Context in which autocast is off for `device`; inputs that autocast has already made 16 bit are yours to cast."""
+    return torch.autocast(device.type, enabled=False)
