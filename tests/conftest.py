@@ -1,0 +1,23 @@
+"""Shared by all tests: where the material beside the repository is, and quiet, deterministic PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def shared(*parts: str) -> Path:
+    """A path in the folder `shared` beside the repository; skips the test where it is absent."""
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"{'/'.join(('../shared', *parts))} is not here")
+    return path
