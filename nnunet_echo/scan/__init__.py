@@ -20,10 +20,11 @@ z              (B, D, L)                          gate
 delta_bias     (D,)                               bias of delta
 =============  =================================  =====================================================
 
-Backends, in the order in which ``auto`` tries them: `cuda` (mamba_ssm's kernel), `chunked` (PyTorch on any device, with
-its own backward), `reference` (the plain recurrence, the definition of correct; never chosen by ``auto``). A backend is
-a module with ``why_not(device, dtype) -> str | None`` (None: it can run) and ``selective_scan``. The environment
-variable ``NNUNET_ECHO_SCAN`` names one for all calls that say ``auto``.
+Backends, in the order in which ``auto`` tries them: `cuda` (mamba_ssm's kernel), `cpu` (C, float32, where the install
+had a compiler), `chunked` (PyTorch on any device, with its own backward), `reference` (the plain recurrence, the
+definition of correct; never chosen by ``auto``). A backend is a module with ``why_not(device, dtype) -> str | None``
+(None: it can run) and ``selective_scan``. The environment variable ``NNUNET_ECHO_SCAN`` names one for all calls that
+say ``auto``.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ import os
 import torch
 from torch import Tensor
 
-from nnunet_echo.scan import chunked, cuda, reference
+from nnunet_echo.scan import chunked, cpu, cuda, reference
 from nnunet_echo.scan.precision import autocast_off
 
-BACKENDS = {"cuda": cuda, "chunked": chunked, "reference": reference}
+BACKENDS = {"cuda": cuda, "cpu": cpu, "chunked": chunked, "reference": reference}
 BACKEND_VARIABLE = "NNUNET_ECHO_SCAN"
 
 
