@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# Toy tensors: threads cost more than they give, and much more where other work shares the cores.
+torch.set_num_threads(1)
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

@@ -1,0 +1,51 @@
+"""The command `nnunet-echo`: each subcommand is one module with `add_arguments(parser)` and `run(args) -> int`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from nnunet_echo import __version__
+
+# Subcommand (two words: a group and its member): module, help. Modules are imported when their command is used.
+COMMANDS = {
+    "doctor": ("nnunet_echo.doctor", "what is installed, which scan backend runs, whether the trainers are found"),
+    "demo": ("nnunet_echo.demo", "phantom hearts, training, prediction and pictures, in one go"),
+    "phantom": ("nnunet_echo.phantom", "write synthetic beating hearts in the layout of a dataset"),
+    "convert camus": ("nnunet_echo.dataset_conversion.camus", "convert CAMUS to nnU-Net's raw format"),
+    "check": ("nnunet_echo.dataset_conversion.check", "verify a converted dataset before nnU-Net reads it"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns its exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="nnunet-echo", description="Mamba and Vision-LSTM for echo in nnU-Net v2.")
+    parser.add_argument("--version", action="version", version=f"nnunet-echo {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    groups: dict[str, argparse._SubParsersAction] = {}
+    for words, (module, text) in COMMANDS.items():
+        group, _, member = words.rpartition(" ")
+        if group and group not in groups:
+            members = commands.add_parser(group, help=f"{group} a dataset")
+            groups[group] = members.add_subparsers(required=True, metavar="DATASET")
+        subparser = (groups[group] if group else commands).add_parser(member, help=text, description=text)
+        if arguments[: len(words.split())] == words.split():
+            command = importlib.import_module(module)
+            command.add_arguments(subparser)
+            subparser.set_defaults(run=command.run)
+    args = parser.parse_args(arguments)
+    try:
+        return args.run(args)
+    except (ValueError, OSError, RuntimeError) as error:  # what the package raises says what to do; no traceback
+        print(f"nnunet-echo {args.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

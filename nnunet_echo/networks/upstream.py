@@ -1,0 +1,107 @@
+"""Networks as the published code builds them, with the published weights loaded.
+
+Where the layouts come from: wjh892521292/LKM-UNet, bowang-lab/U-Mamba, JCruan519/VM-UNet, NX-AI/vision-lstm.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from torch import Tensor, nn
+
+from nnunet_echo.networks.lkm_unet import LKMUNet
+from nnunet_echo.networks.skeleton import UNetShape
+from nnunet_echo.networks.u_mamba import UMambaBot, UMambaEnc
+from nnunet_echo.networks.vision_lstm import VisionLSTM, VisionLSTM2
+from nnunet_echo.networks.vm_unet import VSSM
+
+KEYS_SHOWN = 5  # names listed in an error, of each kind
+
+
+def from_upstream(name: str, kwargs: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> nn.Module:
+    """The network that the published code builds from its constructor arguments, `kwargs`, with its weights loaded.
+
+    `name` is one of ``lkm_unet, umamba_bot, umamba_enc, vm_unet, vil, vil2``. For the U-Nets 2D or 3D follows from
+    `kernel_sizes`, the classes of convolution, norm and activation are fixed and left out, ``umamba_enc`` needs
+    `input_size`. The module returns what the published one does: the U-Nets a list of logits, finest first (deep
+    supervision is on); ``vm_unet`` logits (B, K, H, W); ``vil`` features (B, S, dim); ``vil2`` features (B, dim, H, W).
+
+    Raises ValueError for an unknown name or argument, and when keys are missing, unexpected or of another shape, with
+    their number and names.
+    """
+    if name not in _BUILDERS:
+        raise ValueError(f"name={name!r}: expected one of {', '.join(_BUILDERS)}.")
+    build, renames = _BUILDERS[name]
+    network = build(dict(kwargs))
+    coarsest = len(kwargs.get("strides", ())) - 1
+    renamed = {}
+    for key, tensor in state_dict.items():
+        if key.startswith("decoder.encoder."):
+            continue  # the published decoder lists the encoder's weights a second time
+        for pattern, replacement in renames:
+            key = re.sub(pattern, replacement.format(coarsest=coarsest), key)
+        renamed[key] = tensor
+    _load_strictly(network, renamed, name)
+    return network
+
+
+def _load_strictly(network: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
+    ours = network.state_dict()
+    wrong = {
+        "missing": sorted(ours.keys() - state_dict.keys()),
+        "unexpected": sorted(state_dict.keys() - ours.keys()),
+        "wrongly shaped": [
+            f"{key} {tuple(state_dict[key].shape)} instead of {tuple(ours[key].shape)}"
+            for key in ours
+            if key in state_dict and state_dict[key].shape != ours[key].shape
+        ],
+    }
+    problems = [
+        f"{len(keys)} {kind}: {', '.join(keys[:KEYS_SHOWN])}{', ...' if len(keys) > KEYS_SHOWN else ''}"
+        for kind, keys in wrong.items()
+        if keys
+    ]
+    if problems:
+        raise ValueError(
+            f"the weights do not fit {name} with these arguments ({len(ours)} keys). {'; '.join(problems)}. "
+            "Check that kwargs are those that the weights were trained with."
+        )
+    network.load_state_dict(state_dict)
+
+
+def _u_net(network: type[nn.Module], *own: str, **options: Any) -> Callable[[dict[str, Any]], nn.Module]:
+    """Builder of a U-Net; `own` are its arguments besides the shape, `options` what the published code hard-codes."""
+    shape_arguments = {field.name for field in fields(UNetShape)}
+
+    def build(kwargs: dict[str, Any]) -> nn.Module:
+        stages = kwargs.pop("n_stages", None)
+        expected = shape_arguments | set(own)
+        if kwargs.keys() != expected:
+            missing, unknown = sorted(expected - kwargs.keys()), sorted(kwargs.keys() - expected)
+            raise ValueError(f"kwargs of {network.__name__}: missing {missing}, unknown {unknown}.")
+        if stages is not None and stages != len(kwargs["strides"]):
+            raise ValueError(f"n_stages={stages}: strides has {len(kwargs['strides'])} entries.")
+        mine = {key: kwargs.pop(key) for key in own}
+        return network(UNetShape(**kwargs), deep_supervision=True, **mine, **options)
+
+    return build
+
+
+# Name: how to build the network, and (pattern, replacement) from published keys to ours; {coarsest} is the last stage.
+_BUILDERS: dict[str, tuple[Callable[[dict[str, Any]], nn.Module], list[tuple[str, str]]]] = {
+    "lkm_unet": (
+        _u_net(LKMUNet, window_mode="released"),
+        [
+            (r"^encoder\.mamba_layers\.(\d+)\.", r"encoder.mixers.\1.pim."),
+            (r"^encoder\.w_mamba_layers\.(\d+)\.", r"encoder.mixers.\1.pam."),
+        ],
+    ),
+    "umamba_bot": (_u_net(UMambaBot), [(r"^mamba_layer\.", "encoder.mixers.{coarsest}.")]),
+    "umamba_enc": (_u_net(UMambaEnc, "input_size"), [(r"^encoder\.mamba_layers\.", "encoder.mixers.")]),
+    "vm_unet": (lambda kwargs: VSSM(**kwargs), []),
+    "vil": (VisionLSTM.from_published, []),
+    "vil2": (VisionLSTM2.from_published, []),
+}

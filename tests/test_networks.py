@@ -1,0 +1,238 @@
+"""One battery that every network passes, and what is special to LKM-UNet and U-Mamba."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nnunet_echo.mixers.tokens import merge_windows, partition_windows
+from nnunet_echo.networks.lkm_unet import LKMUNet, PixelLevelSSM
+from nnunet_echo.networks.skeleton import UNetShape
+from nnunet_echo.networks.u_mamba import ChannelTokens, NoMamba, UMambaBot, UMambaEnc
+from nnunet_echo.networks.vision_lstm import ViL2UNet, ViLUNet
+from nnunet_echo.networks.vm_unet import VMUNet
+
+PATCH = (32, 48)
+PLAN_2D = {
+    "n_stages": 3,
+    "features_per_stage": [8, 12, 100],
+    "kernel_sizes": [[3, 3]] * 3,
+    "strides": [[1, 1], [2, 2], [2, 2]],
+    "n_conv_per_stage": [1, 1, 1],
+    "n_conv_per_stage_decoder": [1, 1],
+}
+PATCH_3D = (4, 32, 32)
+PLAN_3D = {
+    "n_stages": 3,
+    "features_per_stage": [6, 8, 130],
+    "kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
+    "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
+    "n_conv_per_stage": [1, 1, 1],
+    "n_conv_per_stage_decoder": [1, 1],
+}
+TOY_VIL = {"dim": 32, "features": (8, 8, 16, 16)}
+# Name: class, options at toy size, plan, patch.
+NETWORKS = {
+    "LKMUNet": (LKMUNet, {}, PLAN_2D, PATCH),
+    "LKMUNet-released": (LKMUNet, {"window_mode": "released"}, PLAN_2D, PATCH),
+    "LKMUNet-3d": (LKMUNet, {}, PLAN_3D, PATCH_3D),
+    "UMambaBot": (UMambaBot, {}, PLAN_2D, PATCH),
+    "UMambaBot-3d": (UMambaBot, {}, PLAN_3D, PATCH_3D),
+    "UMambaEnc": (UMambaEnc, {}, PLAN_2D, PATCH),
+    "UMambaEnc-3d": (UMambaEnc, {}, PLAN_3D, PATCH_3D),
+    "NoMamba": (NoMamba, {}, PLAN_2D, PATCH),
+    "NoMamba-3d": (NoMamba, {}, PLAN_3D, PATCH_3D),
+    "VMUNet": (VMUNet, {"dims": 16, "depths": (1, 1, 1, 1), "depths_decoder": (1, 1, 1, 1)}, PLAN_2D, PATCH),
+    "ViL": (ViLUNet, {**TOY_VIL, "depth": 4}, PLAN_2D, PATCH),
+    "ViL2": (ViL2UNet, {**TOY_VIL, "depth": 4}, PLAN_2D, PATCH),
+}
+every_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def build(name: str, channels: int = 1, classes: int = 4, deep_supervision: bool = False) -> nn.Module:
+    network, options, plan, patch = NETWORKS[name]
+    return network.from_plan(channels, classes, patch, plan, deep_supervision, **options)
+
+
+def image(name: str, channels: int = 1, batch: int = 1) -> Tensor:
+    return torch.randn(batch, channels, *NETWORKS[name][3])
+
+
+def sizes(output: Tensor | list[Tensor]) -> list[tuple[int, ...]]:
+    return [tuple(x.shape) for x in (output if isinstance(output, list) else [output])]
+
+
+@every_network
+@pytest.mark.parametrize(("channels", "classes"), [(1, 4), (3, 2)])
+def test_shapes(name: str, channels: int, classes: int) -> None:
+    patch = NETWORKS[name][3]
+    network = build(name, channels, classes, deep_supervision=True)
+    strides = network.deep_supervision_strides
+    assert set(strides[0]) == {1}
+    x = image(name, channels, batch=2)
+    expected = [(2, classes, *(n // s for n, s in zip(patch, stride, strict=True))) for stride in strides]
+    assert sizes(network(x)) == expected
+    network.decoder.deep_supervision = False
+    full = network(x)
+    assert isinstance(full, Tensor)
+    assert sizes(full) == expected[:1]
+    network.decoder.deep_supervision = True
+    assert sizes(network(x)) == expected
+
+
+@every_network
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 37, 53), (7, 50, 29)])
+def test_sizes_that_no_stride_divides(name: str, size: tuple[int, ...]) -> None:
+    network = build(name, deep_supervision=True)
+    size = size[-len(NETWORKS[name][3]) :]
+    expected = [
+        (1, 4, *(-(-n // s) for n, s in zip(size, stride, strict=True))) for stride in network.deep_supervision_strides
+    ]
+    output = network(torch.randn(1, 1, *size))
+    assert sizes(output) == expected
+    assert all(x.isfinite().all() for x in output)
+
+
+@every_network
+def test_a_wrong_number_of_axes_is_an_error(name: str) -> None:
+    with pytest.raises(ValueError, match="input has shape .* expected"):
+        build(name)(image(name)[None])
+
+
+@every_network
+def test_gradients_reach_every_parameter(name: str) -> None:
+    network = build(name, deep_supervision=True)
+    for module in network.modules():  # zero at the start by design (last norm of a residual block, gates of the mLSTM)
+        for parameter in module.parameters(recurse=False):
+            if not parameter.any():
+                nn.init.normal_(parameter, std=0.1)
+    output = network(image(name, batch=2))
+    sum(x.square().mean() for x in output).backward()
+    dead = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not dead
+    assert all(p.grad.isfinite().all() for p in network.parameters())
+
+
+@every_network
+def test_state_dict_round_trip(name: str) -> None:
+    one, other = build(name, deep_supervision=True).eval(), build(name, deep_supervision=False).eval()
+    other.load_state_dict(one.state_dict(), strict=True)
+    x = image(name)
+    torch.testing.assert_close(one(x)[0], other(x), rtol=0, atol=0)
+
+
+@every_network
+def test_a_few_steps_overfit_one_image(name: str) -> None:
+    patch = NETWORKS[name][3]
+    network = build(name)
+    grid = torch.stack(torch.meshgrid(*(torch.linspace(-1, 1, n) for n in patch), indexing="ij"))
+    target = (grid.square().sum(0) < 0.5).long() + (grid[-1] > 0.3).long()[None]  # an ellipse, and a side of the image
+    x = torch.randn(1, 1, *patch) + target
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(40):
+        loss = F.cross_entropy(network(x), target)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 12)
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.35 * losses[0], losses[::8]
+
+
+@every_network
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_stays_finite(name: str, dtype: torch.dtype) -> None:
+    network = build(name)
+    x = 100 * image(name)  # nnU-Net's z-scored images stay within about 10
+    with torch.autocast("cpu", dtype=dtype):
+        output = network(x)
+        loss = F.cross_entropy(output.float(), torch.zeros(1, *x.shape[2:], dtype=torch.long))
+    assert output.isfinite().all()
+    loss.backward()
+    grads = [p.grad for p in network.parameters() if p.grad is not None]  # heads of deep supervision have none
+    assert grads
+    assert all(grad.isfinite().all() for grad in grads)
+
+
+def test_windows_hold_neighbours_and_the_released_ones_a_dilated_grid() -> None:
+    pixels = torch.arange(24.0).view(1, 1, 4, 6)
+    assert partition_windows(pixels, (2, 3))[1, 0].tolist() == [[3, 4, 5], [9, 10, 11]]
+    assert partition_windows(pixels, (2, 3), strided=True)[1, 0].tolist() == [[1, 4], [13, 16]]
+
+
+@pytest.mark.parametrize(("size", "window"), [((10, 7), (4, 3)), ((6, 9, 5), (2, 4, 5)), ((4, 4), (4, 4))])
+def test_windows_are_put_back(size: tuple[int, ...], window: tuple[int, ...]) -> None:
+    x = torch.randn(2, 3, *size)
+    assert torch.equal(merge_windows(partition_windows(x, window), size), x)
+
+
+def test_strided_windows_are_put_back_and_refuse_a_rest() -> None:
+    x = torch.randn(2, 3, 6, 8)
+    assert torch.equal(merge_windows(partition_windows(x, (3, 2), strided=True), (6, 8), strided=True), x)
+    with pytest.raises(ValueError, match="multiple of the stride"):
+        partition_windows(x, (4, 2), strided=True)
+
+
+def test_pixel_level_ssm_stays_in_its_window() -> None:
+    """A pixel changes the output inside its window alone, in both directions: the paper's mode."""
+    layer = PixelLevelSSM(4, (4, 4)).double()
+    x = torch.randn(1, 4, 8, 8, dtype=torch.float64)
+    changed = x.clone()
+    changed[0, 0, 5, 1] += 1  # one channel: LayerNorm takes out what is added to all
+    touched = (layer(changed) != layer(x)).any(1)[0]
+    assert touched[4:, :4].all()
+    assert touched.sum() == 16
+
+
+def test_lkm_unet_windows_are_the_papers() -> None:
+    shape = UNetShape(1, 2, [4] * 7, [[3, 3]] * 7, [[1, 1], *[[2, 2]] * 6], 1, 1)
+    mixers = LKMUNet(shape).encoder.mixers
+    assert [m.pim.window[0] for m in mixers] == [40, 20, 20, 10, 10, 5, 5]
+    assert [m.pam.patch for m in mixers] == [m.pim.window for m in mixers]
+    assert [m.pam.patch[0] for m in LKMUNet(shape, window_mode="released").encoder.mixers] == [8, 4, 4, 2, 2, 1, 1]
+
+
+def test_lkm_unet_ablations() -> None:
+    shape = UNetShape.from_plan(1, 4, PLAN_2D)
+    x = torch.randn(1, 1, *PATCH)
+    full = LKMUNet(shape)
+    parameters = {sum(p.numel() for p in full.parameters())}
+    for switches in ({"pixel_level": False}, {"patch_level": False}, {"bidirectional": False}):
+        network = LKMUNet(shape, **switches)
+        assert network(x).shape == (1, 4, *PATCH)
+        parameters.add(sum(p.numel() for p in network.parameters()))
+    assert len(parameters) == 3  # PiM and PaM are of the same size
+    other = LKMUNet(shape, kernel_sizes=[7, (3, 5), 2])
+    other.load_state_dict(full.state_dict())
+    assert not torch.allclose(other.eval()(x), full.eval()(x))
+    with pytest.raises(ValueError, match="kernel_sizes=.*expected 3 windows"):
+        LKMUNet(shape, kernel_sizes=[7, 7])
+    with pytest.raises(ValueError, match="window_mode='dilated'"):
+        LKMUNet(shape, window_mode="dilated")
+
+
+def test_channel_tokens_take_other_sizes_in_tiles() -> None:
+    layer = ChannelTokens((3, 4)).eval()
+    x = torch.randn(1, 5, 6, 4)
+    torch.testing.assert_close(layer(x)[:, :, 3:], layer(x[:, :, 3:]))
+    assert layer(x[:, :, :2, :3]).shape == (1, 5, 2, 3)
+
+
+def test_umamba_enc_takes_channels_as_tokens_where_they_outnumber_pixels() -> None:
+    mixers = build("UMambaEnc").encoder.mixers
+    assert [type(m).__name__ for m in mixers] == ["PixelTokens", "Identity", "ChannelTokens"]
+    assert mixers[2].size == (8, 12)
+
+
+def test_no_mamba_is_u_mamba_without_the_mixers() -> None:
+    control, mamba = build("NoMamba"), build("UMambaBot")
+    keys = {key for key in mamba.state_dict() if ".mixers." not in key}
+    assert set(control.state_dict()) == keys
+
+
+def test_shape_of_a_u_net_is_checked() -> None:
+    with pytest.raises(ValueError, match=r"features_per_stage=\(8, 12\): expected 3 entries"):
+        UNetShape.from_plan(1, 4, {**PLAN_2D, "features_per_stage": [8, 12]})

@@ -1,0 +1,128 @@
+"""The package itself: what is shipped, which way imports run, the start-up hook, the command line."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nnunet_echo import _startup, cli, doctor
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+def files(*folders: str) -> list[Path]:
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert found
+    return found
+
+
+def test_every_package_is_shipped() -> None:
+    shipped = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    in_tree = {
+        ".".join(("nnunet_echo", *path.parent.relative_to(ROOT / "nnunet_echo").parts))
+        for path in files("nnunet_echo")
+    }
+    assert shipped == in_tree | {"nnunet_echo.dataset_conversion", "nnunet_echo.trainers"}
+    for folder in {path.parent for path in files("nnunet_echo", "dataset_conversion", "trainers")}:
+        assert (folder / "__init__.py").exists(), folder
+
+
+# Folder or file: what nothing in it may import. scan <- mixers <- networks <- trainer <- trainers/
+FORBIDDEN = {
+    "nnunet_echo/scan": ("nnunet_echo.mixers", "nnunet_echo.networks", "nnunet_echo.trainer", "nnunetv2"),
+    "nnunet_echo/mixers": ("nnunet_echo.networks", "nnunet_echo.trainer", "nnunetv2"),
+    "nnunet_echo/networks": ("nnunet_echo.trainer", "nnunetv2"),
+    "dataset_conversion": ("torch", "nnunet_echo.scan", "nnunet_echo.mixers", "nnunet_echo.networks"),
+    "trainers": ("torch", "nnunetv2", "mamba_ssm", "nnunet_echo.scan", "nnunet_echo.mixers"),
+}
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_imports_run_one_way(folder: str) -> None:
+    for path in files(folder):
+        for module in imports_of(path):
+            wrong = [f for f in FORBIDDEN[folder] if module == f or module.startswith(f"{f}.")]
+            assert not wrong, f"{path.relative_to(ROOT)} imports {module}"
+
+
+def test_optional_packages_are_imported_late() -> None:
+    """Only inside a function: a broken optional package must not break an import."""
+    for path in files("nnunet_echo", "dataset_conversion", "trainers"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Import):
+                names = {alias.name for alias in node.names}
+            else:
+                names = {getattr(node, "module", None) or ""}
+            assert not {name.partition(".")[0] for name in names} & {"mamba_ssm", "causal_conv1d", "triton"}, path
+
+
+def test_start_up_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = str(ROOT / "trainers")
+    monkeypatch.setenv(_startup.TRAINERS_VARIABLE, "/users/own")
+    _startup.register_trainers()
+    _startup.register_trainers()
+    own, *ours = os.environ[_startup.TRAINERS_VARIABLE].split(os.pathsep)
+    assert own == "/users/own"
+    assert len(ours) == 1
+    assert Path(ours[0], "nnUNetTrainerLKMUNet.py").read_text() == Path(folder, "nnUNetTrainerLKMUNet.py").read_text()
+    monkeypatch.setattr(_startup, "trainers_folder", lambda: 1 / 0)
+    _startup.register_trainers()  # never raises
+
+
+def test_import_of_torch_registers_the_trainers() -> None:
+    code = "import torch, os; print(os.environ.get('nnUNet_extTrainer', ''))"
+    environment = {k: v for k, v in os.environ.items() if k != _startup.TRAINERS_VARIABLE}
+    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert printed.stdout.strip().endswith("trainers")
+
+
+def test_start_up_hook_imports_the_standard_library_only() -> None:
+    assert imports_of(ROOT / "nnunet_echo" / "_startup.py") <= {"__future__", "__future__.annotations", "os"}
+
+
+def test_doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    for name in doctor.FOLDERS:
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv(_startup.TRAINERS_VARIABLE, str(_startup.trainers_folder()))
+    assert cli.main(["doctor"]) == 0
+    report = capsys.readouterr().out
+    assert report.count(" found") == 7
+    assert "scan on cpu: " in report
+    assert "CUDA devices only" in report
+    monkeypatch.delenv("nnUNet_results")
+    monkeypatch.setenv(_startup.TRAINERS_VARIABLE, str(tmp_path))
+    monkeypatch.setenv("NNUNET_ECHO_SCAN", "cuda")
+    assert cli.main(["doctor"]) == 1
+    report = capsys.readouterr().out
+    assert "PROBLEM: nnUNet_results is not set" in report
+    assert "PROBLEM: nnU-Net does not look into that folder" in report
+    assert "scan on cpu: none." in report
+
+
+def test_errors_of_commands_are_one_line(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    assert cli.main(["phantom", "camus", str(tmp_path / "out"), "--patients", "0"]) == 2
+    error = capsys.readouterr().err
+    assert "error" in error
+    assert "Traceback" not in error
