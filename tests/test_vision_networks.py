@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nnunet_echo.mixers import ss2d
 from nnunet_echo.mixers.ss2d import SS2D
 from nnunet_echo.networks.vil_encoder import BOTTOM_RIGHT, TOP_LEFT, PositionEmbed, VisionLSTM, VisionLSTM2
 from nnunet_echo.networks.vision_blocks import DropPath
@@ -73,6 +74,21 @@ def test_ss2d_initialisation_survives_that_of_vm_unet() -> None:
         assert layer.A_logs._no_weight_decay
         assert layer.Ds._no_weight_decay
     assert 0.015 < network.vmunet.layers[1].blocks[0].self_attention.in_proj.weight.std() < 0.025
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_ss2d_scans_in_full_precision_under_autocast(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def scan(*tensors: Tensor, **options) -> Tensor:
+        seen.extend(tensors)
+        return selective_scan(*tensors, **options)
+
+    monkeypatch.setattr(ss2d, "selective_scan", scan)
+    with torch.autocast("cpu", dtype=dtype):
+        assert SS2D(4)(torch.randn(1, 3, 5, 4)).dtype == dtype
+    assert len(seen) == 6
+    assert all(tensor.dtype == torch.float32 for tensor in seen)
 
 
 def test_ss2d_refuses_an_even_kernel() -> None:
@@ -233,6 +249,12 @@ def test_features_are_normalised_at_every_depth() -> None:
     for x in features:
         torch.testing.assert_close(x.mean(1), torch.zeros(2, 4, 4), atol=1e-5, rtol=0)
         torch.testing.assert_close(x.std(1, correction=0), torch.ones(2, 4, 4), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("build", [vil, vil2])
+def test_sum_over_a_patch_does_not_overflow_in_float16(build) -> None:
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert build()(1e5 * torch.ones(1, 1, 32, 32)).isfinite().all()
 
 
 def test_rate_of_stochastic_depth_is_constant_unless_it_decays() -> None:
