@@ -1,0 +1,238 @@
+"""CAMUS to nnU-Net: `nnunet-echo convert camus SOURCE` or `python -m nnunet_echo.dataset_conversion.camus SOURCE`.
+
+Each ED or ES frame of a view becomes one 2D case, `CAMUS_patient0001_4CH_ED`, with its pixels and spacing as they are:
+background 0, left ventricle 1, myocardium 2 (without the cavity), left atrium 3. camus_source.py tells which releases
+are read, raw_dataset.py what is written.
+
+Splits (`--split`), always by patient:
+- `5fold` (default): five folds, stratified by EF and image quality, over all patients but the official test patients.
+  It is the default because nnU-Net's own pipeline (ensembles, nnUNetv2_find_best_configuration) needs five folds, and
+  the official list, fixed before, still keeps its 50 test patients out of them.
+- `official`: fold 0 is subgroup_training against subgroup_validation, for comparison with published numbers.
+- `10fold`: the ten folds of the challenge, where the download has listSubGroups/. Each has its own test patients, so
+  all cases go to imagesTr, and fold N leaves those of subGroup<N+1>_testing out of both of its sides.
+
+Exit code 0: every case that the source has was converted; what the download lacks (a view, a cfg) is a warning. 1: a
+case that exists was refused, for the reason in the report, and the dataset holds the others. 2: nothing was converted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from nnunet_echo.dataset_conversion.camus_source import (
+    PHASES,
+    SUBSETS,
+    Patient,
+    check_disjoint,
+    find_lists,
+    find_patients,
+)
+from nnunet_echo.dataset_conversion.folders import new_dataset_folder, raw_folder
+from nnunet_echo.dataset_conversion.images import read_pair
+from nnunet_echo.dataset_conversion.raw_dataset import Case, Written, splits_by_patient, write_dataset
+from nnunet_echo.dataset_conversion.report import Note, Report
+
+from nnunet_echo import __version__
+
+VIEWS = ("2CH", "4CH")
+SPLITS = ("5fold", "official", "10fold")
+SUSPECT_EF = ("CAMUS_patient0185", "CAMUS_patient0217")
+LV = 1
+Fold = dict[str, list[str]]
+FoldMaker = Callable[[set[str]], list[Fold]]
+
+DATASET_JSON = {
+    "name": "CAMUS",
+    "description": "Cardiac Acquisitions for Multi-structure Ultrasound Segmentation: apical views at ED and ES",
+    "reference": "S. Leclerc et al., IEEE TMI 38(9):2198-2210, 2019, doi 10.1109/TMI.2019.2900516",
+    "licence": "CC BY-NC-SA 4.0, non-commercial scientific research only",
+    "channel_names": {"0": "ultrasound"},  # not a name that nnU-Net treats in a special way: z-score
+    "labels": {"background": 0, "LV": LV, "MYO": 2, "LA": 3},
+    "file_ending": ".nii.gz",
+    "overwrite_image_reader_writer": "SimpleITKIO",
+    "case_id_pattern": r"(?P<patient>CAMUS_(?:patient|test)\d{4})_(?P<view>2CH|4CH)_(?P<phase>ED|ES)",
+}
+
+
+def convert_camus(source: str | Path, *, dataset_id: int = 751, views: Sequence[str] = VIEWS, split: str = "5fold",
+                  raw: str | Path | None = None, workers: int | None = None) -> Report:
+    """Convert a download of CAMUS to `DatasetXXX_CAMUS` below `raw` (default nnUNet_raw); the report says how it went.
+
+    Raises `ValueError` for a bad argument or a contradictory source, `FileNotFoundError` for a missing source or list,
+    `OSError` for a target that is not ours or cannot be written. Workers are processes: a script that calls this needs
+    the usual `if __name__ == "__main__":`, or `workers=1`.
+    """
+    views = tuple(dict.fromkeys(views))
+    if not views or set(views) - set(VIEWS):
+        raise ValueError(f"views is {views}; choose from {VIEWS}")
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}; choose from {SPLITS}")
+    source = Path(source)
+    folder = new_dataset_folder(raw_folder(raw), dataset_id, DATASET_JSON["name"])
+
+    patients = find_patients(source, views)
+    test, make_folds, warnings = _split(source, patients, split)
+    cases: list[Case] = []
+    refused: list[Note] = []
+    for patient in patients.values():
+        _list_cases(source, patient, views, patient.name in test, cases, refused, warnings)
+    training = {case.patient for case in cases if not case.test}
+    if split == "5fold" and len(training) < 5:
+        warnings.append(Note("fewer folds", "split", f"{len(training)} patients make {len(training)} folds, not 5"))
+
+    converter = f"nnunet_echo.dataset_conversion.camus {__version__}"
+    return write_dataset(folder, cases, {**DATASET_JSON, "converted_by": converter}, converter=converter,
+                         options={"views": views, "split": split}, make_folds=make_folds, refused=refused,
+                         warnings=warnings, review=_review, workers=workers)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `convert camus`."""
+    parser.add_argument("source", help="the unpacked download: a folder with patientXXXX folders somewhere below it")
+    parser.add_argument("-d", "--dataset-id", type=int, default=751, help="dataset id for nnU-Net (default 751)")
+    parser.add_argument("--views", nargs="+", choices=VIEWS, default=list(VIEWS), help="default: both")
+    parser.add_argument("--split", choices=SPLITS, default="5fold",
+                        help="5fold (default): five folds stratified by EF and image quality, official test "
+                             "patients apart; official: the list in the download, one fold; 10fold: the challenge's")
+    parser.add_argument("--raw", metavar="FOLDER", help="where to write (default: nnUNet_raw)")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert, print the summary, and return the exit code described in the module's docstring."""
+    try:
+        report = convert_camus(args.source, dataset_id=args.dataset_id, views=args.views, split=args.split,
+                               raw=args.raw, workers=args.workers)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command again completes the dataset", file=sys.stderr)
+        return 130
+    print(report.summary())
+    if not report.unusable:
+        print(f"next: nnUNetv2_plan_and_preprocess -d {args.dataset_id} -c 2d --verify_dataset_integrity")
+    return report.exit_code
+
+
+def _list_cases(source: Path, patient: Patient, views: Sequence[str], test: bool, cases: list[Case],
+                refused: list[Note], warnings: list[Note]) -> None:
+    """Append the patient's cases, and what it lacks, to the three lists."""
+
+    def warn(kind: str, text: str) -> None:
+        warnings.append(Note(kind, patient.name, f"{patient.folder}: {text}"))
+
+    refused += patient.refused
+    warnings += patient.warnings
+    ef = patient.ef_percent()
+    if not patient.files:
+        warn("patient without images", f"no image or mask of {' or '.join(views)}")
+        return
+    if ef is None:
+        warn("EF unknown", "no Info_*.cfg gives an EF; left empty")
+    for view in views:
+        if not any(key[0] == view for key in patient.files):
+            warn("view missing", f"no image or mask of view {view}")
+            continue
+        if view not in patient.info:
+            warn("cfg missing", f"no Info_{view}.cfg; quality left empty")
+        for phase in PHASES:
+            image, mask = (patient.files.get((view, phase, kind)) for kind in ("image", "mask"))
+            case_id = f"CAMUS_{patient.name}_{view}_{phase}"
+            if image is None and mask is None:
+                warn("phase missing", f"no {phase} image or mask of view {view}")
+            elif image is None:
+                refused.append(Note("image missing", case_id, f"{mask} is there, but not its image"))
+            elif mask is None and not test:
+                refused.append(Note("mask missing", case_id, f"{image} is there, but not its mask (.._gt)"))
+            else:
+                if mask is None and not patient.unlabelled:
+                    warnings.append(Note("mask missing", case_id, f"{image}: a test case without mask"))
+                table = {"view": view, "phase": phase, "ef_percent": "" if ef is None else f"{ef:g}",
+                         "quality": patient.quality(view)}
+                cases.append(Case(case_id, f"CAMUS_{patient.name}", image, partial(read_pair, source, image, mask),
+                                  test, table))
+
+
+def _split(source: Path, patients: Mapping[str, Patient], split: str) -> tuple[set[str], FoldMaker, list[Note]]:
+    """The names of the test patients, a function that makes the folds, and what is odd about the lists."""
+    rounds = [f"subGroup{number}" for number in range(1, 11)] if split == "10fold" else ["subgroup"]
+    names = [[f"{stem}_{subset}.txt" for subset in SUBSETS] for stem in rounds]
+    lists = find_lists(source, [name for triple in names for name in triple])
+    if not lists and split != "5fold":
+        raise FileNotFoundError(f"--split {split} needs {names[0][0]} and its like, which are not below {source}; put "
+                                "the lists there or use --split 5fold")
+    for triple in names if lists else []:
+        check_disjoint({name: lists[name] for name in triple})
+
+    labelled = {name for name, patient in patients.items() if not patient.unlabelled and patient.files}
+    test = {name for name, patient in patients.items() if patient.unlabelled}
+    if split != "10fold":
+        test |= labelled & set(lists.get("subgroup_testing.txt", []))
+    warnings = []
+    if lists:
+        listed = set().union(*lists.values())
+        absent, unlisted = sorted(listed - labelled), sorted(labelled - listed)
+        if absent:
+            warnings.append(Note("listed patient absent", "split", f"{len(absent)} patients of the split lists have no "
+                                 f"image of these views in the source: {', '.join(absent)}"))
+        role = "joined the folds" if split == "5fold" else "is in imagesTr, but in no fold"
+        warnings += [Note("patient in no list", name, f"no split list names it; it {role}") for name in unlisted]
+    elif not test:
+        warnings.append(Note("no split list", "split", "no subgroup_testing.txt found; no case is kept for testing"))
+    if split == "5fold":
+        strata = {f"CAMUS_{name}": patient.stratum() for name, patient in patients.items()}
+        return test, partial(_stratified_folds, strata=strata), warnings
+    return test, partial(_listed_folds, lists=[(lists[training], lists[val]) for training, val, _ in names]), warnings
+
+
+def _stratified_folds(patients: set[str], strata: Mapping[str, tuple[str, str]]) -> list[Fold]:
+    """Five folds of these patients, or as many as there are patients."""
+    if len(patients) < 2:
+        raise ValueError(f"--split 5fold needs at least 2 patients outside the test list; there are {len(patients)}")
+    return splits_by_patient(sorted(patients), strata, n_splits=min(5, len(patients)))
+
+
+def _listed_folds(patients: set[str], lists: Sequence[tuple[list[str], list[str]]]) -> list[Fold]:
+    """A fold for each (training, validation) pair of lists, with those of its patients that are there."""
+    folds = [{side: sorted(patients & {f"CAMUS_{name}" for name in listed})
+              for side, listed in zip(("train", "val"), pair, strict=True)} for pair in lists]
+    if not all(fold["train"] and fold["val"] for fold in folds):
+        raise ValueError("a fold of the split lists has no training or no validation patient here; use --split 5fold")
+    return folds
+
+
+def _review(written: Mapping[str, Written]) -> list[Note]:
+    """What shows only in the pixels: ED and ES the wrong way round, a spacing that was lost; and the two suspect EF."""
+    notes = []
+    for case_id, case in written.items():
+        systole = written.get(case_id[:-2] + "ES")
+        if case_id.endswith("_ED") and case.labelled and systole and systole.labelled:
+            ed, es = (item.label_mm.get(LV, 0) / 100 for item in (case, systole))
+            if ed <= es:
+                notes.append(Note("ED not larger than ES", case_id, f"LV area {ed:.1f} cm2 at ED, {es:.1f} cm2 at ES: "
+                                  "the phases may be exchanged; they stay as the files name them"))
+        if case.spacing_mm == (1.0, 1.0):
+            notes.append(Note("spacing lost", case_id, "spacing is 1 x 1 mm, the release has 0.308 mm; volumes in mL "
+                              "from this copy would be wrong"))
+    for patient in SUSPECT_EF:
+        if any(case_id.startswith(f"{patient}_2CH") for case_id in written):
+            notes.append(Note("suspect EF", patient, "the EF in the release does not fit the masks (the 2CH sequence "
+                              "runs from ES to ED); report EF results with and without this patient"))
+    return notes
+
+
+def main() -> int:
+    """The command line of this module."""
+    parser = argparse.ArgumentParser(description="Convert CAMUS to an nnU-Net raw dataset.")
+    add_arguments(parser)
+    return run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""What a download of CAMUS holds, in either release, found by its names alone; no image is opened here.
+
+    NIfTI release      database_nifti/patient0001/patient0001_2CH_ED.nii.gz, .._gt.nii.gz, Info_2CH.cfg
+                       database_split/subgroup_{training,validation,testing}.txt
+    challenge of 2019  training/patient0001/patient0001_2CH_ED.mhd, .._gt.mhd, Info_2CH.cfg
+                       testing/patient0001/... without masks; another person than training/patient0001
+
+People unpack the archive into itself and gunzip the files, so patient folders are searched for, and .nii is accepted.
+Source: Leclerc et al., IEEE TMI 38(9):2198-2210, 2019, and the files of the two releases.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nnunet_echo.dataset_conversion.report import Note
+
+PHASES = ("ED", "ES")
+PATIENT_FOLDER = re.compile(r"patient\d{4}")
+FRAME_FILE = re.compile(r"(?P<patient>patient\d{4})_(?P<view>2CH|4CH)_(?P<phase>ED|ES)(?P<mask>_gt)?"
+                        r"(?P<ending>\.nii\.gz|\.nii|\.mhd)")
+ENDINGS = (".nii.gz", ".nii", ".mhd")  # the first that is there is read
+QUALITIES = ("Poor", "Medium", "Good")
+INFO_FIELDS = ("ED", "ES", "NbFrame", "Sex", "Age", "ImageQuality", "EF")  # in the cfg files of both releases
+SUBSETS = ("training", "validation", "testing")
+
+
+@dataclass
+class Patient:
+    """One person: `name` is the folder's, or test0001 for testing/patient0001 of the 2019 release.
+
+    `files[view, phase, "image" | "mask"]` is a path relative to the source, `info[view]` the fields of Info_<view>.cfg.
+    """
+
+    name: str
+    folder: str
+    unlabelled: bool = False
+    files: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    info: dict[str, dict[str, str]] = field(default_factory=dict)
+    refused: list[Note] = field(default_factory=list)
+    warnings: list[Note] = field(default_factory=list)
+
+    def ef_percent(self) -> float | None:
+        """The biplane ejection fraction of the patient, from the first cfg that has it."""
+        known = [_number(info.get("EF", ""), 0, 100) for info in self.info.values()]
+        return next((ef for ef in known if ef is not None), None)
+
+    def quality(self, view: str) -> str:
+        """Good, Medium or Poor, or an empty string where the view's cfg does not say."""
+        quality = self.info.get(view, {}).get("ImageQuality", "").capitalize()
+        return quality if quality in QUALITIES else ""
+
+    def stratum(self) -> tuple[str, str]:
+        """EF in the bins of the official folds, and the worst quality of any view."""
+        ef = self.ef_percent()
+        group = "EF unknown" if ef is None else "EF <= 45" if ef <= 45 else "EF >= 55" if ef >= 55 else "EF 45..55"
+        known = [quality for quality in map(self.quality, self.info) if quality]
+        return group, min(known, key=QUALITIES.index, default="quality unknown")
+
+
+def find_patients(source: Path, views: Sequence[str]) -> dict[str, Patient]:
+    """All patients below `source`, by name, with their files of `views` and the cfg of every view.
+
+    Raises `FileNotFoundError` when there is none and `ValueError` when two folders claim to be the same patient.
+    """
+    found: dict[str, Patient] = {}
+    for folder, subfolders in _walk(source):
+        for name in filter(PATIENT_FOLDER.fullmatch, subfolders):
+            patient = _list_patient(source, folder / name, views)
+            if patient.name in found:
+                raise ValueError(f"{name} is in two folders of {source}, {found[patient.name].folder} and "
+                                 f"{patient.folder}; give the folder of one release as the source")
+            found[patient.name] = patient
+    if not found:
+        raise FileNotFoundError(f"no folder patientXXXX below {source}; expected the unpacked CAMUS download with "
+                                "database_nifti/patient0001/... or training/patient0001/...")
+    return dict(sorted(found.items()))
+
+
+def find_lists(source: Path, names: Sequence[str]) -> dict[str, list[str]]:
+    """The patients in each of the split lists `names` (file names), searched below the source and beside it.
+
+    Returns an empty dictionary where none of the files exists. Raises `FileNotFoundError` when only some do, and
+    `ValueError` for a line that is no patient, a patient named twice, or copies of the lists that differ.
+    """
+    beside = [source.parent / folder for folder in ("database_split", "listSubGroups")]
+    lists: dict[str, list[str]] = {}
+    for top in (source, *(folder for folder in beside if folder.is_dir())):
+        for folder, _ in _walk(top):
+            there = [name for name in names if (folder / name).is_file()]
+            if not there:
+                continue
+            missing = [name for name in names if name not in there]
+            if missing:
+                raise FileNotFoundError(f"{folder} lacks {', '.join(missing)} beside {there[0]}; restore the list")
+            here = {name: _read_list(folder / name) for name in names}
+            if lists and here != lists:
+                raise ValueError(f"{folder} holds other split lists than another folder of {top}; keep one of them")
+            lists = here
+    return lists
+
+
+def read_info(path: Path) -> dict[str, str]:
+    """The fields of a cfg file, "Key: value" lines; LVef of the 2019 release is called EF."""
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    info = {key.strip(): value.strip() for key, value in pairs}
+    if "LVef" in info:
+        info.setdefault("EF", info["LVef"])
+    return info
+
+
+def _walk(top: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Folders below `top` with the names of their subfolders; links are followed once, patient folders not entered."""
+    if not top.is_dir():
+        hint = "; unpack the archive first" if top.is_file() else ""
+        raise FileNotFoundError(f"source folder {top} does not exist or is not a folder{hint}")
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    seen = set()
+    for folder, subfolders, _ in os.walk(top, followlinks=True, onerror=stop):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders.sort()
+        yield Path(folder), list(subfolders)
+        subfolders[:] = [n for n in subfolders if not PATIENT_FOLDER.fullmatch(n) and not n.startswith((".", "__"))]
+
+
+def _list_patient(source: Path, folder: Path, views: Sequence[str]) -> Patient:
+    names = sorted(entry.name for entry in folder.iterdir())
+    frames = [match for match in map(FRAME_FILE.fullmatch, names) if match and match["view"] in views]
+    relative = folder.relative_to(source)
+    # Only the 2019 release has a folder of test patients, and only its ids collide.
+    nearest = [part for part in (source.name, *relative.parts) if part in ("training", "testing")][-1:]
+    test = nearest == ["testing"] and all(match["ending"] == ".mhd" for match in frames)
+    name = folder.name.replace("patient", "test") if test else folder.name
+    patient = Patient(name, relative.as_posix(), unlabelled=test)
+
+    for match in sorted(frames, key=lambda match: ENDINGS.index(match["ending"])):
+        path = f"{patient.folder}/{match.string}"
+        key = match["view"], match["phase"], "mask" if match["mask"] else "image"
+        if match["patient"] != folder.name:
+            patient.refused.append(Note("misplaced file", path, f"{path}: named {match['patient']} in the folder of "
+                                        f"{folder.name}; rename the file or move it"))
+        elif key in patient.files:
+            patient.warnings.append(Note("double file", patient.name, f"{patient.files[key]} is read, not {path}"))
+        else:
+            patient.files[key] = path
+
+    for view in sorted(name[5:8] for name in names if name in ("Info_2CH.cfg", "Info_4CH.cfg")):
+        try:
+            patient.info[view] = read_info(folder / f"Info_{view}.cfg")
+        except OSError as error:
+            patient.info[view] = {}
+            patient.warnings.append(Note("cfg unreadable", patient.name, f"{patient.folder}/Info_{view}.cfg: "
+                                         f"{error.strerror or error}; its fields are left empty"))
+            continue
+        patient.warnings += _review_info(patient, view)
+    return patient
+
+
+def _review_info(patient: Patient, view: str) -> Iterator[Note]:
+    info = patient.info[view]
+
+    def note(kind: str, text: str) -> Note:
+        return Note(kind, patient.name, f"{patient.folder}/Info_{view}.cfg: {text}")
+
+    missing = [key for key in INFO_FIELDS if not info.get(key)]
+    if missing:
+        yield note("cfg field missing", f"no {', '.join(missing)}")
+    if info.get("ImageQuality") and not patient.quality(view):
+        yield note("cfg field unreadable", f"ImageQuality is {info['ImageQuality']!r}, not {' or '.join(QUALITIES)}")
+    ef, used = _number(info.get("EF", ""), 0, 100), patient.ef_percent()
+    if info.get("EF") and ef is None:
+        yield note("cfg field unreadable", f"EF is {info['EF']!r}, not a number in 0..100")
+    if ef is not None and ef != used:
+        yield note("EF differs", f"EF {ef:g} %, but {used:g} % in the other view's cfg, which is used")
+
+
+def _read_list(path: Path) -> list[str]:
+    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines()]
+    patients = [line for line in lines if line]
+    for number, line in enumerate(lines, 1):
+        if line and not PATIENT_FOLDER.fullmatch(line):
+            raise ValueError(f"{path}, line {number}: {line!r} is not a patient such as patient0001")
+    if len(set(patients)) < len(patients):
+        raise ValueError(f"{path} names a patient twice")
+    return patients
+
+
+def check_disjoint(lists: Mapping[str, Sequence[str]]) -> None:
+    """Raise `ValueError` when a patient is in two of the lists: it would leak from training to validation or test."""
+    owner: dict[str, str] = {}
+    for name, patients in lists.items():
+        for patient in patients:
+            if owner.setdefault(patient, name) != name:
+                raise ValueError(f"{patient} is in {owner[patient]} and in {name}; a patient belongs to one list")
+
+
+def _number(text: str, low: float, high: float) -> float | None:
+    try:
+        value = float(text.replace(",", ".").rstrip("% "))
+    except ValueError:
+        return None
+    return value if low <= value <= high else None

@@ -1,0 +1,66 @@
+"""One function over many items, in worker processes, with a progress bar and results in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+import SimpleITK as sitk
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_in_order(function: Callable[[Item], Result], items: Sequence[Item], *, title: str,
+                 workers: int | None = None) -> Iterator[Result]:
+    """`function` of each item, in order, by `workers` processes (default: every processor this one may use).
+
+    One worker means this process. What `function` raises is raised here, and what was not begun is left out; a worker
+    that dies is a `RuntimeError`. Raises `ValueError` for fewer than one worker.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is {workers}; it must be at least 1")
+    return _with_progress(function, items, title, min(workers or _processors(), len(items)))
+
+
+def _with_progress(function: Callable[[Item], Result], items: Sequence[Item], title: str,
+                   workers: int) -> Iterator[Result]:
+    results = map(function, items) if workers <= 1 else _map_in_processes(function, items, workers)
+    yield from tqdm(results, total=len(items), desc=title, unit="case", mininterval=0.5)
+
+
+def _map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+    # Not forked: SimpleITK's threads of this process would be missing in the copy.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        try:
+            yield from pool.map(function, items, chunksize=4)
+        except BrokenProcessPool as error:
+            raise RuntimeError(f"a worker process died, perhaps for want of memory; use fewer than {workers} workers "
+                               "(--workers)") from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _start_worker() -> None:
+    """A worker ends with its parent, even one that was killed: it must not go on writing beside the next conversion."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

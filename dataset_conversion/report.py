@@ -1,0 +1,83 @@
+"""What a conversion did and what it left out: the report as an object, as JSON, as text and as a short summary."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, order=True)
+class Note:
+    """One thing the user should know: its kind (the same few words for all of its kind), whom it is about, the text."""
+
+    kind: str
+    subject: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a conversion.
+
+    `refused` are source cases that exist and are not in the dataset, each with its reason; `warnings` concern cases
+    that are in it, or parts that the source does not have. `unusable` says why no dataset.json was written, if so.
+    """
+
+    folder: Path
+    converter: str
+    options: dict[str, object]
+    training_cases: int
+    test_cases: int
+    patients: int
+    folds: int
+    refused: tuple[Note, ...]
+    warnings: tuple[Note, ...]
+    unusable: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """0: every source case that exists was converted. 1: one was refused, or no usable dataset came out."""
+        return 1 if self.refused or self.unusable else 0
+
+    def as_json(self) -> dict[str, object]:
+        """Everything but the machine's own paths, so that the same source gives the same bytes anywhere."""
+        content = asdict(self)
+        del content["folder"]
+        return content
+
+    def as_text(self) -> str:
+        """The whole report in plain words, one line for each case that was refused and each warning."""
+        lines = [self._headline(), f"converter: {self.converter}; options: {self.options}", ""]
+        for title, notes in (("Refused source cases", self.refused), ("Warnings", self.warnings)):
+            lines.append(f"{title}: {len(notes)}")
+            lines += [f"  [{note.kind}] {note.subject}: {note.message}" for note in notes]
+            lines.append("")
+        return "\n".join(lines)
+
+    def summary(self, limit: int = 10) -> str:
+        """A screenful: at most `limit` refused cases, and each kind of warning with its count and one example."""
+        lines = [self._headline()]
+        if self.refused:
+            lines.append(f"REFUSED, not in the dataset: {len(self.refused)}")
+            lines += [f"  {note.subject}: {note.message}" for note in self.refused[:limit]]
+            if len(self.refused) > limit:
+                lines.append(f"  ... and {len(self.refused) - limit} more, all in the report")
+        if self.warnings:
+            lines.append(f"warnings: {len(self.warnings)}")
+            kinds = defaultdict(list)
+            for note in self.warnings:
+                kinds[note.kind].append(note)
+            for kind, notes in kinds.items():
+                example = f"{notes[0].subject}: {notes[0].message}"
+                lines.append(f"  {len(notes)} x {kind}, e.g. {textwrap.shorten(example, 150, placeholder=' ...')}")
+        lines.append(f"report: {self.folder / 'conversion_report.txt'}")
+        return "\n".join(lines)
+
+    def _headline(self) -> str:
+        converted = self.training_cases + self.test_cases
+        total = converted + len(self.refused)
+        text = (f"{self.folder.name}: {converted} of {total} source cases converted, {self.patients} patients, "
+                f"{self.training_cases} training and {self.test_cases} test cases, {self.folds} fold(s)")
+        return f"{text}\nNOT USABLE, no dataset.json was written: {self.unusable}" if self.unusable else text
