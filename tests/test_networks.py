@@ -32,6 +32,7 @@ PLAN_3D = {
     "n_conv_per_stage": [1, 1, 1],
     "n_conv_per_stage_decoder": [1, 1],
 }
+TOY_VM = {"dims": 16, "depths": (1, 1, 1, 1), "depths_decoder": (1, 1, 1, 1), "drop_path_rate": 0.0}
 TOY_VIL = {"dim": 32, "features": (8, 8, 16, 16)}
 # Name: class, options at toy size, plan, patch.
 NETWORKS = {
@@ -44,7 +45,7 @@ NETWORKS = {
     "UMambaEnc-3d": (UMambaEnc, {}, PLAN_3D, PATCH_3D),
     "NoMamba": (NoMamba, {}, PLAN_2D, PATCH),
     "NoMamba-3d": (NoMamba, {}, PLAN_3D, PATCH_3D),
-    "VMUNet": (VMUNet, {"dims": 16, "depths": (1, 1, 1, 1), "depths_decoder": (1, 1, 1, 1)}, PLAN_2D, PATCH),
+    "VMUNet": (VMUNet, TOY_VM, PLAN_2D, PATCH),
     "ViL": (ViLUNet, {**TOY_VIL, "depth": 4}, PLAN_2D, PATCH),
     "ViL2": (ViL2UNet, {**TOY_VIL, "depth": 4}, PLAN_2D, PATCH),
 }

@@ -105,3 +105,11 @@ def test_weights_that_do_not_fit_are_named() -> None:
     state[second] = state[second][..., :1]
     with pytest.raises(ValueError, match="1 missing.*1 unexpected.*extra.weight.*1 wrongly shaped"):
         from_upstream("vil", GOLDENS["vil"]["kwargs"], state)
+
+
+@pytest.mark.parametrize("name", ["lkm_unet", "vm_unet", "vil"])
+def test_unknown_arguments_are_named(name: str) -> None:
+    with pytest.raises(ValueError, match=r"kwargs of .*windows"):
+        from_upstream(name, {"windows": 3}, {})
+    with pytest.raises(ValueError, match="name='swin'.*expected one of lkm_unet"):
+        from_upstream("swin", {}, {})

@@ -105,8 +105,8 @@ def initial_A_log(d_inner: int, d_state: int) -> Tensor:
 
 
 def initialise_dt(weight: Tensor, bias: Tensor, dt_min: float = 1e-3, dt_max: float = 0.1) -> None:
-    """Section 3.6: softplus(bias) is log-uniform in [dt_min, dt_max]; weight is uniform within +- R^-1/2, which keeps the
-    variance. Shapes (..., d_inner, R) and (..., d_inner)."""
+    """Section 3.6: softplus(bias) is log-uniform in [dt_min, dt_max]; weight (..., d_inner, R) is uniform
+    within +- 1 / sqrt(R), which keeps the variance."""
     nn.init.uniform_(weight, -(weight.shape[-1] ** -0.5), weight.shape[-1] ** -0.5)
     dt = torch.exp(torch.rand_like(bias) * math.log(dt_max / dt_min) + math.log(dt_min))
     with torch.no_grad():

@@ -33,12 +33,12 @@ def partition_windows(x: Tensor, window: Sequence[int], strided: bool = False) -
     """Cut (B, C, *S) into windows, each a sequence of its own: (B * number of windows, C, *size of a window).
 
     Contiguous (`strided` False): windows of `window` neighbouring pixels; S is padded with zeros at its end.
-    Strided: neighbours of one sequence lie `window` pixels apart, the sequence is a dilated grid; S must be a multiple of
-    `window` (ValueError). `merge_windows` is the inverse of both.
+    Strided: neighbours of one sequence are `window` pixels apart, a dilated grid; S must be a multiple of `window`
+    (ValueError). `merge_windows` is the inverse of both.
     """
     if strided:
         if any(size % w for size, w in zip(x.shape[2:], window, strict=True)):
-            raise ValueError(f"map {tuple(x.shape[2:])}: expected a multiple of the stride {tuple(window)}; pad it first.")
+            raise ValueError(f"map {tuple(x.shape[2:])}: expected a multiple of the stride {tuple(window)}; pad it.")
     else:
         x = pad_to_multiple(x, window)
     axes = len(window)

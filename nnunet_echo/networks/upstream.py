@@ -35,7 +35,10 @@ def from_upstream(name: str, kwargs: Mapping[str, Any], state_dict: Mapping[str,
     if name not in _BUILDERS:
         raise ValueError(f"name={name!r}: expected one of {', '.join(_BUILDERS)}.")
     build, renames = _BUILDERS[name]
-    network = build(dict(kwargs))
+    try:
+        network = build(dict(kwargs))
+    except TypeError as error:  # an argument that the constructor does not have
+        raise ValueError(f"kwargs of {name}: {error}.") from error
     coarsest = len(kwargs.get("strides", ())) - 1
     renamed = {}
     for key, tensor in state_dict.items():
@@ -101,7 +104,7 @@ _BUILDERS: dict[str, tuple[Callable[[dict[str, Any]], nn.Module], list[tuple[str
     ),
     "umamba_bot": (_u_net(UMambaBot), [(r"^mamba_layer\.", "encoder.mixers.{coarsest}.")]),
     "umamba_enc": (_u_net(UMambaEnc, "input_size"), [(r"^encoder\.mamba_layers\.", "encoder.mixers.")]),
-    "vm_unet": (lambda kwargs: VSSM(**kwargs), []),
+    "vm_unet": (lambda kwargs: VSSM(**kwargs), [(r"^vmunet\.", "")]),  # the prefix is in the authors' own checkpoints
     "vil": (VisionLSTM.from_published, []),
     "vil2": (VisionLSTM2.from_published, []),
 }
