@@ -1,0 +1,10 @@
+"""LKM-UNet (Wang et al. 2024, arXiv 2403.07332), trained like nnU-Net's U-Net."""
+
+from nnunet_echo.trainer import EchoTrainer, other_lengths
+
+
+class nnUNetTrainerLKMUNet(EchoTrainer):
+    network_path = "nnunet_echo.networks.lkm_unet:LKMUNet"
+
+
+__getattr__ = other_lengths(nnUNetTrainerLKMUNet)

@@ -1,0 +1,10 @@
+"""U-Mamba without its Mamba blocks: the control that shows what they add. Trained like nnU-Net's U-Net."""
+
+from nnunet_echo.trainer import EchoTrainer, other_lengths
+
+
+class nnUNetTrainerNoMamba(EchoTrainer):
+    network_path = "nnunet_echo.networks.u_mamba:NoMamba"
+
+
+__getattr__ = other_lengths(nnUNetTrainerNoMamba)
