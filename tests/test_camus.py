@@ -580,13 +580,12 @@ def test_killed_with_two_workers_and_run_again(source: Path, raw: Path, tmp_path
     convert(source, raw=tmp_path / "undisturbed")
     folder = raw / "Dataset751_CAMUS"
     command = [*COMMAND, str(source), "--workers", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(folder.glob("labels*/*")):
         time.sleep(0.002)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
     assert not (folder / "dataset.json").exists()
     deadline = time.monotonic() + 30
     while any(alive(child) for child in children):
