@@ -32,8 +32,9 @@ def add_configuration(
     if base not in plans["configurations"]:
         raise ValueError(f"base={base!r}: {plans_file} has {', '.join(plans['configurations'])}.")
     _, strides, kernels, divisible_patch, _ = get_pool_and_conv_props(spacing_mm, patch_size, 4, 999999)
-    if list(divisible_patch) != list(patch_size):
-        raise ValueError(f"patch_size={tuple(patch_size)}: its stages need {tuple(divisible_patch)}, take that.")
+    divisible_patch = tuple(int(n) for n in divisible_patch)
+    if divisible_patch != tuple(patch_size):
+        raise ValueError(f"patch_size={tuple(patch_size)}: its stages need {divisible_patch}, take that.")
     stages = len(strides)
     architecture = deepcopy(plans["configurations"][base]["architecture"])
     arguments = architecture["arch_kwargs"]
