@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from nnunet_echo import __version__
 from nnunet_echo.dataset_conversion.camus_source import (
     PHASES,
     SUBSETS,
@@ -36,8 +37,6 @@ from nnunet_echo.dataset_conversion.folders import new_dataset_folder, raw_folde
 from nnunet_echo.dataset_conversion.images import read_pair
 from nnunet_echo.dataset_conversion.raw_dataset import Case, Written, splits_by_patient, write_dataset
 from nnunet_echo.dataset_conversion.report import Note, Report
-
-from nnunet_echo import __version__
 
 VIEWS = ("2CH", "4CH")
 SPLITS = ("5fold", "official", "10fold")

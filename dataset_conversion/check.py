@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+
 from nnunet_echo.dataset_conversion.folders import find_dataset, preprocessed_splits
 from nnunet_echo.dataset_conversion.images import SourceError, read_image
 from nnunet_echo.dataset_conversion.parallel import map_in_order

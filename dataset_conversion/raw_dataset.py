@@ -28,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+
 from nnunet_echo.dataset_conversion.folders import update_preprocessed_splits
 from nnunet_echo.dataset_conversion.images import Frame, SourceError, check_pair, write_image
 from nnunet_echo.dataset_conversion.parallel import map_in_order

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from nnunet_echo.dataset_conversion.camus import convert_camus
 from nnunet_echo.dataset_conversion.report import Report
-
 from nnunet_echo.phantom import write_camus
 
 PATIENTS, SPACING_MM = 7, 1.5

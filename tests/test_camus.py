@@ -25,11 +25,12 @@ from camus_download import (
     write_challenge_release,
 )
 from conftest import shared
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
 from nnunet_echo.dataset_conversion import camus
 from nnunet_echo.dataset_conversion.camus import DATASET_JSON
 from nnunet_echo.dataset_conversion.check import check_dataset
 from nnunet_echo.dataset_conversion.raw_dataset import patient_of, splits_by_patient
-from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 pytest_plugins = ("camus_download",)
 

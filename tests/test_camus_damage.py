@@ -21,6 +21,7 @@ from camus_download import (
     rewrite,
     write_challenge_release,
 )
+
 from nnunet_echo.dataset_conversion.check import check_dataset
 
 pytest_plugins = ("camus_download",)

@@ -21,6 +21,7 @@ from camus_download import (
     convert,
     tree,
 )
+
 from nnunet_echo.dataset_conversion import raw_dataset
 from nnunet_echo.dataset_conversion.check import check_dataset
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
+
 from nnunet_echo.dataset_conversion import check
 from nnunet_echo.dataset_conversion.camus import convert_camus
 from nnunet_echo.dataset_conversion.check import check_dataset
-
 from nnunet_echo.phantom import write_camus
 
 CASE = "CAMUS_patient0002_4CH_ED"
