@@ -39,8 +39,8 @@ def main() -> None:
     work = args.work.resolve()
     (work / "logs").mkdir(parents=True, exist_ok=True)
     folders = {name: str(work / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
-    stock_trainers = str(Path(__file__).resolve().parent / "stock")
-    environment = {"nnUNet_n_proc_DA": "1", **os.environ, **folders, "nnUNet_extTrainer": stock_trainers}
+    folders["nnUNet_extTrainer"] = str(Path(__file__).resolve().parent / "stock")
+    environment = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "2", **os.environ, **folders}
 
     def nnunet(log: str, *command: str) -> None:
         print(f"$ {' '.join(command)}", flush=True)

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     options = {"patients": args.patients, "seed": SEED, "spacing_mm": SPACING_MM}
     _claim(out, options)
     folders = {name: str(out / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
-    environment = {"nnUNet_n_proc_DA": "1", **os.environ, **folders}
+    environment = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "2", **os.environ, **folders}
     device = args.device or _default_device()
     trainer = f"{args.trainer}_{args.epochs}epochs_{args.iterations}iterations"
     dataset = f"Dataset{DATASET}_CAMUS"
