@@ -1,8 +1,8 @@
-/* Selective scan on the CPU, float32, forward and backward: task list, threads, choice of the instruction set.
+/* Selective scan on the CPU, float32, forward and backward: tasks, threads, choice of the instruction set.
  *
  * Plain C, no Python and no PyTorch: cpu.py loads the library with ctypes, fills a `Scan` and calls scan_forward or
- * scan_backward without the interpreter lock. Letters and shapes as in nnunet_echo/scan/__init__.py; all arrays are
- * contiguous, those of optional arguments NULL where absent. The kernels are in _cpu_scan_kernel.h.
+ * scan_backward without the interpreter lock. Letters and shapes as in nnunet_echo/scan/__init__.py. The kernels are in
+ * _cpu_scan_kernel.h.
  *
  * A task is a few channels of one group of one sequence, walked in chunks of tokens. The forward keeps the state at the
  * start of each chunk (`starts`); the backward walks the chunks from the last to the first and recomputes the states
@@ -20,31 +20,116 @@
 #include <immintrin.h>
 #endif
 
-#define CHUNK 64
+#define CHUNK 64   /* tokens; B, C, their gradients and the states of a chunk fit the first cache */
+#define SLICE 16   /* most channels of a task, a line of the cache where channels are neighbours in memory */
+#define TOGETHER 4 /* exponentials computed side by side */
 #define LOG2E 1.44269504f
-#define LN2 0.693147181f
+
 #define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
 #if defined(__clang__) || __GNUC__ >= 12
 #define SHUFFLE(I, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
 #define SHUFFLE(I, a, b, ...) __builtin_shuffle(a, b, (I){__VA_ARGS__})
 #endif
 
+/* An array (B, G, rows, L), rows being channels or states, with its distances in floats; data is NULL where absent. */
 typedef struct {
-    int64_t batch, channels, groups, states, length;
-    int64_t softplus, threads, width; /* width: floats in a vector, 0 for the widest that the processor has */
-    const float *u, *delta, *A, *B, *C, *D, *z, *delta_bias;
-    float *y, *last, *starts; /* starts (B, D, chunks, N) */
-    const float *grad_y, *grad_last;
-    float *grad_u, *grad_delta, *grad_B, *grad_C, *grad_z;
-    float *grad_A, *grad_D, *grad_bias; /* one for each sequence of the batch: (B, D, N), (B, D), (B, D) */
+    float *data;
+    int64_t batch, group, row, token;
+} Array;
+
+typedef struct {
+    int64_t batch, groups, channels, states, length; /* channels of a group */
+    int64_t softplus, threads, width;                /* width: floats in a vector, 0 for the widest there is */
+    Array u, delta, B, C, z, y, grad_y, grad_u, grad_delta, grad_B, grad_C, grad_z;
+    const float *A, *D, *delta_bias;    /* contiguous, like all that follow */
+    float *last, *starts;               /* (B, D, N), (B, D, chunks, N) */
+    const float *grad_last;
+    float *grad_A, *grad_D, *grad_delta_bias; /* one for each sequence of the batch: (B, D, N), (B, D), (B, D) */
 } Scan;
 
 typedef struct {
-    int64_t batch, group, first, last; /* channels first .. last; group counts those of all sequences */
-    int64_t turn;                      /* number of the task in its group */
-    _Atomic int64_t *progress;         /* of all tasks of the group: the earliest chunk that is done */
+    int64_t batch, group, first, channels; /* channels first .. first + channels of the group */
+    int64_t channel, row;                  /* the first one, counted over all groups, and over all sequences too */
+    int64_t turn;                          /* number of the task in its group */
+    _Atomic int64_t *progress;             /* of all tasks of the group: the earliest chunk that is done */
 } Task;
+
+typedef struct {
+    int64_t start, count, padded; /* tokens; padded to whole vectors */
+} Chunk;
+
+typedef struct { /* a chunk of the task's channels, in the array itself or in a copy */
+    Array array;
+    Chunk chunk;
+    float *first;
+    int64_t pitch;
+    int copied;
+} Rows;
+
+typedef struct { /* memory that will be needed soon: lines at a distance, in floats */
+    const float *from;
+    int64_t step;
+} Ahead;
+
+INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
+INLINE int64_t chunks_of(const Scan *s) { return (s->length + CHUNK - 1) / CHUNK; }
+
+INLINE float *take(float **scratch, int64_t count) {
+    float *taken = *scratch;
+    *scratch += round_up(count, 16);
+    return taken;
+}
+
+INLINE Chunk chunk_of(const Scan *s, int64_t i, int64_t width) {
+    Chunk k = {i * CHUNK, min(CHUNK, s->length - i * CHUNK), 0};
+    k.padded = round_up(k.count, width);
+    return k;
+}
+
+INLINE float *states_at(Array x, Task task, Chunk k, int64_t state) {
+    return x.data + task.batch * x.batch + task.group * x.group + state * x.row + k.start * x.token;
+}
+
+INLINE float *at(Array x, Task task, Chunk k) { return states_at(x, task, k, task.first); }
+
+INLINE Rows room_for(Array x, Task task, Chunk k, float *copy) {
+    if (x.token == 1 && k.count == k.padded)
+        return (Rows){x, k, at(x, task, k), x.row, 0};
+    return (Rows){x, k, copy, CHUNK, 1};
+}
+
+INLINE float *row_of(Rows rows, int64_t c) { return rows.first + c * rows.pitch; }
+
+/* What to fetch while channel c is computed: rows in place one by one, of other arrays a share of the next chunk. The
+ * hardware does not see these patterns. Addresses outside of an array do no harm. */
+INLINE Ahead next_share(Array x, const float *chunk, Task task, int64_t c) {
+    if (x.token == 1)
+        return (Ahead){chunk + c * x.row, 16};
+    return (Ahead){chunk + c * (CHUNK / task.channels) * x.token, x.token};
+}
+
+INLINE Ahead next_rows(Rows rows, Task task, int64_t c, int64_t direction) {
+    if (!rows.copied && c + 1 < task.channels)
+        return (Ahead){row_of(rows, c + 1), 16};
+    const float *next = at(rows.array, task, rows.chunk) + direction * CHUNK * rows.array.token;
+    return rows.copied ? next_share(rows.array, next, task, c) : (Ahead){next, 16};
+}
+
+INLINE Ahead next_states(Array x, Task task, Chunk k, int64_t c, int64_t direction) {
+    return next_share(x, states_at(x, task, k, 0) + direction * CHUNK * x.token, task, c);
+}
+
+INLINE void fetch(const Ahead *ahead, int64_t t) {
+    for (int i = 0; i < 6; i++)
+        __builtin_prefetch(ahead[i].from + t / 16 * ahead[i].step);
+}
 
 static void wait_for_turn(Task task, int64_t chunk) {
     while (task.turn && atomic_load_explicit(&task.progress[task.turn - 1], memory_order_acquire) > chunk)
@@ -85,7 +170,12 @@ BEGIN_TARGET("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")
 #define WIDTH 16
 #define NAME(x) x##_16
 #include "_cpu_scan_kernel.h"
+#undef WIDTH
+#undef NAME
 END_TARGET
+#define CHOOSE(kernel, width) (width == 16 ? kernel##_16 : width == 8 ? kernel##_8 : kernel##_4)
+#else
+#define CHOOSE(kernel, width) kernel##_4
 #endif
 
 /* Floats in the widest vector that this processor computes with. */
@@ -104,6 +194,9 @@ int64_t scan_width(void) {
 
 int64_t scan_chunk(void) { return CHUNK; }
 
+/* For cpu.py to tell a library that was compiled from other sources. */
+int64_t scan_size(void) { return sizeof(Scan); }
+
 typedef struct {
     const Scan *scan;
     Kernel *kernel;
@@ -117,20 +210,21 @@ typedef struct {
 static void *work(void *argument) {
     Job *job = argument;
     const Scan *s = job->scan;
-    int64_t width = s->channels / s->groups;
     float *scratch = job->scratch + job->scratch_size * atomic_fetch_add(&job->next_scratch, 1);
 #if defined(__x86_64__)
     unsigned mode = _mm_getcsr();
     _mm_setcsr(mode | 0x8040); /* numbers below the normal ones are zero; computing with them is slow */
 #endif
     for (;;) {
-        int64_t i = atomic_fetch_add(&job->next_task, 1);
+        int64_t i = atomic_fetch_add(&job->next_task, 1), group = i / job->slices;
         if (i >= job->tasks)
             break;
-        int64_t group = i / job->slices, turn = i % job->slices, first = turn * job->slice;
-        int64_t end = first + job->slice < width ? first + job->slice : width;
-        int64_t before = group % s->groups * width;
-        Task task = {group / s->groups, group, before + first, before + end, turn, job->progress + group * job->slices};
+        Task task = {.batch = group / s->groups, .group = group % s->groups, .turn = i % job->slices};
+        task.first = task.turn * job->slice;
+        task.channels = min(job->slice, s->channels - task.first);
+        task.channel = task.group * s->channels + task.first;
+        task.row = group * s->channels + task.first;
+        task.progress = job->progress + group * job->slices;
         job->kernel(s, task, scratch);
     }
 #if defined(__x86_64__)
@@ -140,19 +234,13 @@ static void *work(void *argument) {
 }
 
 /* Run the kernel on all tasks; 0, or 1 where the memory does not suffice. */
-static int run(const Scan *s, Kernel *kernel, int64_t width) {
-    int64_t channels = s->channels / s->groups, groups = s->batch * s->groups, threads = s->threads;
-    int64_t states = (s->states + width - 1) / width * width, slice = 32;
-    while (slice > 8 && groups * ((channels + slice - 1) / slice) < 64)
-        slice /= 2;
-    Job job = {.scan = s, .kernel = kernel, .slice = slice, .slices = (channels + slice - 1) / slice};
+static int run(const Scan *s, Kernel *kernel) {
+    int64_t groups = s->batch * s->groups, lanes = round_up(s->states, 16);
+    Job job = {.scan = s, .kernel = kernel, .slice = SLICE};
+    job.slices = (s->channels + job.slice - 1) / job.slice;
     job.tasks = groups * job.slices;
-    job.scratch_size = 4 * CHUNK * states + slice * (3 * states + 2 * width) + (2 * CHUNK + 1) * width + 16 * CHUNK;
-    job.scratch_size = (job.scratch_size + 15) / 16 * 16;
-    if (threads > job.tasks)
-        threads = job.tasks;
-    if (threads < 1)
-        threads = 1;
+    job.scratch_size = 4 * (CHUNK + SLICE) * lanes + (2 * CHUNK + 1 + 2 * SLICE) * 16 + (7 + 7 * SLICE) * CHUNK;
+    int64_t threads = min(s->threads < 1 ? 1 : s->threads, job.tasks);
     pthread_t *helpers = malloc(threads * sizeof *helpers);
     job.progress = malloc(job.tasks * sizeof *job.progress);
     void *scratch = NULL;
@@ -174,18 +262,6 @@ static int run(const Scan *s, Kernel *kernel, int64_t width) {
     return failed;
 }
 
-#if defined(__x86_64__)
-#define CHOOSE(kernel) (width == 16 ? kernel##_16 : width == 8 ? kernel##_8 : kernel##_4)
-#else
-#define CHOOSE(kernel) kernel##_4
-#endif
+int scan_forward(const Scan *s) { return run(s, CHOOSE(forward, (s->width ? s->width : scan_width()))); }
 
-int scan_forward(const Scan *s) {
-    int64_t width = s->width ? s->width : scan_width();
-    return run(s, CHOOSE(forward), width);
-}
-
-int scan_backward(const Scan *s) {
-    int64_t width = s->width ? s->width : scan_width();
-    return run(s, CHOOSE(backward), width);
-}
+int scan_backward(const Scan *s) { return run(s, CHOOSE(backward, (s->width ? s->width : scan_width()))); }

@@ -2,7 +2,8 @@
 
 The library is optional: it is compiled at install from _cpu_scan.c, which says how it works, and called through ctypes,
 so without the interpreter lock. It takes as many threads as PyTorch has (`torch.get_num_threads`); the result does not
-depend on their number. Letters as in `nnunet_echo.scan`.
+depend on their number. Tensors are read where they lie, channel by channel or token by token, and gradients are laid
+out like what they belong to, y like u. Letters as in `nnunet_echo.scan`.
 """
 
 from __future__ import annotations
@@ -14,18 +15,29 @@ from functools import cache
 import torch
 from torch import Tensor
 
-_SIZES = ("batch", "channels", "groups", "states", "length", "softplus", "threads", "width")
-_ARRAYS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "y", "last", "starts", "grad_y", "grad_last")
-_ARRAYS += ("grad_u", "grad_delta", "grad_B", "grad_C", "grad_z", "grad_A", "grad_D", "grad_bias")
-
-# Floats in a vector (4, 8 or 16, as far as the processor has them), 0: the widest. For tests and benchmarks.
+# Floats in a vector (4, 8 or 16, as far as the processor has them); 0 is the widest. For tests and benchmarks.
 vector_width = 0
+
+
+class _Array(ctypes.Structure):
+    """`Array` in _cpu_scan.c: (B, G, rows, L)."""
+
+    _fields_ = [("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("batch", "group", "row", "token"))]
+
+
+_SIZES = ("batch", "groups", "channels", "states", "length", "softplus", "threads", "width")
+_STRIDED = ("u", "delta", "B", "C", "z", "y", "grad_y", "grad_u", "grad_delta", "grad_B", "grad_C", "grad_z")
+_CONTIGUOUS = ("A", "D", "delta_bias", "last", "starts", "grad_last", "grad_A", "grad_D", "grad_delta_bias")
 
 
 class _Scan(ctypes.Structure):
     """`Scan` in _cpu_scan.c."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in _SIZES] + [(name, ctypes.c_void_p) for name in _ARRAYS]
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in _SIZES),
+        *((name, _Array) for name in _STRIDED),
+        *((name, ctypes.c_void_p) for name in _CONTIGUOUS),
+    ]
 
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -34,8 +46,11 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
         return "the C scan runs on CPUs only"
     if dtype != torch.float32:
         return f"the C scan computes in float32, not in {dtype}"
-    if _library() is None:
+    library = _library()
+    if library is None:
         return "the C scan was not compiled at install (get gcc or clang and install nnunet-echo again)"
+    if library.scan_size() != ctypes.sizeof(_Scan):
+        return "the C scan was compiled from another version of its source (install nnunet-echo again)"
     return None
 
 
@@ -51,23 +66,24 @@ def selective_scan(
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor]:
     """Output (B, D, L) and last state (B, D, N); B and C are (B, G, N, L)."""
-    inputs = [None if x is None else x.contiguous() for x in (u, delta, A, B, C, D, z, delta_bias)]
-    y, last_state, _ = _scan(*inputs, delta_softplus)
+    y, last_state, _ = _scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     return y, last_state
 
 
-@torch.library.custom_op(
-    "nnunet_echo::scan_cpu",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
-    "bool delta_softplus) -> (Tensor, Tensor, Tensor)",
+_INPUTS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
+    "bool delta_softplus"
 )
-def _scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
+
+
+@torch.library.custom_op(
+    "nnunet_echo::scan_cpu", mutates_args=(), device_types="cpu", schema=f"({_INPUTS}) -> (Tensor, Tensor, Tensor)"
+)
+def _scan(u, delta, A, B, C, D, z, delta_bias, softplus):
     """y, last state, and what the backward starts from: the state before each chunk of tokens (B, D, chunks, N)."""
     y, last, starts = _outputs(u, delta, A)
-    arrays = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
-    _call("scan_forward", delta_softplus, **arrays, y=y, last=last, starts=starts)
+    inputs = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
+    _call("scan_forward", softplus, **inputs, y=y, last=last, starts=starts)
     return y, last, starts
 
 
@@ -75,59 +91,65 @@ def _scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
 def _outputs(u, delta, A, *others):
     (batch, channels, length), states = u.shape, A.shape[1]
     chunks = -(-length // _library().scan_chunk())
-    shapes = (u.shape, (batch, channels, states), (batch, channels, chunks, states))
-    return tuple(u.new_empty(shape) for shape in shapes)
+    shapes = (batch, channels, states), (batch, channels, chunks, states)
+    return torch.empty_like(u), *(u.new_empty(shape) for shape in shapes)
 
 
 @torch.library.custom_op(
     "nnunet_echo::scan_cpu_backward",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
-    "bool delta_softplus, Tensor starts, Tensor grad_y, Tensor grad_last) -> Tensor[]",
+    schema=f"({_INPUTS}, Tensor starts, Tensor grad_y, Tensor grad_last) -> Tensor[]",
 )
-def _scan_backward(u, delta, A, B, C, D, z, delta_bias, delta_softplus, starts, grad_y, grad_last):
+def _scan_backward(u, delta, A, B, C, D, z, delta_bias, softplus, starts, grad_y, grad_last):
     """Gradients at u, delta, A, B, C, D, z, delta_bias; where z is missing, its gradient has no elements."""
-    batch, channels, _ = u.shape
-    gradients = {f"grad_{name}": torch.empty_like(x) for name, x in (("u", u), ("delta", delta), ("B", B), ("C", C))}
-    gradients["grad_z"] = u.new_empty(0) if z is None else torch.empty_like(z)
-    shapes = {"grad_A": (batch, *A.shape), "grad_D": (batch, channels), "grad_bias": (batch, channels)}
-    of_sequences = {name: u.new_empty(shape) for name, shape in shapes.items()}
-    arrays = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
-    arrays |= {"starts": starts, "grad_y": grad_y, "grad_last": grad_last}
-    _call("scan_backward", delta_softplus, **arrays, **gradients, **of_sequences)
-    gradients |= {name: x.sum(0) for name, x in of_sequences.items()}
-    return [gradients[f"grad_{name}"] for name in ("u", "delta", "A", "B", "C", "D", "z", "bias")]
+    inputs = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
+    gradients = dict(zip(inputs, _gradients_like(u, delta, A, B, C, D, z), strict=True))
+    # Each sequence of the batch has its own sums over tokens; adding them up comes last.
+    parts = {name: u.new_empty(len(u), *gradients[name].shape) for name in ("A", "D", "delta_bias")}
+    outputs = {f"grad_{name}": x for name, x in (gradients | parts).items() if name != "z" or z is not None}
+    _call("scan_backward", softplus, **inputs, **outputs, starts=starts, grad_y=grad_y, grad_last=grad_last)
+    for name, part in parts.items():
+        torch.sum(part, 0, out=gradients[name])
+    return list(gradients.values())
 
 
 @_scan_backward.register_fake
-def _(u, delta, A, B, C, D, z, *others):
-    gradients = [torch.empty_like(x) for x in (u, delta, A, B, C)]
-    return [*gradients, A.new_empty(A.shape[0]), u.new_empty(0 if z is None else z.shape), A.new_empty(A.shape[0])]
+def _gradients_like(u, delta, A, B, C, D, z, *others):
+    grad_z = u.new_empty(0) if z is None else torch.empty_like(z)
+    grad_D, grad_bias = A.new_empty(A.shape[0]), A.new_empty(A.shape[0])
+    return [*(torch.empty_like(x) for x in (u, delta, A, B, C)), grad_D, grad_z, grad_bias]
 
 
 def _keep(ctx, inputs, output) -> None:
-    *tensors, ctx.delta_softplus = inputs
+    *tensors, ctx.softplus = inputs
     ctx.save_for_backward(*tensors, output[2])
 
 
 def _gradients(ctx, grad_y, grad_last, _):
     *tensors, starts = ctx.saved_tensors
-    gradients = _scan_backward(*tensors, ctx.delta_softplus, starts, grad_y.contiguous(), grad_last.contiguous())
-    return *(g if x is not None else None for g, x in zip(gradients, tensors, strict=True)), None
+    gradients = _scan_backward(*tensors, ctx.softplus, starts, grad_y, grad_last)
+    return *(None if x is None else g for x, g in zip(tensors, gradients, strict=True)), None
 
 
 _scan.register_autograd(_gradients, setup_context=_keep)
 
 
-def _call(function: str, delta_softplus: bool, **arrays: Tensor | None) -> None:
-    """Call the library; the tensors stay alive in `arrays` meanwhile."""
-    (batch, channels, length), (_, groups, states, _) = arrays["u"].shape, arrays["B"].shape
-    sizes = (batch, channels, groups, states, length, delta_softplus, torch.get_num_threads(), vector_width)
-    for name, x in arrays.items():
-        assert x is None or x.is_contiguous() and x.dtype == torch.float32, name
-    pointers = {name: None if x is None else x.data_ptr() for name, x in arrays.items()}
-    scan = _Scan(**dict(zip(_SIZES, sizes, strict=True)), **pointers)
+def _call(function: str, softplus: bool, **tensors: Tensor | None) -> None:
+    """Call the library with tensors by their names in `_Scan`, None for a missing one."""
+    batch, groups, states, length = tensors["B"].shape
+    channels = tensors["u"].shape[1] // groups
+    sizes = (batch, groups, channels, states, length, softplus, torch.get_num_threads(), vector_width)
+    scan = _Scan(**dict(zip(_SIZES, sizes, strict=True)))
+    present = {name: x for name, x in tensors.items() if x is not None}
+    contiguous = {name: x.contiguous() for name, x in present.items() if name in _CONTIGUOUS}  # alive during the call
+    for name, x in present.items():
+        assert x.dtype == torch.float32, name
+        if name in contiguous:
+            setattr(scan, name, contiguous[name].data_ptr())
+        else:
+            rows = x if x.ndim == 4 else x.unflatten(1, (groups, channels))
+            setattr(scan, name, _Array(x.data_ptr(), *rows.stride()))
     if getattr(_library(), function)(ctypes.byref(scan)):
         raise MemoryError(f"selective_scan: no memory for the work space of {scan.threads} threads.")
 
@@ -144,5 +166,5 @@ def _library() -> ctypes.CDLL | None:
     if spec is None:
         return None
     library = ctypes.CDLL(spec.origin)
-    library.scan_chunk.restype = library.scan_width.restype = ctypes.c_int64
+    library.scan_chunk.restype = library.scan_width.restype = library.scan_size.restype = ctypes.c_int64
     return library
