@@ -19,9 +19,7 @@ pytestmark = pytest.mark.nnunet
 
 COMMANDS = Path(sys.executable).parent
 DATASET = "Dataset751_CAMUS"
-TRAINERS = sorted(
-    file.stem for file in (Path(__file__).resolve().parents[1] / "trainers").glob("nnUNetTrainer*.py")
-)
+TRAINERS = sorted(file.stem for file in (Path(__file__).resolve().parents[1] / "trainers").glob("nnUNetTrainer*.py"))
 TINY = {  # what the plan says instead, so that two processor cores train in seconds
     "n_stages": 4,
     "features_per_stage": [4, 8, 8, 8],
@@ -32,6 +30,16 @@ TINY = {  # what the plan says instead, so that two processor cores train in sec
 }
 
 
+# What the two commands call, in one process: importing nnU-Net takes longer than training these networks.
+TRAIN_AND_PREDICT = """
+import json, sys
+from nnunetv2.inference.predict_from_raw_data import predict_entry_point as nnUNetv2_predict
+from nnunetv2.run.run_training import run_training_entry as nnUNetv2_train
+for sys.argv in json.loads(sys.argv[1]):
+    globals()[sys.argv[0]]()
+"""
+
+
 class Workplace:
     """nnU-Net's three folders, and its commands run in them."""
 
@@ -40,18 +48,23 @@ class Workplace:
         self.raw, self.preprocessed, self.results = (folder / name for name in ("raw", "preprocessed", "results"))
         for path in (self.raw, self.preprocessed, self.results):
             path.mkdir()
+        # nnU-Net takes every processor for -device cpu. On networks this small the threads only wait for each other,
+        # 15 times longer than they compute where other work shares the processors.
+        startup = folder / "startup"
+        startup.mkdir()
+        (startup / "sitecustomize.py").write_text("import multiprocessing\nmultiprocessing.cpu_count = lambda: 1\n")
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("nnUNet_")},
             **{f"nnUNet_{path.name}": str(path) for path in (self.raw, self.preprocessed, self.results)},
             "nnUNet_n_proc_DA": "1",  # the planner stops at 0
             "nnUNet_def_n_proc": "1",
             "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(startup),
             "PYTHONUNBUFFERED": "1",
         }
 
-    def start(self, *command):
+    def start(self, program, *arguments):
         """A command that runs; its output can be read line by line."""
-        program, *arguments = map(str, command)
         return subprocess.Popen(
             [str(COMMANDS / program), *arguments],
             cwd=self.folder,
@@ -68,20 +81,18 @@ class Workplace:
         return output
 
     def train(self, trainer, *options):
-        return self.run("nnUNetv2_train", DATASET, "2d", 0, "-tr", trainer, "-device", "cpu", *options)
+        return ["nnUNetv2_train", DATASET, "2d", "0", "-tr", trainer, "-device", "cpu", *options]
 
     def predict(self, trainer):
-        """Predict the images of the first patient; returns case id to predicted labels."""
-        images, predictions = self.folder / "images", self.folder / f"predicted_by_{trainer}"
+        """The images of the first patient."""
+        images = self.folder / "images"
         images.mkdir(exist_ok=True)
         for image in sorted((self.raw / DATASET / "imagesTr").glob("*.nii.gz"))[:2]:
             if not (images / image.name).exists():
                 (images / image.name).symlink_to(image)
-        self.run(
-            *("nnUNetv2_predict", "-i", images, "-o", predictions, "-d", DATASET, "-c", "2d", "-f", 0, "-tr", trainer),
-            *("-device", "cpu", "-npp", 0, "-nps", 0),
-        )
-        return {file.name.removesuffix(".nii.gz"): sitk.ReadImage(file) for file in predictions.glob("*.nii.gz")}
+        folders = ["-i", str(images), "-o", str(self.folder / f"by_{trainer}")]
+        model = ["-d", DATASET, "-c", "2d", "-f", "0", "-tr", trainer]
+        return ["nnUNetv2_predict", *folders, *model, "-device", "cpu", "-npp", "0", "-nps", "0"]
 
     def fold(self, trainer):
         return self.results / DATASET / f"{trainer}__nnUNetPlans__2d" / "fold_0"
@@ -97,10 +108,11 @@ class Workplace:
         assert set(summary["mean"]) == {"1", "2", "3"}
 
     def check_predictions(self, trainer):
-        predictions = self.predict(trainer)
+        predictions = list((self.folder / f"by_{trainer}").glob("*.nii.gz"))
         assert len(predictions) == 2
-        for case, labels in predictions.items():
-            image = sitk.ReadImage(self.raw / DATASET / "imagesTr" / f"{case}_0000.nii.gz")
+        for file in predictions:
+            labels = sitk.ReadImage(file)
+            image = sitk.ReadImage(self.raw / DATASET / "imagesTr" / file.name.replace(".nii.gz", "_0000.nii.gz"))
             assert (labels.GetSize(), labels.GetSpacing()) == (image.GetSize(), image.GetSpacing())
             assert set(np.unique(sitk.GetArrayFromImage(labels))) <= {0, 1, 2, 3}
 
@@ -110,8 +122,8 @@ def workplace(tmp_path_factory):
     """Ten small hearts, converted, planned and preprocessed; the plan made tiny."""
     place = Workplace(tmp_path_factory.mktemp("nnunet"))
     write_camus(place.folder / "camus", patients=10, seed=0, spacing_mm=2.0, half_sequence=False)
-    place.run("python", "-m", "nnunet_echo.dataset_conversion.camus", place.folder / "camus", "--views", "4CH")
-    place.run("nnUNetv2_plan_and_preprocess", "-d", 751, "-c", "2d", "-np", 1, "-npfp", 1, "--verify_dataset_integrity")
+    place.run("python", "-m", "nnunet_echo.dataset_conversion.camus", str(place.folder / "camus"), "--views", "4CH")
+    place.run("nnUNetv2_plan_and_preprocess", "-d", "751", "-c", "2d", "-np", "1", "-npfp", "1")
     file = place.preprocessed / DATASET / "nnUNetPlans.json"
     plans = json.loads(file.read_text())
     configuration = plans["configurations"]["2d"]
@@ -128,15 +140,14 @@ def test_planning_keeps_the_split_by_patient(workplace):
 
 def test_train_kill_continue_validate_predict(workplace):
     trainer = "nnUNetTrainerLKMUNet_2epochs_20iterations"
-    options = ("nnUNetv2_train", DATASET, "2d", 0, "-tr", trainer, "-device", "cpu")
-    training = workplace.start(*options)
+    training = workplace.start(*workplace.train(trainer))
     seen = []
     for line in training.stdout:
         seen.append(line)
         if line.strip().endswith("Epoch 1"):
             training.send_signal(signal.SIGTERM)
             break
-    rest, _ = training.communicate(timeout=120)
+    rest, _ = training.communicate(timeout=120)  # it ends only when its data loading workers have ended too
     output = "".join(seen) + rest
     assert training.returncode == 143, output[-5000:]
     assert "Stopped by SIGTERM. The same command with --c goes on from here." in output
@@ -144,7 +155,7 @@ def test_train_kill_continue_validate_predict(workplace):
     stopped = workplace.checkpoint(trainer, "latest")
     assert stopped["current_epoch"] == 1 and 1 <= len(stopped["optimizer_state"]["epoch_losses"]) < 20
 
-    workplace.train(trainer, "--c")
+    workplace.run(*workplace.train(trainer, "--c"))
     final = workplace.checkpoint(trainer, "final")
     assert final["current_epoch"] == 2 and final["trainer_name"] == trainer
     assert final["inference_allowed_mirroring_axes"] is None
@@ -153,25 +164,21 @@ def test_train_kill_continue_validate_predict(workplace):
     assert all(math.isfinite(loss) for loss in final["logging"]["train_losses"] + final["logging"]["val_losses"])
     assert not (workplace.fold(trainer) / "checkpoint_latest.pth").exists()
     workplace.check_validation(trainer)
+
+    workplace.run(*workplace.predict(trainer))
     workplace.check_predictions(trainer)
 
     (workplace.fold(trainer) / "validation" / "summary.json").unlink()
-    workplace.train(trainer, "--val")
+    workplace.run(*workplace.train(trainer, "--val"))
     workplace.check_validation(trainer)
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINERS if name != "nnUNetTrainerLKMUNet"])
 def test_train_and_predict(workplace, name):
     trainer = f"{name}_1epochs_2iterations"
-    output = workplace.train(trainer)
+    commands = [workplace.train(trainer), workplace.predict(trainer)]
+    output = workplace.run("python", "-c", TRAIN_AND_PREDICT, json.dumps(commands))
     assert f"{trainer}: nnunet_echo.networks." in output
     assert "Split by patient: 7 patients to train on, 2 to validate on" in output
     workplace.check_validation(trainer)
     workplace.check_predictions(trainer)
-
-
-def test_a_fold_that_the_split_lacks_is_an_error(workplace):
-    command = ("nnUNetv2_train", DATASET, "2d", 9, "-tr", "nnUNetTrainerNoMamba_1epochs", "-device", "cpu")
-    process = workplace.start(*command)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode != 0 and "fold 9: " in output and "has folds 0 to 4" in output
