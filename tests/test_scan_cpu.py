@@ -185,6 +185,25 @@ def test_the_operator_is_registered_well() -> None:
     torch.library.opcheck(cpu._scan, (*inputs[:5], None, None, None, False))
 
 
+@compiled
+def test_torch_compile_passes_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NNUNET_ECHO_SCAN", raising=False)
+    inputs = {name: x.detach().float() for name, x in scan_inputs(length=70).items()}
+
+    def scan(**tensors: Tensor) -> Tensor:
+        return selective_scan(**tensors, delta_softplus=True)
+
+    torch.compiler.reset()
+    compiled_scan = torch.compile(scan, fullgraph=True, backend="aot_eager")
+    results = []
+    for function in (scan, compiled_scan):
+        leaves = {name: x.clone().requires_grad_() for name, x in inputs.items()}
+        y = function(**leaves)
+        y.square().sum().backward()
+        results.append([y, *(x.grad for x in leaves.values())])
+    assert all(torch.equal(x, y) for x, y in zip(*results, strict=True))
+
+
 MEMORY = """
 import resource, torch
 from nnunet_echo.scan import selective_scan

@@ -46,12 +46,7 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
         return "the C scan runs on CPUs only"
     if dtype != torch.float32:
         return f"the C scan computes in float32, not in {dtype}"
-    library = _library()
-    if library is None:
-        return "the C scan was not compiled at install (get gcc or clang and install nnunet-echo again)"
-    if library.scan_size() != ctypes.sizeof(_Scan):
-        return "the C scan was compiled from another version of its source (install nnunet-echo again)"
-    return None
+    return _why_no_library()
 
 
 def selective_scan(
@@ -152,6 +147,16 @@ def _call(function: str, softplus: bool, **tensors: Tensor | None) -> None:
             setattr(scan, name, _Array(x.data_ptr(), *rows.stride()))
     if getattr(_library(), function)(ctypes.byref(scan)):
         raise MemoryError(f"selective_scan: no memory for the work space of {scan.threads} threads.")
+
+
+@torch.compiler.assume_constant_result  # torch.compile cannot trace ctypes and need not
+def _why_no_library() -> str | None:
+    library = _library()
+    if library is None:
+        return "the C scan was not compiled at install (get gcc or clang and install nnunet-echo again)"
+    if library.scan_size() != ctypes.sizeof(_Scan):
+        return "the C scan was compiled from another version of its source (install nnunet-echo again)"
+    return None
 
 
 def widest_vector() -> int:
