@@ -127,7 +127,10 @@ def test_every_element_is_written(width: int) -> None:
 
 @compiled
 @pytest.mark.parametrize("groups", [1, 2])
-def test_threads_do_not_change_a_bit(groups: int) -> None:
+@pytest.mark.parametrize("threads_of", ["PyTorch", "the library"])
+def test_threads_do_not_change_a_bit(threads_of: str, groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if threads_of == "the library":
+        monkeypatch.setattr(cpu, "_parallel", lambda: None)
     inputs = scan_inputs(batch=3, channels=150, length=300, groups=groups, dtype=torch.float32)
     results, before = [], torch.get_num_threads()
     try:

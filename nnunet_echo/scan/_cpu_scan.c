@@ -1,8 +1,8 @@
 /* Selective scan on the CPU, float32, forward and backward: tasks, threads, choice of the instruction set.
  *
- * Plain C, no Python and no PyTorch: cpu.py loads the library with ctypes, fills a `Scan` and calls scan_forward or
- * scan_backward without the interpreter lock. Letters and shapes as in nnunet_echo/scan/__init__.py. The kernels are in
- * _cpu_scan_kernel.h.
+ * Plain C, no header of Python or PyTorch: cpu.py loads the library with ctypes, fills a `Scan` and calls scan_forward
+ * or scan_backward without the interpreter lock. Letters and shapes as in nnunet_echo/scan/__init__.py. The kernels are
+ * in _cpu_scan_kernel.h.
  *
  * A task is a few channels of one group of one sequence, walked in chunks of tokens. The forward keeps the state at the
  * start of each chunk (`starts`); the backward walks the chunks from the last to the first and recomputes the states
@@ -43,9 +43,13 @@ typedef struct {
     int64_t batch, group, row, token;
 } Array;
 
+/* OpenMP's entry point: run `work` on `argument` in that many threads. */
+typedef void Parallel(void (*work)(void *), void *argument, unsigned threads, unsigned flags);
+
 typedef struct {
     int64_t batch, groups, channels, states, length; /* channels of a group */
     int64_t softplus, threads, width;                /* width: floats in a vector, 0 for the widest there is */
+    Parallel *parallel;                              /* of the runtime that PyTorch uses; NULL: threads of our own */
     Array u, delta, B, C, z, y, grad_y, grad_u, grad_delta, grad_B, grad_C, grad_z;
     const float *A, *D, *delta_bias;    /* contiguous, like all that follow */
     float *last, *starts;               /* (B, D, N), (B, D, chunks, N) */
@@ -207,7 +211,7 @@ typedef struct {
     _Atomic int64_t next_task, next_scratch;
 } Job;
 
-static void *work(void *argument) {
+static void work(void *argument) {
     Job *job = argument;
     const Scan *s = job->scan;
     float *scratch = job->scratch + job->scratch_size * atomic_fetch_add(&job->next_scratch, 1);
@@ -216,10 +220,11 @@ static void *work(void *argument) {
     _mm_setcsr(mode | 0x8040); /* numbers below the normal ones are zero; computing with them is slow */
 #endif
     for (;;) {
-        int64_t i = atomic_fetch_add(&job->next_task, 1), group = i / job->slices;
+        int64_t i = atomic_fetch_add(&job->next_task, 1), groups = s->batch * s->groups;
         if (i >= job->tasks)
             break;
-        Task task = {.batch = group / s->groups, .group = group % s->groups, .turn = i % job->slices};
+        int64_t group = i % groups; /* neighbours in time are of different groups, so that they seldom wait */
+        Task task = {.batch = group / s->groups, .group = group % s->groups, .turn = i / groups};
         task.first = task.turn * job->slice;
         task.channels = min(job->slice, s->channels - task.first);
         task.channel = task.group * s->channels + task.first;
@@ -230,7 +235,28 @@ static void *work(void *argument) {
 #if defined(__x86_64__)
     _mm_setcsr(mode);
 #endif
+}
+
+static void *work_of_thread(void *argument) {
+    work(argument);
     return NULL;
+}
+
+/* All tasks, on up to that many threads: those are taken, not dealt, so a thread that does not start costs only time.
+ * PyTorch's own threads are best: they spin for a while after its operations, and ours would have to wait for a core. */
+static void run_tasks(Job *job, int64_t threads) {
+    pthread_t *helpers = threads > 1 && !job->scan->parallel ? malloc(threads * sizeof *helpers) : NULL;
+    int64_t started = 0;
+    if (threads > 1 && job->scan->parallel)
+        job->scan->parallel(work, job, (unsigned)threads, 0);
+    else {
+        while (helpers && started < threads - 1 && !pthread_create(&helpers[started], NULL, work_of_thread, job))
+            started++;
+        work(job);
+        while (started)
+            pthread_join(helpers[--started], NULL);
+    }
+    free(helpers);
 }
 
 /* Run the kernel on all tasks; 0, or 1 where the memory does not suffice. */
@@ -241,22 +267,16 @@ static int run(const Scan *s, Kernel *kernel) {
     job.tasks = groups * job.slices;
     job.scratch_size = 4 * (CHUNK + SLICE) * lanes + (2 * CHUNK + 1 + 2 * SLICE) * 16 + (7 + 7 * SLICE) * CHUNK;
     int64_t threads = min(s->threads < 1 ? 1 : s->threads, job.tasks);
-    pthread_t *helpers = malloc(threads * sizeof *helpers);
-    job.progress = malloc(job.tasks * sizeof *job.progress);
     void *scratch = NULL;
-    int failed = posix_memalign(&scratch, 64, threads * job.scratch_size * sizeof(float)) || !helpers || !job.progress;
+    int failed = posix_memalign(&scratch, 64, threads * job.scratch_size * sizeof(float));
+    job.progress = malloc(job.tasks * sizeof *job.progress);
+    failed = failed || !job.progress;
     if (!failed) {
         job.scratch = scratch;
         for (int64_t i = 0; i < job.tasks; i++)
             atomic_init(&job.progress[i], INT64_MAX);
-        int64_t started = 0; /* a thread that does not start is no loss but of time: tasks are taken, not dealt */
-        while (started < threads - 1 && !pthread_create(&helpers[started], NULL, work, &job))
-            started++;
-        work(&job);
-        while (started)
-            pthread_join(helpers[--started], NULL);
+        run_tasks(&job, threads);
     }
-    free(helpers);
     free((void *)job.progress);
     free(scratch);
     return failed;

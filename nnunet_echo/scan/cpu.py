@@ -35,6 +35,7 @@ class _Scan(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in _SIZES),
+        ("parallel", ctypes.c_void_p),
         *((name, _Array) for name in _STRIDED),
         *((name, ctypes.c_void_p) for name in _CONTIGUOUS),
     ]
@@ -135,7 +136,7 @@ def _call(function: str, softplus: bool, **tensors: Tensor | None) -> None:
     batch, groups, states, length = tensors["B"].shape
     channels = tensors["u"].shape[1] // groups
     sizes = (batch, groups, channels, states, length, softplus, torch.get_num_threads(), vector_width)
-    scan = _Scan(**dict(zip(_SIZES, sizes, strict=True)))
+    scan = _Scan(**dict(zip(_SIZES, sizes, strict=True)), parallel=_parallel())
     present = {name: x for name, x in tensors.items() if x is not None}
     contiguous = {name: x.contiguous() for name, x in present.items() if name in _CONTIGUOUS}  # alive during the call
     for name, x in present.items():
@@ -162,6 +163,13 @@ def _why_no_library() -> str | None:
 def widest_vector() -> int:
     """Floats in the widest vector that this processor computes with: 16 (AVX-512), 8 (AVX2) or 4."""
     return _library().scan_width()
+
+
+@cache
+def _parallel() -> int | None:
+    """Address of OpenMP's GOMP_parallel in the runtime that PyTorch has loaded; None where that is not OpenMP."""
+    function = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
+    return ctypes.cast(function, ctypes.c_void_p).value
 
 
 @cache
