@@ -14,7 +14,8 @@ from nnunet_echo.phantom import write_camus
 DATASET = "751"
 CONFIGURATION = "2d_demo"
 SEED = 0
-SPACING_MM = 1.5  # of phantom and plan: coarse, so that two CPU cores are enough
+SPACING_MM = 2.0  # of phantom and plan: coarse, so that two CPU cores are enough
+PATCH = (80, 96)  # rows, columns: most of an image
 TRAINER = "nnUNetTrainerLKMUNet"
 
 
@@ -25,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trainer", default=TRAINER, metavar="NAME",
                         help=f"one of the trainers, without _<N>epochs (default: {TRAINER})")
     parser.add_argument("--patients", type=int, default=20, help="phantom patients, at least 10 (default: 20)")
-    parser.add_argument("--epochs", type=int, default=6, help="short epochs (default: 6)")
-    parser.add_argument("--iterations", type=int, default=25, help="training iterations in each of them (default: 25)")
+    parser.add_argument("--epochs", type=int, default=8, help="short epochs (default: 8)")
+    parser.add_argument("--iterations", type=int, default=40, help="training iterations in each of them (default: 40)")
     parser.add_argument("--device", choices=("cpu", "cuda", "mps"), help="default: cuda where there is one, else cpu")
 
 
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     step("Planning by nnU-Net", "nnUNetv2_plan_experiment", "-d", DATASET)
     from nnunet_echo.small_plan import add_configuration  # imports torch, which takes seconds: after the first news
 
-    add_configuration(preprocessed / "nnUNetPlans.json", CONFIGURATION, (SPACING_MM,) * 2, (128, 128), 4, (16, 128))
+    add_configuration(preprocessed / "nnUNetPlans.json", CONFIGURATION, (SPACING_MM,) * 2, PATCH, 4, (16, 128))
     step("Preprocessing", "nnUNetv2_preprocess", "-d", DATASET, "-c", CONFIGURATION, "-np", "2")
     step(f"Training of {trainer} on {device}",
          "nnUNetv2_train", DATASET, CONFIGURATION, "0", "-tr", trainer, "-device", device)
