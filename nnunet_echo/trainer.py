@@ -16,7 +16,6 @@ import math
 import os
 import pkgutil
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_echo.dataset_conversion.raw_dataset import patient_of, splits_by_patient
+from nnunet_echo.memory import keep_freed_memory, peak_memory_gib
 from nnunet_echo.safe_trainer import SafeTrainer
 from nnunet_echo.scan import choose_backend
 
@@ -136,6 +136,8 @@ class EchoTrainer(SafeTrainer):
         return train, validation
 
     def on_train_start(self) -> None:
+        if self.device.type == "cpu":
+            keep_freed_memory()
         super().on_train_start()
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
         options = f" with {self.network_options}" if self.network_options else ""
@@ -236,18 +238,6 @@ def other_lengths(trainer: type[EchoTrainer]) -> Callable[[str], type[EchoTraine
         return type(name, (trainer,), attributes)  # nnU-Net names the folder of results after the class
 
     return module_getattr
-
-
-def peak_memory_gib(device: torch.device) -> float:
-    """Largest memory so far: allocated on a CUDA device, else resident in this process; NaN where no one counts it."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    try:
-        import resource
-    except ImportError:  # Windows
-        return math.nan
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def _on(flag: bool) -> str:
