@@ -54,6 +54,8 @@ FORBIDDEN = {
     "nnunet_echo/scan": ("nnunet_echo.mixers", "nnunet_echo.networks", "nnunet_echo.trainer", "nnunetv2"),
     "nnunet_echo/mixers": ("nnunet_echo.networks", "nnunet_echo.trainer", "nnunetv2"),
     "nnunet_echo/networks": ("nnunet_echo.trainer", "nnunetv2"),
+    "nnunet_echo/evaluation": ("torch", "nnunetv2", "nnunet_echo.scan", "nnunet_echo.mixers", "nnunet_echo.networks",
+                               "nnunet_echo.trainer"),
     "dataset_conversion": ("torch", "nnunet_echo.scan", "nnunet_echo.mixers", "nnunet_echo.networks"),
     "trainers": ("torch", "nnunetv2", "mamba_ssm", "nnunet_echo.scan", "nnunet_echo.mixers"),
 }

@@ -1,0 +1,8 @@
+"""How good a segmentation is: metrics per frame, left-ventricular volumes and ejection fraction per patient.
+
+metrics      overlap and outline distances of one structure in one frame
+lv_outline   the outline of the left ventricle, its mitral plane, apex and long axis
+lv_volume    volumes and ejection fraction from one or two apical views
+agreement    statistics of predicted against reference values
+evaluate     the command: a folder of predictions against a folder of references
+"""
