@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -40,10 +42,15 @@ def scan_inputs(
     return {name: x.to(dtype).requires_grad_() for name, x in inputs.items() if name not in without}
 
 
-def run(inputs: dict[str, Tensor], backend: str, **options: bool) -> dict[str, Tensor]:
+def run(inputs: dict[str, Tensor], backend: str, **options: object) -> dict[str, Tensor]:
+    """`outputs_and_gradients` of a backend."""
+    return outputs_and_gradients(partial(selective_scan, return_last_state=True, backend=backend, **options), inputs)
+
+
+def outputs_and_gradients(scan: Callable[..., tuple[Tensor, Tensor]], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Output, last state, and the gradient of a fixed random functional of both at every input."""
     inputs = {name: x.detach().clone().requires_grad_() for name, x in inputs.items()}
-    y, last = selective_scan(**inputs, return_last_state=True, backend=backend, **options)
+    y, last = scan(**inputs)
     generator = torch.Generator().manual_seed(1)
     weights = [torch.randn(x.shape, generator=generator).to(x) for x in (y, last)]
     ((y * weights[0]).sum() + (last * weights[1]).sum()).backward()
@@ -69,6 +76,25 @@ def test_optional_inputs(without: tuple[str, ...]) -> None:
     inputs = scan_inputs(without=without)
     inputs["delta"] = inputs["delta"].detach().abs()  # without softplus the step has to be positive itself
     assert_close(run(inputs, "chunked"), run(inputs, "reference"), 1e-12)
+
+
+def scan_by_flipping(reverse: tuple[bool, ...], **inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Every group of channels by itself, with its tokens flipped before and after where `reverse` says so."""
+    outputs = []
+    for group, turn in enumerate(reverse):
+        part = {k: x.chunk(len(reverse), dim=int(x.ndim > 2))[group] for k, x in inputs.items()}
+        part = {k: x.flip(-1) if turn and x.ndim > 2 else x for k, x in part.items()}
+        y, last = selective_scan(**part, delta_softplus=True, return_last_state=True, backend="reference")
+        outputs.append((y.flip(-1) if turn else y, last))
+    return tuple(torch.cat(parts, dim=1) for parts in zip(*outputs, strict=True))
+
+
+@pytest.mark.parametrize("reverse", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_reversed_groups_begin_at_the_last_token(backend: str, reverse: tuple[bool, ...]) -> None:
+    inputs = scan_inputs(groups=2)
+    truth = outputs_and_gradients(partial(scan_by_flipping, reverse), inputs)
+    assert_close(run(inputs, backend, delta_softplus=True, reverse=reverse), truth, 1e-12)
 
 
 def test_many_sequences_are_cut_into_slices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +163,11 @@ def test_shapes_that_do_not_fit(name: str, shape: tuple[int, ...], message: str)
     inputs[name] = torch.zeros(shape)
     with pytest.raises(ValueError, match=message):
         selective_scan(**inputs)
+
+
+def test_reverse_has_one_entry_per_group() -> None:
+    with pytest.raises(ValueError, match="one bool for each of the 2 groups"):
+        selective_scan(**scan_inputs(groups=2), reverse=(True, False, True))
 
 
 def test_choice_of_backend(monkeypatch: pytest.MonkeyPatch) -> None:

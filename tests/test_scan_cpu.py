@@ -6,11 +6,12 @@ import shutil
 import subprocess
 import sys
 import venv
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from test_scan import OPTIONAL, assert_close, run, scan_inputs
+from test_scan import OPTIONAL, assert_close, outputs_and_gradients, run, scan_by_flipping, scan_inputs
 from torch import Tensor
 
 from nnunet_echo.scan import choose_backend, cpu, selective_scan
@@ -62,6 +63,17 @@ def test_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("groups", [1, 4])
 def test_it_is_the_recurrence(width: int, length: int, groups: int) -> None:
     check(scan_inputs(length=length, groups=groups), delta_softplus=True)
+
+
+@compiled
+@pytest.mark.parametrize("layout", ["channel by channel", "token by token"])
+@pytest.mark.parametrize("length", [63, 64, 197])
+def test_reversed_groups_begin_at_the_last_token(width: int, length: int, layout: str) -> None:
+    reverse = (False, True)
+    inputs = scan_inputs(channels=72, length=length, groups=2)
+    truth = outputs_and_gradients(partial(scan_by_flipping, reverse), inputs)
+    single = {k: lay_out(x.detach().float(), layout) for k, x in inputs.items()}
+    assert_close(run(single, "cpu", delta_softplus=True, reverse=reverse), truth, 1e-5)
 
 
 @compiled
@@ -161,7 +173,7 @@ def lay_out(x: Tensor, layout: str) -> Tensor:
     """A view equal to x: its last two axes swapped in memory, or elements that have strangers as neighbours."""
     if layout == "every second":
         return torch.stack([x, torch.full_like(x, torch.nan)], dim=-1)[..., 0]
-    return x.mT.contiguous().mT if x.ndim > 1 else x
+    return x.mT.contiguous().mT if layout == "token by token" and x.ndim > 1 else x
 
 
 def run_views(inputs: dict[str, Tensor], **options: bool) -> dict[str, Tensor]:
@@ -184,8 +196,8 @@ def test_results_lie_like_what_they_belong_to() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_operator_is_registered_well() -> None:
     inputs = [x.detach().float().requires_grad_() for x in scan_inputs(length=20).values()]
-    torch.library.opcheck(cpu._scan, (*inputs, True), test_utils=("test_schema", "test_faketensor"))
-    torch.library.opcheck(cpu._scan, (*inputs[:5], None, None, None, False))
+    torch.library.opcheck(cpu._scan, (*inputs, True, [True]), test_utils=("test_schema", "test_faketensor"))
+    torch.library.opcheck(cpu._scan, (*inputs[:5], None, None, None, False, [False]))
 
 
 @compiled

@@ -23,13 +23,15 @@ delta_bias     (D,)                               bias of delta
 Backends, in the order in which ``auto`` tries them: `cuda` (mamba_ssm's kernel), `cpu` (C, float32, where the install
 had a compiler), `chunked` (PyTorch on any device, with its own backward), `reference` (the plain recurrence, the
 definition of correct; never chosen by ``auto``). A backend is a module with ``why_not(device, dtype) -> str | None``
-(None: it can run) and ``selective_scan``. The environment variable ``NNUNET_ECHO_SCAN`` names one for all calls that
-say ``auto``.
+(None: it can run), ``selective_scan``, and ``READS_BACKWARDS``: whether that takes `reverse`, or the tokens have to be
+flipped for it, which costs copies. The environment variable ``NNUNET_ECHO_SCAN`` names one for all calls that say
+``auto``.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -53,25 +55,33 @@ def selective_scan(
     delta_softplus: bool = False,
     return_last_state: bool = False,
     backend: str = "auto",
+    reverse: Sequence[bool] = (),
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Selective scan with the signature and shapes of mamba_ssm (table in the module's docstring).
+    """Selective scan with the signature and shapes of mamba_ssm (table in the module's docstring), and `reverse`: one
+    bool for each group of channels, whether it reads the tokens from the last to the first; empty means that none does.
 
     Computes in float32 (float64 if `u` is) with autocast off, whatever surrounds the call.
 
-    Returns `y` (B, D, L) in the dtype of `u`, and with `return_last_state` also h after the last token, (B, D, N).
+    Returns `y` (B, D, L) in the dtype of `u`, and with `return_last_state` also h after the token read last, (B, D, N).
 
     Raises ValueError for shapes that do not fit, RuntimeError when the backend asked for cannot run here.
     """
-    _check_shapes(u, delta, A, B, C, D, z, delta_bias)
+    _check_shapes(u, delta, A, B, C, D, z, delta_bias, reverse)
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
-    scan = BACKENDS[choose_backend(u.device, dtype, backend)].selective_scan
+    module = BACKENDS[choose_backend(u.device, dtype, backend)]
     if B.ndim == 3:
         B = B.unsqueeze(1)
     if C.ndim == 3:
         C = C.unsqueeze(1)
     tensors = [None if t is None else t.to(dtype) for t in (u, delta, A, B, C, D, z, delta_bias)]
     with autocast_off(u.device):
-        y, last_state = scan(*tensors, delta_softplus=delta_softplus)
+        if module.READS_BACKWARDS:
+            reverse = tuple(reverse) or (False,) * B.shape[1]
+            y, last_state = module.selective_scan(*tensors, delta_softplus, reverse)
+        else:
+            turned = [x if x is None or x.ndim < 3 else _turn(x, reverse) for x in tensors]
+            y, last_state = module.selective_scan(*turned, delta_softplus)
+            y = _turn(y, reverse)
     y = y.to(u.dtype)
     return (y, last_state) if return_last_state else y
 
@@ -94,7 +104,15 @@ def choose_backend(device: torch.device, dtype: torch.dtype = torch.float32, bac
     return backend
 
 
-def _check_shapes(u, delta, A, B, C, D, z, delta_bias) -> None:
+def _turn(x: Tensor, reverse: Sequence[bool]) -> Tensor:
+    """x (B, D, L) or (B, G, N, L) with the tokens of the groups of `reverse` from the last to the first."""
+    if not any(reverse):
+        return x
+    groups = x.chunk(len(reverse), dim=1)
+    return torch.cat([g.flip(-1) if turn else g for g, turn in zip(groups, reverse, strict=True)], dim=1)
+
+
+def _check_shapes(u, delta, A, B, C, D, z, delta_bias, reverse) -> None:
     if u.ndim != 3:
         raise ValueError(f"u has shape {tuple(u.shape)}: expected (batch, channels, length).")
     batch, channels, length = u.shape
@@ -120,3 +138,5 @@ def _check_shapes(u, delta, A, B, C, D, z, delta_bias) -> None:
             raise ValueError(f"{name} has {groups} groups: u's {channels} channels must be a multiple of it.")
     if B.shape[1:-2] != C.shape[1:-2]:
         raise ValueError(f"B {tuple(B.shape)} and C {tuple(C.shape)}: expected the same number of groups.")
+    if len(reverse) not in (0, groups):
+        raise ValueError(f"reverse={tuple(reverse)}: expected one bool for each of the {groups} groups, or none.")

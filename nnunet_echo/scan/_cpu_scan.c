@@ -49,6 +49,7 @@ typedef void Parallel(void (*work)(void *), void *argument, unsigned threads, un
 typedef struct {
     int64_t batch, groups, channels, states, length; /* channels of a group */
     int64_t softplus, threads, width;                /* width: floats in a vector, 0 for the widest there is */
+    const char *reverse;                             /* per group: read the tokens from the last to the first */
     Parallel *parallel;                              /* of the runtime that PyTorch uses; NULL: threads of our own */
     Array u, delta, B, C, z, y, grad_y, grad_u, grad_delta, grad_B, grad_C, grad_z;
     const float *A, *D, *delta_bias;    /* contiguous, like all that follow */
@@ -82,6 +83,7 @@ typedef struct { /* memory that will be needed soon: lines at a distance, in flo
 } Ahead;
 
 INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int is_one(int64_t step) { return step == 1 || step == -1; }
 INLINE int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
 INLINE int64_t chunks_of(const Scan *s) { return (s->length + CHUNK - 1) / CHUNK; }
 
@@ -114,8 +116,8 @@ INLINE float *row_of(Rows rows, int64_t c) { return rows.first + c * rows.pitch;
 /* What to fetch while channel c is computed: rows in place one by one, of other arrays a share of the next chunk. The
  * hardware does not see these patterns. Addresses outside of an array do no harm. */
 INLINE Ahead next_share(Array x, const float *chunk, Task task, int64_t c) {
-    if (x.token == 1)
-        return (Ahead){chunk + c * x.row, 16};
+    if (is_one(x.token))
+        return (Ahead){chunk + c * x.row, 16 * x.token};
     return (Ahead){chunk + c * (CHUNK / task.channels) * x.token, x.token};
 }
 
@@ -133,6 +135,17 @@ INLINE Ahead next_states(Array x, Task task, Chunk k, int64_t c, int64_t directi
 INLINE void fetch(const Ahead *ahead, int64_t t) {
     for (int i = 0; i < 6; i++)
         __builtin_prefetch(ahead[i].from + t / 16 * ahead[i].step);
+}
+
+/* Without a copy: the last token becomes the first, and the distance to the next one negative. */
+static void turn_around(Scan *s) {
+    Array *all[] = {&s->u, &s->delta, &s->B, &s->C, &s->z, &s->y, &s->grad_y, &s->grad_u, &s->grad_delta, &s->grad_B,
+                    &s->grad_C, &s->grad_z};
+    for (int i = 0; i < 12; i++)
+        if (all[i]->data) {
+            all[i]->data += (s->length - 1) * all[i]->token;
+            all[i]->token = -all[i]->token;
+        }
 }
 
 static void wait_for_turn(Task task, int64_t chunk) {
@@ -214,6 +227,8 @@ typedef struct {
 static void work(void *argument) {
     Job *job = argument;
     const Scan *s = job->scan;
+    Scan backwards = *s;
+    turn_around(&backwards);
     float *scratch = job->scratch + job->scratch_size * atomic_fetch_add(&job->next_scratch, 1);
 #if defined(__x86_64__)
     unsigned mode = _mm_getcsr();
@@ -230,7 +245,7 @@ static void work(void *argument) {
         task.channel = task.group * s->channels + task.first;
         task.row = group * s->channels + task.first;
         task.progress = job->progress + group * job->slices;
-        job->kernel(s, task, scratch);
+        job->kernel(s->reverse[task.group] ? &backwards : s, task, scratch);
     }
 #if defined(__x86_64__)
     _mm_setcsr(mode);

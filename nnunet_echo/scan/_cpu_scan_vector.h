@@ -28,7 +28,8 @@ INLINE V select(I mask, V yes, V no) { return (V)((mask & (I)yes) | (~mask & (I)
 #define magnitude NAME(magnitude)
 INLINE V magnitude(V x) { return (V)((I)x & 0x7fffffff); }
 
-/* Lower and upper half of a0 b0 a1 b1 ..., of the floats inside every quad, and of whole quads. */
+/* Lower and upper half of a0 b0 a1 b1 ..., of the floats inside every quad, and of whole quads; the floats backwards. */
+#define turned NAME(turned)
 #define zip_low NAME(zip_low)
 #define zip_high NAME(zip_high)
 #define zip_quads_low NAME(zip_quads_low)
@@ -40,14 +41,17 @@ INLINE V zip_low(V a, V b) { return SHUFFLE(I, a, b, Q(0, 16), Q(4, 20), Q(8, 24
 INLINE V zip_high(V a, V b) { return SHUFFLE(I, a, b, Q(2, 18), Q(6, 22), Q(10, 26), Q(14, 30)); }
 INLINE V zip_quads_low(V a, V b) { return SHUFFLE(I, a, b, P(0, 16, 4, 20)); }
 INLINE V zip_quads_high(V a, V b) { return SHUFFLE(I, a, b, P(8, 24, 12, 28)); }
+INLINE V turned(V a) { return SHUFFLE(I, a, a, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0); }
 #elif WIDTH == 8
 INLINE V zip_low(V a, V b) { return SHUFFLE(I, a, b, 0, 8, 1, 9, 4, 12, 5, 13); }
 INLINE V zip_high(V a, V b) { return SHUFFLE(I, a, b, 2, 10, 3, 11, 6, 14, 7, 15); }
 INLINE V zip_quads_low(V a, V b) { return SHUFFLE(I, a, b, 0, 1, 2, 3, 8, 9, 10, 11); }
 INLINE V zip_quads_high(V a, V b) { return SHUFFLE(I, a, b, 4, 5, 6, 7, 12, 13, 14, 15); }
+INLINE V turned(V a) { return SHUFFLE(I, a, a, 7, 6, 5, 4, 3, 2, 1, 0); }
 #else
 INLINE V zip_low(V a, V b) { return SHUFFLE(I, a, b, 0, 4, 1, 5); }
 INLINE V zip_high(V a, V b) { return SHUFFLE(I, a, b, 2, 6, 3, 7); }
+INLINE V turned(V a) { return SHUFFLE(I, a, a, 3, 2, 1, 0); }
 #endif
 
 /* Lane i of the result is the sum over the lanes of x[i]; overwrites x. */
@@ -183,20 +187,32 @@ INLINE V log1p_exp(V x) {
     return 0.5f * (x + magnitude(x)) + 2.0f * (s + s * q * p);
 }
 
+/* WIDTH floats from x on, upwards or, with a `step` of -1, downwards in memory. */
+#define load_line NAME(load_line)
+INLINE V load_line(const float *x, int64_t step) { return step == 1 ? load(x) : turned(load(x - (WIDTH - 1))); }
+
+#define store_line NAME(store_line)
+INLINE void store_line(float *x, int64_t step, V v, int add) {
+    float *first = step == 1 ? x : x - (WIDTH - 1);
+    v = step == 1 ? v : turned(v);
+    store(first, add ? load(first) + v : v);
+}
+
 /* Floats at distances `row` and `column` to rows of `pitch` floats; whole tiles, with zeros where there are none. */
 #define gather NAME(gather)
 INLINE void gather(float *out, int64_t pitch, const float *x, int64_t row, int64_t column, int64_t rows,
                    int64_t columns) {
+    int along_columns = is_one(column), in_lines = along_columns || is_one(row);
+    int64_t step = along_columns ? column : row, next = along_columns ? row : column;
     for (int64_t r = 0; r < rows; r += WIDTH)
         for (int64_t c = 0; c < columns; c += WIDTH) {
             const float *from = x + r * row + c * column;
-            int whole = r + WIDTH <= rows && c + WIDTH <= columns;
             V tile[WIDTH];
-            if (whole && (row == 1 || column == 1)) {
+            if (in_lines && r + WIDTH <= rows && c + WIDTH <= columns) {
                 UNROLL
                 for (int i = 0; i < WIDTH; i++)
-                    tile[i] = load(from + i * (row == 1 ? column : row));
-                if (column != 1)
+                    tile[i] = load_line(from + i * next, step);
+                if (!along_columns)
                     transpose(tile);
             } else {
                 memset(tile, 0, sizeof tile);
@@ -214,22 +230,21 @@ INLINE void gather(float *out, int64_t pitch, const float *x, int64_t row, int64
 #define scatter NAME(scatter)
 INLINE void scatter(float *out, int64_t row, int64_t column, const float *x, int64_t pitch, int64_t rows,
                     int64_t columns, int add) {
+    int along_columns = is_one(column), in_lines = along_columns || is_one(row);
+    int64_t step = along_columns ? column : row, next = along_columns ? row : column;
     for (int64_t r = 0; r < rows; r += WIDTH)
         for (int64_t c = 0; c < columns; c += WIDTH) {
             float *to = out + r * row + c * column;
-            int whole = r + WIDTH <= rows && c + WIDTH <= columns;
             V tile[WIDTH];
             UNROLL
             for (int i = 0; i < WIDTH; i++)
                 tile[i] = load(x + (r + i) * pitch + c);
-            if (whole && (row == 1 || column == 1)) {
-                if (column != 1)
+            if (in_lines && r + WIDTH <= rows && c + WIDTH <= columns) {
+                if (!along_columns)
                     transpose(tile);
                 UNROLL
-                for (int i = 0; i < WIDTH; i++) {
-                    float *line = to + i * (row == 1 ? column : row);
-                    store(line, add ? load(line) + tile[i] : tile[i]);
-                }
+                for (int i = 0; i < WIDTH; i++)
+                    store_line(to + i * next, step, tile[i], add);
             } else {
                 for (int64_t i = 0; i < WIDTH && r + i < rows; i++)
                     for (int64_t j = 0; j < WIDTH && c + j < columns; j++)

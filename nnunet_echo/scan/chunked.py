@@ -25,6 +25,8 @@ _ELEMENTS_OF_A_TOKEN = 1 << 15
 _ELEMENTS_OF_A_CHUNK = 1 << 19
 _TOKENS_OF_A_CHUNK = (16, 128)
 
+READS_BACKWARDS = False
+
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     """None: plain PyTorch runs everywhere."""

@@ -15,6 +15,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+READS_BACKWARDS = True
+
 # Floats in a vector (4, 8 or 16, as far as the processor has them); 0 is the widest. For tests and benchmarks.
 vector_width = 0
 
@@ -35,6 +37,7 @@ class _Scan(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in _SIZES),
+        ("reverse", ctypes.c_char_p),
         ("parallel", ctypes.c_void_p),
         *((name, _Array) for name in _STRIDED),
         *((name, ctypes.c_void_p) for name in _CONTIGUOUS),
@@ -60,26 +63,27 @@ def selective_scan(
     z: Tensor | None,
     delta_bias: Tensor | None,
     delta_softplus: bool,
+    reverse: tuple[bool, ...],
 ) -> tuple[Tensor, Tensor]:
     """Output (B, D, L) and last state (B, D, N); B and C are (B, G, N, L)."""
-    y, last_state, _ = _scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    y, last_state, _ = _scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
     return y, last_state
 
 
 _INPUTS = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
-    "bool delta_softplus"
+    "bool delta_softplus, bool[] reverse"
 )
 
 
 @torch.library.custom_op(
     "nnunet_echo::scan_cpu", mutates_args=(), device_types="cpu", schema=f"({_INPUTS}) -> (Tensor, Tensor, Tensor)"
 )
-def _scan(u, delta, A, B, C, D, z, delta_bias, softplus):
+def _scan(u, delta, A, B, C, D, z, delta_bias, softplus, reverse):
     """y, last state, and what the backward starts from: the state before each chunk of tokens (B, D, chunks, N)."""
     y, last, starts = _outputs(u, delta, A)
     inputs = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
-    _call("scan_forward", softplus, **inputs, y=y, last=last, starts=starts)
+    _call("scan_forward", softplus, reverse, **inputs, y=y, last=last, starts=starts)
     return y, last, starts
 
 
@@ -97,14 +101,14 @@ def _outputs(u, delta, A, *others):
     device_types="cpu",
     schema=f"({_INPUTS}, Tensor starts, Tensor grad_y, Tensor grad_last) -> Tensor[]",
 )
-def _scan_backward(u, delta, A, B, C, D, z, delta_bias, softplus, starts, grad_y, grad_last):
+def _scan_backward(u, delta, A, B, C, D, z, delta_bias, softplus, reverse, starts, grad_y, grad_last):
     """Gradients at u, delta, A, B, C, D, z, delta_bias; where z is missing, its gradient has no elements."""
     inputs = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
     gradients = dict(zip(inputs, _gradients_like(u, delta, A, B, C, D, z), strict=True))
     # Each sequence of the batch has its own sums over tokens; adding them up comes last.
     parts = {name: u.new_empty(len(u), *gradients[name].shape) for name in ("A", "D", "delta_bias")}
     outputs = {f"grad_{name}": x for name, x in (gradients | parts).items() if name != "z" or z is not None}
-    _call("scan_backward", softplus, **inputs, **outputs, starts=starts, grad_y=grad_y, grad_last=grad_last)
+    _call("scan_backward", softplus, reverse, **inputs, **outputs, starts=starts, grad_y=grad_y, grad_last=grad_last)
     for name, part in parts.items():
         torch.sum(part, 0, out=gradients[name])
     return list(gradients.values())
@@ -118,25 +122,25 @@ def _gradients_like(u, delta, A, B, C, D, z, *others):
 
 
 def _keep(ctx, inputs, output) -> None:
-    *tensors, ctx.softplus = inputs
+    *tensors, ctx.softplus, ctx.reverse = inputs
     ctx.save_for_backward(*tensors, output[2])
 
 
 def _gradients(ctx, grad_y, grad_last, _):
     *tensors, starts = ctx.saved_tensors
-    gradients = _scan_backward(*tensors, ctx.softplus, starts, grad_y, grad_last)
-    return *(None if x is None else g for x, g in zip(tensors, gradients, strict=True)), None
+    gradients = _scan_backward(*tensors, ctx.softplus, ctx.reverse, starts, grad_y, grad_last)
+    return *(None if x is None else g for x, g in zip(tensors, gradients, strict=True)), None, None
 
 
 _scan.register_autograd(_gradients, setup_context=_keep)
 
 
-def _call(function: str, softplus: bool, **tensors: Tensor | None) -> None:
+def _call(function: str, softplus: bool, reverse: list[bool], **tensors: Tensor | None) -> None:
     """Call the library with tensors by their names in `_Scan`, None for a missing one."""
     batch, groups, states, length = tensors["B"].shape
     channels = tensors["u"].shape[1] // groups
     sizes = (batch, groups, channels, states, length, softplus, torch.get_num_threads(), vector_width)
-    scan = _Scan(**dict(zip(_SIZES, sizes, strict=True)), parallel=_parallel())
+    scan = _Scan(**dict(zip(_SIZES, sizes, strict=True)), reverse=bytes(reverse), parallel=_parallel())
     present = {name: x for name, x in tensors.items() if x is not None}
     contiguous = {name: x.contiguous() for name, x in present.items() if name in _CONTIGUOUS}  # alive during the call
     for name, x in present.items():

@@ -9,6 +9,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+READS_BACKWARDS = False
+
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     """Reason why mamba_ssm cannot serve this device and dtype; None when it can."""

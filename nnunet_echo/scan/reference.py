@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+READS_BACKWARDS = False
+
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     """None: plain PyTorch runs everywhere."""
