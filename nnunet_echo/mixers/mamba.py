@@ -7,7 +7,7 @@ d_inner = expand * d_model, R = dt_rank, the rank of delta's projection (section
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,19 +15,6 @@ from torch import Tensor, nn
 
 from nnunet_echo.scan import selective_scan
 from nnunet_echo.scan.precision import autocast_off
-
-
-class ScanInputs(NamedTuple):
-    """What `selective_scan` takes, in its order; B and C are (B, 1, N, L)."""
-
-    u: Tensor
-    delta: Tensor
-    A: Tensor
-    B: Tensor
-    C: Tensor
-    D: Tensor
-    z: Tensor
-    delta_bias: Tensor
 
 
 class Mamba(nn.Module):
@@ -40,11 +27,11 @@ class Mamba(nn.Module):
         self, d_model: int, d_state: int = 16, d_conv: int = 4, expand: int = 2, project_out: bool = True
     ) -> None:
         super().__init__()
-        d_inner, self.dt_rank, self.d_state = expand * d_model, dt_rank(d_model), d_state
+        d_inner, rank = expand * d_model, dt_rank(d_model)
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
         self.conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner, padding=d_conv - 1)
-        self.x_proj = nn.Linear(d_inner, self.dt_rank + 2 * d_state, bias=False)
-        self.dt_proj = nn.Linear(self.dt_rank, d_inner)
+        self.x_proj = nn.Linear(d_inner, rank + 2 * d_state, bias=False)
+        self.dt_proj = nn.Linear(rank, d_inner)
         self.A_log = nn.Parameter(initial_A_log(d_inner, d_state))
         self.D = nn.Parameter(torch.ones(d_inner))
         self.out_proj = nn.Linear(d_inner, d_model, bias=False) if project_out else nn.Identity()
@@ -52,26 +39,23 @@ class Mamba(nn.Module):
         for parameter in (self.A_log, self.D):
             parameter._no_weight_decay = True  # as in mamba_ssm: decay would pull the dynamics to a fixed time scale
 
-    def scan_inputs(self, tokens: Tensor) -> ScanInputs:
-        """Everything in front of the scan: projection, causal convolution, and the input-dependent delta, B, C."""
-        u, z = self.in_proj(tokens).transpose(1, 2).chunk(2, dim=1)  # (B, d_inner, L)
-        u = F.silu(self.conv1d(u)[..., : tokens.shape[1]])
-        delta, B, C = self.x_proj(u.transpose(1, 2)).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        delta = (delta @ self.dt_proj.weight.t()).transpose(1, 2)
-        B, C = B.transpose(1, 2).unsqueeze(1), C.transpose(1, 2).unsqueeze(1)
-        return ScanInputs(u, delta, -torch.exp(self.A_log), B, C, self.D, z, self.dt_proj.bias)
-
     def forward(self, tokens: Tensor) -> Tensor:
         with autocast_off(tokens.device):
-            y = selective_scan(*self.scan_inputs(tokens.to(self.A_log.dtype)), delta_softplus=True)
-            return self.out_proj(y.transpose(1, 2))
+            return self.out_proj(scan_blocks([self], tokens.to(self.A_log.dtype)).transpose(1, 2))
+
+    def convolve(self, u: Tensor, backwards: bool) -> Tensor:
+        """Convolution and SiLU of u (B, d_inner, L), in which a token sees those that the scan reads before it."""
+        (reach,) = self.conv1d.padding
+        weight = self.conv1d.weight.flip(-1) if backwards else self.conv1d.weight
+        u = F.conv1d(u, weight, self.conv1d.bias, padding=reach, groups=u.shape[1])
+        return F.silu(u[..., reach:] if backwards else u[..., : u.shape[-1] - reach])
 
 
 class BiMamba(nn.Module):
     """Bidirectional Mamba (LKM-UNet, arXiv 2403.07332, "BiM"): tokens (B, L, d_model) to the same shape.
 
-    Two blocks, one over the tokens, one over the reversed tokens; their sum goes through one shared projection. Both
-    directions share one scan call: they are two groups of channels. `bidirectional` False keeps the first block only.
+    Two blocks, one over the tokens from the first to the last, one from the last to the first; their sum goes through
+    one shared projection. `bidirectional` False keeps the first block only.
     """
 
     def __init__(
@@ -83,15 +67,54 @@ class BiMamba(nn.Module):
         self.out_proj = nn.Linear(expand * d_model, d_model, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        blocks = [self.mamba_forw] if self.mamba_backw is None else [self.mamba_forw, self.mamba_backw]
         with autocast_off(tokens.device):
-            tokens = tokens.to(self.out_proj.weight.dtype)
-            if self.mamba_backw is None:
-                return self.out_proj(self.mamba_forw(tokens))
-            there, back = self.mamba_forw.scan_inputs(tokens), self.mamba_backw.scan_inputs(tokens.flip(1))
-            # u, delta, B, C, z are stacked along channels or groups (axis 1), the parameters along channels (axis 0)
-            both = ScanInputs(*(torch.cat(pair, dim=int(pair[0].ndim > 2)) for pair in zip(there, back, strict=True)))
-            there, back = selective_scan(*both, delta_softplus=True).transpose(1, 2).chunk(2, dim=-1)
-            return self.out_proj(there + back.flip(1))
+            directions = scan_blocks(blocks, tokens.to(self.out_proj.weight.dtype)).chunk(len(blocks), dim=1)
+            return self.out_proj(sum(directions).transpose(1, 2))
+
+
+def scan_blocks(blocks: Sequence[Mamba], tokens: Tensor) -> Tensor:
+    """What the blocks compute of tokens (B, L, d_model), without their last projections, all in one scan.
+
+    The first block reads the tokens from the first to the last, the others from the last to the first. Returns
+    (B, d_inner of all blocks, L).
+    """
+    backwards = [block is not blocks[0] for block in blocks]
+    halves = zip(*(block.in_proj.weight.chunk(2) for block in blocks), strict=True)  # for u, and for z
+    u, z = F.linear(tokens, torch.cat([w for half in halves for w in half])).transpose(1, 2).chunk(2, dim=1)
+    inputs = zip(blocks, u.chunk(len(blocks), dim=1), backwards, strict=True)
+    return input_dependent_scan(
+        torch.stack([block.convolve(u, turn) for block, u, turn in inputs], dim=1),
+        torch.stack([block.x_proj.weight for block in blocks]),
+        torch.stack([block.dt_proj.weight for block in blocks]),
+        torch.cat([block.dt_proj.bias for block in blocks]),
+        torch.cat([block.A_log for block in blocks]),
+        torch.cat([block.D for block in blocks]),
+        z,
+        backwards,
+    )
+
+
+def input_dependent_scan(
+    u: Tensor,
+    x_proj: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    z: Tensor | None,
+    reverse: Sequence[bool],
+) -> Tensor:
+    """The scan whose delta, B and C are projections of its input (algorithm 2), for K independent groups of channels.
+
+    u (B, K, d_inner, L), x_proj (K, R + 2 N, d_inner), dt_proj (K, d_inner, R), dt_bias and D (K * d_inner),
+    A_log (K * d_inner, N), z (B, K * d_inner, L). Returns (B, K * d_inner, L).
+    """
+    rank, states = dt_proj.shape[-1], A_log.shape[-1]
+    delta, B, C = (x_proj @ u).split([rank, states, states], dim=2)
+    delta = (dt_proj @ delta).flatten(1, 2)
+    A = -torch.exp(A_log)
+    return selective_scan(u.flatten(1, 2), delta, A, B, C, D, z, dt_bias, delta_softplus=True, reverse=reverse)
 
 
 def dt_rank(d_model: int) -> int:

@@ -15,11 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunet_echo.mixers.mamba import dt_rank, initial_A_log, initialise_dt
-from nnunet_echo.scan import selective_scan
+from nnunet_echo.mixers.mamba import dt_rank, initial_A_log, initialise_dt, input_dependent_scan
 from nnunet_echo.scan.precision import autocast_off
 
-DIRECTIONS = 4
+BACKWARDS = (False, False, True, True)  # the scans along rows, along columns, and both from the other end
 
 
 class SS2D(nn.Module):
@@ -33,15 +32,14 @@ class SS2D(nn.Module):
         super().__init__()
         if d_conv % 2 == 0:
             raise ValueError(f"d_conv={d_conv} has to be odd: an even kernel would change the size of the map.")
-        d_inner = expand * d_model
-        self.d_state, self.dt_rank = d_state, dt_rank(d_model)
+        directions, d_inner, rank = len(BACKWARDS), expand * d_model, dt_rank(d_model)
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
         self.conv2d = nn.Conv2d(d_inner, d_inner, d_conv, padding=d_conv // 2, groups=d_inner)
-        self.x_proj_weight = nn.Parameter(torch.empty(DIRECTIONS, self.dt_rank + 2 * d_state, d_inner))
-        self.dt_projs_weight = nn.Parameter(torch.empty(DIRECTIONS, d_inner, self.dt_rank))
-        self.dt_projs_bias = nn.Parameter(torch.empty(DIRECTIONS, d_inner))
-        self.A_logs = nn.Parameter(initial_A_log(DIRECTIONS * d_inner, d_state))
-        self.Ds = nn.Parameter(torch.ones(DIRECTIONS * d_inner))
+        self.x_proj_weight = nn.Parameter(torch.empty(directions, rank + 2 * d_state, d_inner))
+        self.dt_projs_weight = nn.Parameter(torch.empty(directions, d_inner, rank))
+        self.dt_projs_bias = nn.Parameter(torch.empty(directions, d_inner))
+        self.A_logs = nn.Parameter(initial_A_log(directions * d_inner, d_state))
+        self.Ds = nn.Parameter(torch.ones(directions * d_inner))
         self.out_norm = nn.LayerNorm(d_inner)
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
         self.dropout = nn.Dropout(dropout)
@@ -59,31 +57,27 @@ class SS2D(nn.Module):
 
     def scan(self, x: Tensor) -> Tensor:
         """Sum of the four scans of x (B, d_inner, H, W), same shape."""
-        u = four_directions(x)
-        projected = torch.einsum("bkdl,kcd->bkcl", u, self.x_proj_weight)
-        delta, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=2)
-        delta = torch.einsum("bkrl,kdr->bkdl", delta, self.dt_projs_weight)
-        y = selective_scan(
-            u.flatten(1, 2),
-            delta.flatten(1, 2),
-            -torch.exp(self.A_logs),
-            B,
-            C,
+        y = input_dependent_scan(
+            rows_and_columns(x),
+            self.x_proj_weight,
+            self.dt_projs_weight,
+            self.dt_projs_bias.flatten(),
+            self.A_logs,
             self.Ds,
-            delta_bias=self.dt_projs_bias.flatten(),
-            delta_softplus=True,
+            z=None,
+            reverse=BACKWARDS,
         )
-        return merge_directions(y.unflatten(1, (DIRECTIONS, -1)), x.shape[2:])
+        return merge_directions(y.unflatten(1, (len(BACKWARDS), -1)), x.shape[2:])
 
 
-def four_directions(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, 4, C, L): along rows, along columns, and both backwards."""
-    there = torch.stack((x.flatten(2), x.transpose(2, 3).flatten(2)), dim=1)
-    return torch.cat((there, there.flip(-1)), dim=1)
+def rows_and_columns(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, 4, C, L): along rows, along columns, and both again."""
+    rows, columns = x.flatten(2), x.transpose(2, 3).flatten(2)
+    return torch.stack((rows, columns, rows, columns), dim=1)
 
 
 def merge_directions(y: Tensor, size: Sequence[int]) -> Tensor:
-    """Sum over the directions of (B, 4, C, L), each put back in place: (B, C, *size)."""
+    """Sum over the directions of (B, 4, C, L), the columns put back in place: (B, C, *size)."""
     height, width = size
-    rows, columns = (y[:, :2] + y[:, 2:].flip(-1)).unbind(1)
+    rows, columns = (y[:, :2] + y[:, 2:]).unbind(1)
     return rows.unflatten(-1, (height, width)) + columns.unflatten(-1, (width, height)).transpose(-2, -1)
