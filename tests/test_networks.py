@@ -124,6 +124,45 @@ def test_state_dict_round_trip(name: str) -> None:
     torch.testing.assert_close(one(x)[0], other(x), rtol=0, atol=0)
 
 
+def outputs_and_gradients(network: nn.Module, x: Tensor) -> list[Tensor]:
+    network.zero_grad()
+    output = network(x)
+    sum(logits.square().mean() for logits in output).backward()
+    return [*output, *(p.grad.clone() for p in network.parameters() if p.grad is not None)]
+
+
+@every_network
+def test_it_compiles_into_one_graph(name: str) -> None:
+    """Forward and backward are captured whole; nothing is generated from the graph, which would take minutes."""
+    network = build(name, deep_supervision=True).eval()  # no stochastic depth
+    x = image(name, batch=2)
+    torch.compiler.reset()
+    compiled = outputs_and_gradients(torch.compile(network, fullgraph=True, backend="aot_eager"), x)
+    for ours, expected in zip(compiled, outputs_and_gradients(network, x), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@every_network
+def test_training_is_deterministic(name: str) -> None:
+    """Bit by bit, with as many threads as PyTorch takes."""
+    x = image(name, batch=2)
+    weights = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for _ in range(2):
+            torch.manual_seed(1)
+            network = build(name, deep_supervision=True)
+            optimizer = torch.optim.SGD(network.parameters(), lr=1e-2, momentum=0.99, nesterov=True)
+            for _ in range(5):
+                outputs_and_gradients(network, x)
+                optimizer.step()
+            weights.append(network.state_dict())
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(x, weights[1][key]) for key, x in weights[0].items())
+
+
 @every_network
 def test_a_few_steps_overfit_one_image(name: str) -> None:
     patch = NETWORKS[name][3]

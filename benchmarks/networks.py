@@ -1,0 +1,215 @@
+"""What does each network cost, beside nnU-Net's own U-Nets and beside itself with a scan that loops over tokens?
+
+    python benchmarks/networks.py [--sizes 256x256 512x512] [--batch 1] [--device cpu] [--token-loop]
+    python benchmarks/networks.py --device cuda --sizes 512x640 --batch 9 --stages 8      # nnU-Net's plan of CAMUS
+
+Every network runs in a process of its own: one channel, four classes, deep supervision, features from 32 doubling up to
+512; under float16 autocast on CUDA, in float32 on a CPU. Before a network is timed its output is compared with the one
+that the reference scan gives; a wrong one is not timed. Prints one table for each size, in Markdown: parameters, FLOPs
+of a forward (a multiply-add is two; a scan has seven for each token, channel and state), medians of the forward without
+gradients and of forward plus backward, with their ratios to nnU-Net's plain U-Net, and the peak memory of forward plus
+backward beyond what the process held before. `--token-loop` adds how many times slower the forward is with the scan as
+a loop over tokens; `--default-allocator` leaves out what trainers do to keep freed memory on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import os
+import pkgutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
+
+from nnunet_echo.memory import keep_freed_memory, peak_memory_gib
+from nnunet_echo.networks.skeleton import UNetShape
+from nnunet_echo.scan import BACKEND_VARIABLE, choose_backend
+
+CLASSES = 4
+PLAIN = "nnU-Net plain"
+RESIDUAL = "nnU-Net ResEnc"
+NETWORKS = {
+    PLAIN: None,
+    RESIDUAL: None,
+    "NoMamba": "u_mamba:NoMamba",
+    "UMambaBot": "u_mamba:UMambaBot",
+    "UMambaEnc": "u_mamba:UMambaEnc",
+    "LKMUNet": "lkm_unet:LKMUNet",
+    "VMUNet": "vm_unet:VMUNet",
+    "ViL": "vision_lstm:ViLUNet",
+    "ViL2": "vision_lstm:ViL2UNet",
+}
+WITH_A_SCAN = ("UMambaBot", "UMambaEnc", "LKMUNet", "VMUNet")
+
+
+@dataclass(frozen=True)
+class Case:
+    network: str
+    size: tuple[int, int]
+    batch: int
+    stages: int
+    device: torch.device
+    repetitions: int
+    token_loop: bool
+    keep_memory: bool
+
+
+@dataclass(frozen=True)
+class Costs:
+    parameters: int
+    flops: int
+    forward_s: float
+    step_s: float
+    peak_gib: float
+    token_loop_s: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=["256x256", "512x512"], metavar="HxW")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--stages", type=int, default=7)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--token-loop", action="store_true")
+    parser.add_argument("--default-allocator", action="store_true")
+    args = parser.parse_args()
+    print(f"scan: {choose_backend(args.device)}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
+    for size in (tuple(int(n) for n in text.split("x")) for text in args.sizes):
+        print(f"\n{size[0]} x {size[1]}, batch {args.batch}, {args.stages} stages\n")
+        print("| network | M parameters | GFLOPs | forward, s | ratio | with backward, s | ratio | peak, GiB |", end="")
+        print(" token loop, times slower |" if args.token_loop else "")
+        print("|---|" + "---:|" * (7 + args.token_loop))
+        plain = None
+        for network in dict.fromkeys([PLAIN, *args.networks]):
+            case = Case(
+                network, size, args.batch, args.stages, args.device, args.repetitions, args.token_loop,
+                keep_memory=args.device.type == "cpu" and not args.default_allocator,
+            )
+            # a fresh process each, so that no network pays for the memory or the threads of the one before
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                costs = pool.submit(measure, case).result()
+            plain = plain or costs
+            cells = [
+                f"{costs.parameters / 1e6:.2f}", f"{costs.flops / 1e9:.1f}",
+                f"{costs.forward_s:.3f}", f"{costs.forward_s / plain.forward_s:.1f}",
+                f"{costs.step_s:.3f}", f"{costs.step_s / plain.step_s:.1f}", f"{costs.peak_gib:.2f}",
+            ]
+            if args.token_loop:
+                slower = costs.token_loop_s / costs.forward_s
+                cells.append("" if math.isnan(slower) else f"{slower:.1f}")
+            print(f"| {network} | {' | '.join(cells)} |", flush=True)
+
+
+def measure(case: Case) -> Costs:
+    """All costs of one network; RuntimeError where its output is not that of the reference scan."""
+    if case.keep_memory:
+        keep_freed_memory()
+    torch.manual_seed(0)
+    network = build(case).to(case.device)
+    check(network, case)
+    x = torch.randn(case.batch, 1, *case.size, device=case.device)
+    autocast = torch.autocast("cuda", torch.float16) if case.device.type == "cuda" else nullcontext()
+    held = peak_memory_gib(case.device)
+
+    def step() -> None:
+        network.zero_grad(set_to_none=True)
+        with autocast:
+            loss = sum(logits.float().square().mean() for logits in network(x))
+        loss.backward()
+
+    @torch.no_grad()
+    def forward() -> None:
+        with autocast:
+            network(x)
+
+    step_s = time_of(step, case)
+    peak_gib = peak_memory_gib(case.device) - held
+    forward_s = time_of(forward, case)
+    with FlopCounterMode(display=False) as flops:
+        forward()
+    token_loop_s = math.nan
+    if case.token_loop and case.network in WITH_A_SCAN:
+        token_loop_s = with_scan("reference", lambda: time_of(forward, case))
+    parameters = sum(p.numel() for p in network.parameters())
+    return Costs(parameters, flops.get_total_flops(), forward_s, step_s, peak_gib, token_loop_s)
+
+
+def build(case: Case) -> nn.Module:
+    plan = {
+        "features_per_stage": [min(32 * 2**s, 512) for s in range(case.stages)],
+        "kernel_sizes": [[3, 3]] * case.stages,
+        "strides": [[1, 1], *[[2, 2]] * (case.stages - 1)],
+        "n_conv_per_stage": [2] * case.stages,
+        "n_conv_per_stage_decoder": [2] * (case.stages - 1),
+    }
+    path = NETWORKS[case.network]
+    if path is not None:
+        network = pkgutil.resolve_name(f"nnunet_echo.networks.{path}")
+        return network.from_plan(1, CLASSES, case.size, plan, deep_supervision=True)
+    shape = UNetShape.from_plan(1, CLASSES, plan)
+    arguments = {
+        "n_stages": shape.n_stages, "features_per_stage": shape.features_per_stage, "num_classes": CLASSES,
+        "kernel_sizes": shape.kernel_sizes, "strides": shape.strides, "deep_supervision": True,
+        **shape.block_arguments(),
+    }
+    if case.network == PLAIN:
+        return PlainConvUNet(1, n_conv_per_stage=2, n_conv_per_stage_decoder=2, **arguments)
+    blocks = [1, 3, 4, *[6] * (case.stages - 3)]  # those of nnU-Net's residual encoder presets
+    return ResidualEncoderUNet(1, n_blocks_per_stage=blocks, n_conv_per_stage_decoder=1, **arguments)
+
+
+def check(network: nn.Module, case: Case) -> None:
+    x = torch.randn(1, 1, *case.size, device=case.device)[..., :64, :64]
+    network.eval()
+    with torch.no_grad():
+        ours, truth = network(x)[0], with_scan("reference", lambda: network(x)[0])
+    network.train()
+    error = float((ours - truth).norm() / truth.norm())
+    if not error < 1e-4:
+        raise RuntimeError(f"{case.network} is wrong: relative error {error:.1e} of its output. It is not timed.")
+
+
+def with_scan(backend: str, function: Callable[[], Any]) -> Any:
+    before = os.environ.get(BACKEND_VARIABLE, "auto")
+    os.environ[BACKEND_VARIABLE] = backend
+    try:
+        return function()
+    finally:
+        os.environ[BACKEND_VARIABLE] = before
+
+
+def time_of(run: Callable[[], None], case: Case) -> float:
+    """Median seconds, after one run that is not counted."""
+    seconds = []
+    for _ in range(1 + case.repetitions):
+        began = time.perf_counter()
+        run()
+        if case.device.type == "cuda":
+            torch.cuda.synchronize(case.device)
+        seconds.append(time.perf_counter() - began)
+    return median(seconds[1:])
+
+
+def scan_flops(u: tuple[int, ...], delta: object, A: tuple[int, ...], *others: object, **options: object) -> int:
+    """Seven for each token, channel and state: the exponent and its exponential, the update (four), C h."""
+    return 7 * math.prod(u) * A[1]
+
+
+if hasattr(torch.ops.nnunet_echo, "scan_cpu"):
+    register_flop_formula(torch.ops.nnunet_echo.scan_cpu)(scan_flops)
+
+if __name__ == "__main__":
+    main()
