@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nnunet_echo.mixers import mamba
 from nnunet_echo.mixers.tokens import merge_windows, partition_windows
 from nnunet_echo.networks.lkm_unet import LKMUNet, PixelLevelSSM
 from nnunet_echo.networks.skeleton import UNetShape
@@ -276,3 +277,25 @@ def test_no_mamba_is_u_mamba_without_the_mixers() -> None:
 def test_shape_of_a_u_net_is_checked() -> None:
     with pytest.raises(ValueError, match=r"features_per_stage=\(8, 12\): expected 3 entries"):
         UNetShape.from_plan(1, 4, {**PLAN_2D, "features_per_stage": [8, 12]})
+
+
+def test_many_windows_are_recomputed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = build("LKMUNet", deep_supervision=True).double(), image("LKMUNet", batch=3).double()
+    whole, kept = outputs_and_gradients(network, x), kept_for_the_backward(network, x)
+    monkeypatch.setattr(mamba, "_LARGEST_MAP", 5000)
+    for ours, expected in zip(outputs_and_gradients(network, x), whole, strict=True):
+        torch.testing.assert_close(ours, expected)
+    assert kept_for_the_backward(network, x) < 0.6 * kept
+
+
+def kept_for_the_backward(network: nn.Module, x: Tensor) -> int:
+    """Bytes of all tensors that autograd keeps, parameters among them."""
+    kept = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(x)
+    return sum(kept.values())

@@ -12,9 +12,13 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nnunet_echo.scan import selective_scan
 from nnunet_echo.scan.precision import autocast_off
+
+# Elements (a quarter of a GiB) of one of the ten or so maps (B, channels, L) that a block keeps for its backward.
+_LARGEST_MAP = 1 << 26
 
 
 class Mamba(nn.Module):
@@ -55,7 +59,8 @@ class BiMamba(nn.Module):
     """Bidirectional Mamba (LKM-UNet, arXiv 2403.07332, "BiM"): tokens (B, L, d_model) to the same shape.
 
     Two blocks, one over the tokens from the first to the last, one from the last to the first; their sum goes through
-    one shared projection. `bidirectional` False keeps the first block only.
+    one shared projection. `bidirectional` False keeps the first block only. Where the tokens are so many that the maps
+    in front of the scan would fill a GPU, they are computed for a few sequences at a time, and again in the backward.
     """
 
     def __init__(
@@ -68,6 +73,14 @@ class BiMamba(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         blocks = [self.mamba_forw] if self.mamba_backw is None else [self.mamba_forw, self.mamba_backw]
+        map_size = tokens.shape[1] * sum(len(block.D) for block in blocks)
+        sequences = max(1, _LARGEST_MAP // map_size)
+        if sequences >= len(tokens):
+            return self._mix(blocks, tokens)
+        slices = tokens.split(sequences)
+        return torch.cat([checkpoint(self._mix, blocks, part, use_reentrant=False) for part in slices])
+
+    def _mix(self, blocks: Sequence[Mamba], tokens: Tensor) -> Tensor:
         with autocast_off(tokens.device):
             directions = scan_blocks(blocks, tokens.to(self.out_proj.weight.dtype)).chunk(len(blocks), dim=1)
             return self.out_proj(sum(directions).transpose(1, 2))
