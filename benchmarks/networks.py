@@ -10,6 +10,8 @@ of a forward (a multiply-add is two; a scan has seven for each token, channel an
 gradients and of forward plus backward, with their ratios to nnU-Net's plain U-Net, and the peak memory of forward plus
 backward beyond what the process held before. `--token-loop` adds how many times slower the forward is with the scan as
 a loop over tokens; `--default-allocator` leaves out what trainers do to keep freed memory on a CPU.
+`--kept` computes nothing: from shapes alone it prints what autograd keeps between forward and backward under 16 bit
+autocast, weights left out; what a backward needs meanwhile comes on top.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from typing import Any
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from nnunet_echo.memory import keep_freed_memory, peak_memory_gib
@@ -85,7 +88,14 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--token-loop", action="store_true")
     parser.add_argument("--default-allocator", action="store_true")
+    parser.add_argument("--kept", action="store_true")
     args = parser.parse_args()
+    if args.kept:
+        for network in args.networks:
+            size = tuple(int(n) for n in args.sizes[0].split("x"))
+            case = Case(network, size, args.batch, args.stages, torch.device("cpu"), 0, False, False)
+            print(f"| {network} | {kept_gib(case):.1f} |", flush=True)
+        return
     print(f"scan: {choose_backend(args.device)}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
     for size in (tuple(int(n) for n in text.split("x")) for text in args.sizes):
         print(f"\n{size[0]} x {size[1]}, batch {args.batch}, {args.stages} stages\n")
@@ -145,6 +155,25 @@ def measure(case: Case) -> Costs:
         token_loop_s = with_scan("reference", lambda: time_of(forward, case))
     parameters = sum(p.numel() for p in network.parameters())
     return Costs(parameters, flops.get_total_flops(), forward_s, step_s, peak_gib, token_loop_s)
+
+
+def kept_gib(case: Case) -> float:
+    network, kept = build(case), {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with FakeTensorMode() as mode, torch.autocast("cpu", torch.bfloat16):
+        weights = {name: mode.from_tensor(x) for name, x in [*network.named_parameters(), *network.named_buffers()]}
+        x = torch.empty(case.batch, 1, *case.size)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output = torch.func.functional_call(network, weights, (x,))
+        del output  # only now, so that no storage is freed and its place counted twice
+        for weight in weights.values():
+            kept.pop(weight.untyped_storage()._cdata, None)
+    return sum(kept.values()) / 2**30
 
 
 def build(case: Case) -> nn.Module:
