@@ -16,6 +16,7 @@ COMMANDS = {
     "phantom": ("nnunet_echo.phantom", "write synthetic beating hearts in the layout of a dataset"),
     "convert camus": ("nnunet_echo.dataset_conversion.camus", "convert CAMUS to nnU-Net's raw format"),
     "check": ("nnunet_echo.dataset_conversion.check", "verify a converted dataset before nnU-Net reads it"),
+    "evaluate": ("nnunet_echo.evaluation.evaluate", "score predictions: overlap, distances, ejection fraction"),
 }
 
 

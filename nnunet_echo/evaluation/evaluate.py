@@ -1,0 +1,226 @@
+"""`nnunet-echo evaluate PREDICTIONS REFERENCES -o OUT`: score any folder of predicted label maps.
+
+Writes three files, whose columns docs/metrics.md defines:
+
+    cases.csv      one row for each case and structure
+    patients.csv   one row for each patient: EDV, ESV and EF of prediction and reference, by the same method
+    summary.json   means over patients, misses, agreement of EF, and what they were computed with
+
+The grid is the files' own; distances use the spacing of the reference. An undefined value is an empty field. Nothing is
+written unless every file could be evaluated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import scipy
+
+from nnunet_echo import __version__
+from nnunet_echo.dataset_conversion.parallel import map_in_order
+from nnunet_echo.evaluation.lv_volume import METHODS, LvShape, LvVolumes, lv_shape, lv_volumes
+from nnunet_echo.evaluation.metrics import REGION_METRICS, SURFACE_METRICS, region_metrics, surface_metrics
+from nnunet_echo.evaluation.pairs import CaseId, Dataset, find_dataset_json, pair_cases, read_dataset, read_pair
+from nnunet_echo.evaluation.summary import summarise_structures, summarise_volumes
+
+SIDES = ("prediction", "reference")
+VOLUMES = ("edv_ml", "esv_ml", "ef_percent")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The content of the three files: rows for the tables, and the summary. Undefined numbers are NaN."""
+
+    cases: list[dict[str, object]]
+    patients: list[dict[str, object]]
+    summary: dict[str, object]
+
+    def write(self, out: Path) -> None:
+        """Write cases.csv, patients.csv and summary.json to the folder `out`, made if need be."""
+        out.mkdir(parents=True, exist_ok=True)
+        _write_table(out / "cases.csv", self.cases)
+        _write_table(out / "patients.csv", self.patients)
+        (out / "summary.json").write_text(json.dumps(_without_nan(self.summary), indent=2) + "\n", encoding="utf-8")
+
+
+def metric_columns(unit: str) -> dict[str, str]:
+    """Metric -> its column in cases.csv, for distances in `unit` ("mm" or "px")."""
+    surface = {name: f"{name}{unit}" if name.startswith("nsd") else f"{name}_{unit}" for name in SURFACE_METRICS}
+    return {name: name for name in REGION_METRICS} | surface
+
+
+def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: str | Path | None = None,
+             method: str = "ase", rounding: bool = False, subset: bool = False,
+             workers: int | None = None) -> Evaluation:
+    """Compare the label maps in two folders, file by file of the same name.
+
+    `dataset_json` names the dataset's file where it is neither in or beside `references` nor in `predictions`; `method`
+    and `rounding` are those of `lv_volume`; `subset` allows references without a prediction. Raises `ValueError` or
+    `OSError`, naming the file, for whatever cannot be compared. Workers are processes: a script that calls this needs
+    the usual `if __name__ == "__main__":`, or `workers=1`.
+    """
+    predictions, references = Path(predictions), Path(references)
+    path = Path(dataset_json) if dataset_json else find_dataset_json(predictions, references)
+    dataset = read_dataset(path)
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}; choose from {METHODS}")
+    if rounding and dataset.unit == "px":
+        raise ValueError(f"rounding is for mL, which {path} excludes by its spacing_unit; leave it out")
+    cases, unpredicted = pair_cases(predictions, references, dataset, subset=subset)
+    work = partial(_evaluate_case, predictions=predictions, references=references, dataset=dataset, method=method)
+    results = list(map_in_order(work, cases, title="evaluate", workers=workers))
+
+    rows = [row for result in results for row in result.rows]
+    patients = _patient_rows(cases, [result.shapes for result in results], dataset, method, rounding)
+    columns = list(metric_columns(dataset.unit).values())
+    summary = {
+        "nnunet_echo": __version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "predictions": str(predictions),
+        "references": str(references),
+        "dataset_json": str(path),
+        "cases": len(cases),
+        "patients": len(patients),
+        "references_without_prediction": unpredicted,
+        "unit": dataset.unit,
+        "hd95": "max of the two directed 95th percentiles",
+        "averages": "frames of a patient, then patients",
+        "structures": summarise_structures(rows, columns),
+        "ejection_fraction": {"method": method, "rounding": rounding, **summarise_volumes(patients)}
+        if "LV" in dataset.structures else None,
+        "warnings": _warnings(dataset, [result.spacing for result in results]),
+    }
+    return Evaluation(rows, patients, summary)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `evaluate`."""
+    parser.add_argument("predictions", type=Path, help="folder of label maps, as nnUNetv2_predict writes them")
+    parser.add_argument("references", type=Path, help="folder of reference label maps of the same names")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the tables")
+    parser.add_argument("--dataset-json", type=Path, metavar="FILE",
+                        help="default: in or beside REFERENCES, else in PREDICTIONS")
+    parser.add_argument("--ef-method", choices=METHODS, default="ase",
+                        help="ase (default): rule of disks with each phase's own axis; camus: as the EF in CAMUS")
+    parser.add_argument("--ef-rounding", action="store_true", help="whole mL and percent, as the EF in CAMUS")
+    parser.add_argument("--subset", action="store_true", help="references without a prediction are no error (one fold)")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, write, and print the means; 0 when done. Errors are raised as `evaluate` raises them."""
+    if args.output.resolve() in (args.predictions.resolve(), args.references.resolve()):
+        raise ValueError(f"{args.output}: holds the label maps, and nnU-Net may keep its summary.json there; choose "
+                         "another folder with -o")
+    evaluation = evaluate(args.predictions, args.references, dataset_json=args.dataset_json, method=args.ef_method,
+                          rounding=args.ef_rounding, subset=args.subset, workers=args.workers)
+    evaluation.write(args.output)
+    print(_screen(evaluation.summary))
+    print(f"tables: {args.output}")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Result:
+    rows: list[dict[str, object]]
+    shapes: dict[str, LvShape]
+    spacing: tuple[float, float]
+
+
+def _evaluate_case(case: CaseId, predictions: Path, references: Path, dataset: Dataset, method: str) -> _Result:
+    """All rows of a case, and its ventricle measured in prediction and reference, in a worker."""
+    file = f"{case.name}{dataset.file_ending}"
+    *maps, spacing = read_pair(predictions / file, references / file, dataset)
+    masks = [{name: np.isin(labels, values) for name, values in dataset.structures.items()} for labels in maps]
+    columns = metric_columns(dataset.unit)
+    rows = []
+    for structure in dataset.structures:
+        pair = masks[0][structure], masks[1][structure]
+        values = region_metrics(*pair) | surface_metrics(*pair, spacing)
+        rows.append({
+            "case": case.name, "patient": case.patient, "view": case.view, "phase": case.phase, "structure": structure,
+            **{column: values[name] for name, column in columns.items()},
+            "prediction_empty": int(not pair[0].any()), "reference_empty": int(not pair[1].any()),
+        })
+    shapes = {}
+    if "LV" in dataset.structures:
+        shapes = {side: lv_shape(mask["LV"], spacing, method=method, myocardium=mask.get("MYO"))
+                  for side, mask in zip(SIDES, masks, strict=True)}
+    return _Result(rows, shapes, spacing)
+
+
+def _patient_rows(cases: Sequence[CaseId], shapes: Sequence[Mapping[str, LvShape]], dataset: Dataset, method: str,
+                  rounding: bool) -> list[dict[str, object]]:
+    """patients.csv; without a spacing in mm there are no mL, and EF alone is given."""
+    frames: dict[str, dict[tuple[str, str], Mapping[str, LvShape]]] = {}
+    for case, measured in zip(cases, shapes, strict=True):
+        frames.setdefault(case.patient, {})[case.view, case.phase] = measured
+    rows = []
+    for patient, of_patient in frames.items():
+        volumes = {side: lv_volumes({key: measured[side] for key, measured in of_patient.items() if measured},
+                                    method=method, rounding=rounding) for side in SIDES}
+        row = {"patient": patient, "method": f"{method}, rounded" if rounding else method,
+               "planes": volumes["reference"].planes}
+        for side in SIDES:
+            row |= {f"{side}_{name}": _value(volumes[side], name, dataset.unit) for name in VOLUMES}
+        rows.append(row | {f"{side}_flags": " ".join(volumes[side].flags) for side in SIDES})
+    return rows
+
+
+def _value(volumes: LvVolumes, name: str, unit: str) -> float:
+    return math.nan if unit == "px" and name.endswith("_ml") else getattr(volumes, name)
+
+
+def _warnings(dataset: Dataset, spacings: Sequence[tuple[float, float]]) -> list[str]:
+    ones = sum(spacing == (1.0, 1.0) for spacing in spacings)
+    if dataset.unit == "mm" and ones:
+        return [f'{ones} reference(s) have a spacing of 1 x 1 mm; if that means "unknown", distances and volumes are '
+                'wrong: say "spacing_unit": "px" in dataset.json']
+    return []
+
+
+def _screen(summary: Mapping) -> str:
+    """The summary in a few lines."""
+    unit = summary["unit"]
+    lines = [f"{summary['cases']} cases of {summary['patients']} patients, means over patients",
+             f"{'':10}{'Dice':>8}{f'HD95 {unit}':>10}{f'ASSD {unit}':>10}{'missed':>8}"]
+    for structure, groups in summary["structures"].items():
+        group = groups["all"]
+        lines.append(f"{structure:10}{group['dice']['mean']:8.4f}{group[f'hd95_{unit}']['mean']:10.3f}"
+                     f"{group[f'assd_{unit}']['mean']:10.3f}{group['n_missing']:8d}")
+    volumes = summary["ejection_fraction"] or {}
+    for planes, values in volumes.items():
+        if isinstance(values, dict) and "ef_percent" in values:
+            ef = values["ef_percent"]
+            lines.append(f"EF, {volumes['method']}, {planes}: {ef['n']} patients, bias {ef['bias']:.2f}, sd "
+                         f"{ef['sd']:.2f}, MAE {ef['mae']:.2f} points, r {ef['pearson_r']:.3f}")
+    return "\n".join([*lines, *(f"warning: {text}" for text in summary["warnings"])])
+
+
+def _write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(rows[0])
+        table.writerows([_field(value) for value in row.values()] for row in rows)
+
+
+def _field(value: object) -> object:
+    if not isinstance(value, float):
+        return value
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def _without_nan(value: object) -> object:
+    """JSON has no NaN: undefined is null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

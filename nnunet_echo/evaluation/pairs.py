@@ -1,0 +1,170 @@
+"""The inputs of an evaluation: what dataset.json says, which files belong together, and two masks on one grid.
+
+Of dataset.json are read, beside nnU-Net's `labels` and `file_ending`:
+- `case_id_pattern`, a regular expression with the groups `patient` and, as far as the names have them, `view` and
+  `phase`; without it each case is its own patient;
+- `spacing_unit`, "mm" (the default for files with a spacing) or "px": the images have no known scale, their files hold
+  the spacing 1, distances are in pixels and volumes undefined. Always "px" for PNG, which holds no spacing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy import ndarray
+
+from nnunet_echo.dataset_conversion.images import as_frame, read_image
+from nnunet_echo.dataset_conversion.raw_dataset import patient_of
+from nnunet_echo.evaluation.metrics import structures
+
+UNITS = ("mm", "px")
+ENDINGS = (".nii.gz", ".nii", ".png")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What dataset.json says: structure -> label values, every allowed value, the unit of distances."""
+
+    structures: Mapping[str, tuple[int, ...]]
+    allowed: frozenset[int]
+    file_ending: str
+    unit: str
+    case_id_pattern: str | None
+
+
+@dataclass(frozen=True)
+class CaseId:
+    """What the name of a case, which is one frame, tells; `view` and `phase` are "" where it does not."""
+
+    name: str
+    patient: str
+    view: str
+    phase: str
+
+
+def find_dataset_json(predictions: Path, references: Path) -> Path:
+    """dataset.json in the folder of references, beside it, or where nnU-Net puts a copy: among the predictions."""
+    places = [references, references.parent, predictions]
+    for folder in places:
+        if (folder / "dataset.json").is_file():
+            return folder / "dataset.json"
+    raise FileNotFoundError(f"no dataset.json in {', '.join(map(str, places))}; name it with --dataset-json (it needs "
+                            '"labels", such as {"background": 0, "LV": 1}, and "file_ending")')
+
+
+def read_dataset(path: Path) -> Dataset:
+    """Read a dataset.json. Raises `ValueError`, naming it, where it cannot be used, `OSError` where it is not there."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        labels, ending = content["labels"], content["file_ending"]
+        found = structures(labels)
+        pattern = content.get("case_id_pattern")
+        groups = re.compile(pattern or "(?P<patient>.*)").groupindex
+    except (ValueError, KeyError, TypeError, AttributeError, re.error) as error:
+        raise ValueError(f"{path}: not a usable dataset.json ({type(error).__name__}: {error})") from error
+    if "patient" not in groups:
+        raise ValueError(f"{path}: case_id_pattern is {pattern!r}; it needs a group (?P<patient>...)")
+    if ending not in ENDINGS:
+        raise ValueError(f"{path}: file_ending is {ending!r}; {', '.join(ENDINGS)} can be evaluated")
+    if "ignore" in labels:
+        raise ValueError(f"{path}: has an ignore label; partly labelled references cannot be evaluated")
+    has_spacing = ending != ".png"
+    unit = content.get("spacing_unit", "mm" if has_spacing else "px")
+    if unit not in UNITS or (unit == "mm" and not has_spacing):
+        raise ValueError(f"{path}: spacing_unit is {unit!r}; {ending} files can have "
+                         f"{' or '.join(UNITS if has_spacing else UNITS[1:])}")
+    allowed = frozenset({0}.union(*found.values()))
+    return Dataset(found, allowed, ending, unit, pattern)
+
+
+def pair_cases(
+    predictions: Path, references: Path, dataset: Dataset, *, subset: bool = False
+) -> tuple[list[CaseId], int]:
+    """The cases that are in both folders, and how many references have no prediction.
+
+    Raises `ValueError` for a prediction without reference, for a reference without prediction (unless `subset`), for
+    names that do not match the pattern, and for two frames of one patient, view and phase; `FileNotFoundError` for a
+    folder without files of the dataset's ending.
+    """
+    names = {}
+    for folder in (predictions, references):
+        names[folder] = {path.name.removesuffix(dataset.file_ending) for path in folder.glob(f"*{dataset.file_ending}")}
+        if not names[folder]:
+            raise FileNotFoundError(f"{folder}: no *{dataset.file_ending} file there")
+    strangers = sorted(names[predictions] - names[references])
+    if strangers:
+        raise ValueError(f"{predictions / strangers[0]}{dataset.file_ending}: has no reference of its name in "
+                         f"{references}; {len(strangers)} such prediction(s)")
+    missing = sorted(names[references] - names[predictions])
+    if missing and not subset:
+        raise ValueError(f"{references / missing[0]}{dataset.file_ending}: has no prediction in {predictions}; "
+                         f"{len(missing)} such reference(s). --subset evaluates the others, as for one fold")
+    cases = [_case_id(name, dataset) for name in sorted(names[predictions])]
+    seen: dict[tuple[str, str, str], str] = {}
+    for case in cases:
+        key = case.patient, case.view, case.phase
+        if case.phase and key in seen:
+            raise ValueError(f"{case.name} and {seen[key]} are both {' '.join(filter(None, key))}; one frame of "
+                             "each is needed: give case_id_pattern the groups that tell them apart")
+        seen[key] = case.name
+    return cases, len(missing)
+
+
+def read_pair(prediction: Path, reference: Path, dataset: Dataset) -> tuple[ndarray, ndarray, tuple[float, float]]:
+    """Two label maps (H, W), uint8, and the reference's spacing (row, column) in the dataset's unit.
+
+    Raises `ValueError`, naming the file, where one cannot be read, holds a label that the dataset does not have, or
+    does not lie on the other's grid.
+    """
+    ours, theirs = _read(prediction), _read(reference)
+    for what, found, expected, tolerance in (
+        ("size", ours.GetSize(), theirs.GetSize(), 0.0),
+        ("spacing", ours.GetSpacing(), theirs.GetSpacing(), 1e-4),
+        ("direction", ours.GetDirection(), theirs.GetDirection(), 1e-3),
+    ):
+        if not np.allclose(found, expected, rtol=0, atol=tolerance):
+            raise ValueError(f"{prediction}: {what} {_text(found)}, but the reference {reference} has "
+                             f"{_text(expected)}; predict on the original images or bring the prediction back to them")
+    width, height = theirs.GetSpacing()
+    if dataset.unit == "px" and not np.allclose((width, height), 1, rtol=0, atol=1e-4):
+        raise ValueError(f'{reference}: spacing {width:g} x {height:g}, but dataset.json says spacing_unit "px", which '
+                         "needs 1 x 1; if the spacing is in mm, remove spacing_unit")
+    return _labels(ours, prediction, dataset), _labels(theirs, reference, dataset), (height, width)
+
+
+def _case_id(name: str, dataset: Dataset) -> CaseId:
+    patient = patient_of(name, {"case_id_pattern": dataset.case_id_pattern})
+    groups = re.fullmatch(dataset.case_id_pattern, name).groupdict("") if dataset.case_id_pattern else {}
+    return CaseId(name, patient, groups.get("view", ""), groups.get("phase", ""))
+
+
+def _read(path: Path) -> sitk.Image:
+    if path.suffix != ".png":
+        return as_frame(read_image(path, str(path)), str(path))
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise ValueError(f"{path}: cannot be read; truncated or not a PNG file") from error
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise ValueError(f"{path}: {image.GetNumberOfComponentsPerPixel()} values a pixel; one label is needed")
+    return image
+
+
+def _labels(image: sitk.Image, path: Path, dataset: Dataset) -> ndarray:
+    values = sitk.GetArrayViewFromImage(image)
+    labels = values.astype(np.uint8)
+    if (labels != values).any() or set(np.unique(labels).tolist()) - dataset.allowed:
+        unknown = sorted(set(np.unique(values).tolist()) - dataset.allowed)
+        raise ValueError(f"{path}: unknown labels {', '.join(f'{value:g}' for value in unknown[:8])}; dataset.json has "
+                         f"{sorted(dataset.allowed)}")
+    return labels
+
+
+def _text(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{number:g}" for number in numbers)

@@ -1,0 +1,78 @@
+"""Means over frames, patients and all, and the agreement of ejection fractions: the content of summary.json.
+
+A metric is averaged over the frames of a patient, then over patients, so that a patient with many frames counts once.
+Undefined values are left out of a mean and counted beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from nnunet_echo.evaluation.agreement import EF_THRESHOLDS, agreement, classification
+from nnunet_echo.evaluation.lv_volume import PHASES
+
+Row = Mapping[str, object]
+
+
+def summarise_structures(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, dict[str, dict]]:
+    """Structure -> "all" and each phase -> counts of frames, and for each of `metrics` its statistics over patients."""
+    summary: dict[str, dict[str, dict]] = {}
+    for structure in dict.fromkeys(row["structure"] for row in rows):
+        of_structure = [row for row in rows if row["structure"] == structure]
+        groups = {"all": of_structure}
+        groups |= {phase: [row for row in of_structure if row["phase"] == phase] for phase in PHASES}
+        summary[structure] = {name: _group(group, metrics) for name, group in groups.items() if group}
+    return summary
+
+
+def summarise_volumes(patients: Sequence[Row]) -> dict[str, object]:
+    """Agreement of EF, EDV and ESV over the patients of each kind of `planes`, which are never mixed; flags counted."""
+    result: dict[str, object] = {}
+    for planes in sorted({str(row["planes"]) for row in patients if row["planes"]}):
+        group = [row for row in patients if row["planes"] == planes]
+
+        def pair(name: str, group: Sequence[Row] = group) -> tuple[list, list]:
+            return [row[f"prediction_{name}"] for row in group], [row[f"reference_{name}"] for row in group]
+
+        ef = pair("ef_percent")
+        result[planes] = {
+            "ef_percent": agreement(*ef),
+            **{f"ef_below_{threshold:g}": classification(*ef, threshold) for threshold in EF_THRESHOLDS},
+            "edv_ml": agreement(*pair("edv_ml")),
+            "esv_ml": agreement(*pair("esv_ml")),
+        }
+    result["patients_without_both_phases"] = sum(not row["planes"] for row in patients)
+    for side in ("prediction", "reference"):
+        flags = Counter(flag for row in patients for flag in str(row[f"{side}_flags"]).split())
+        result[f"{side}_flags"] = dict(sorted(flags.items()))
+    return result
+
+
+def _group(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, object]:
+    return {
+        "frames": len(rows),
+        "n_missing": sum(bool(row["prediction_empty"] and not row["reference_empty"]) for row in rows),
+        "n_spurious": sum(bool(row["reference_empty"] and not row["prediction_empty"]) for row in rows),
+        "n_both_empty": sum(bool(row["reference_empty"] and row["prediction_empty"]) for row in rows),
+        **{metric: _over_patients(rows, metric) for metric in metrics},
+    }
+
+
+def _over_patients(rows: Sequence[Row], metric: str) -> dict[str, float]:
+    """Statistics of the patients' means; `frames_undefined` counts the frames that are in none of them."""
+    frames: dict[object, list[float]] = {}
+    for row in rows:
+        if not math.isnan(row[metric]):
+            frames.setdefault(row["patient"], []).append(row[metric])
+    values = np.array([np.mean(values) for values in frames.values()])
+    return {
+        "mean": float(values.mean()) if len(values) else math.nan,
+        "sd": float(values.std(ddof=1)) if len(values) > 1 else math.nan,
+        "median": float(np.median(values)) if len(values) else math.nan,
+        "patients": len(values),
+        "frames_undefined": len(rows) - sum(map(len, frames.values())),
+    }
