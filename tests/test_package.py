@@ -69,15 +69,25 @@ def test_imports_run_one_way(folder: str) -> None:
             assert not wrong, f"{path.relative_to(ROOT)} imports {module}"
 
 
+# Kernels name Triton's language in their signatures; these modules are themselves imported inside functions only.
+KERNELS = {ROOT / "nnunet_echo" / "scan" / name for name in ("_triton_kernels.py", "_triton_tiles.py")}
+
+
 def test_optional_packages_are_imported_late() -> None:
     """Only inside a function: a broken optional package must not break an import."""
-    for path in files("nnunet_echo", "dataset_conversion", "trainers"):
+    for path in {*files("nnunet_echo", "dataset_conversion", "trainers")} - KERNELS:
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.Import):
                 names = {alias.name for alias in node.names}
             else:
                 names = {getattr(node, "module", None) or ""}
             assert not {name.partition(".")[0] for name in names} & {"mamba_ssm", "causal_conv1d", "triton"}, path
+
+
+def test_the_scan_imports_without_triton() -> None:
+    code = "import sys; sys.modules['triton'] = None; import nnunet_echo.scan"  # None: importing it raises
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_start_up_hook(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,12 +20,12 @@ z              (B, D, L)                          gate
 delta_bias     (D,)                               bias of delta
 =============  =================================  =====================================================
 
-Backends, in the order in which ``auto`` tries them: `cuda` (mamba_ssm's kernel), `cpu` (C, float32, where the install
-had a compiler), `chunked` (PyTorch on any device, with its own backward), `reference` (the plain recurrence, the
-definition of correct; never chosen by ``auto``). A backend is a module with ``why_not(device, dtype) -> str | None``
-(None: it can run), ``selective_scan``, and ``READS_BACKWARDS``: whether that takes `reverse`, or the tokens have to be
-flipped for it, which costs copies. The environment variable ``NNUNET_ECHO_SCAN`` names one for all calls that say
-``auto``.
+Backends, in the order in which ``auto`` tries them: `cuda` (mamba_ssm's kernel), `triton` (any GPU, float32), `cpu` (C,
+float32, where the install had a compiler), `chunked` (PyTorch on any device, with its own backward), `reference` (the
+plain recurrence, the definition of correct; never chosen by ``auto``). A backend is a module with
+``why_not(device, dtype) -> str | None`` (None: it can run), ``selective_scan``, and ``READS_BACKWARDS``: whether that
+takes `reverse`, or the tokens have to be flipped for it, which costs copies. The environment variable
+``NNUNET_ECHO_SCAN`` names one for all calls that say ``auto``.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nnunet_echo.scan import chunked, cpu, cuda, reference
+from nnunet_echo.scan import chunked, cpu, cuda, reference, triton
 from nnunet_echo.scan.precision import autocast_off
 
-BACKENDS = {"cuda": cuda, "cpu": cpu, "chunked": chunked, "reference": reference}
+BACKENDS = {"cuda": cuda, "triton": triton, "cpu": cpu, "chunked": chunked, "reference": reference}
 BACKEND_VARIABLE = "NNUNET_ECHO_SCAN"
 
 
