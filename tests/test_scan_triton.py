@@ -1,4 +1,4 @@
-"""The scan in Triton, without a GPU: in Triton's interpreter against the plain recurrence, and compiled for GPUs.
+"""The scan in Triton, without a GPU: in Triton's interpreter against the plain recurrence.
 
 The interpreter has to be on when Triton is first imported, so the tests that compute run in a process of their own.
 """
@@ -10,9 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -29,8 +27,6 @@ pytestmark = pytest.mark.triton
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 OUTPUTS = {"y", "last_state"}
-# Kernels, and how often a forward and a backward launch them.
-KERNELS = {"chunk_ends": 2, "combine_chunks": 2, "outputs": 1, "gradients": 1}
 
 
 @installed
@@ -40,7 +36,7 @@ def test_in_the_interpreter() -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout
-    assert int(re.search(r"(\d+) passed", done.stdout).group(1)) > 50
+    assert int(re.search(r"(\d+) passed", done.stdout).group(1)) > 40
 
 
 @pytest.fixture(params=[1, 1000], ids=["small GPU", "large GPU"])
@@ -51,6 +47,11 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(triton, "_multiprocessors", lambda _: request.param)
     monkeypatch.setattr(triton, "_PROGRAMS", 2)
     monkeypatch.setattr(triton, "_ROWS", 2)
+    monkeypatch.setattr(triton, "_CHUNKS", 4)
+
+
+# For what does not depend on how the work is shared out.
+one_gpu = pytest.mark.parametrize("gpu", [1000], indirect=True, ids=["large GPU"])
 
 
 def check(inputs: dict[str, Tensor], **options: object) -> None:
@@ -66,32 +67,37 @@ small = partial(scan_inputs, batch=1, channels=4, states=2)
 
 
 @interpreted
-@pytest.mark.parametrize("length", [1, 32, 63, 197])
-@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize(("length", "groups"), [(1, 2), (32, 1), (63, 2), (197, 1)])
 def test_it_is_the_recurrence(gpu: None, length: int, groups: int) -> None:
     check(small(length=length, groups=groups), delta_softplus=True)
 
 
 @interpreted
-@pytest.mark.parametrize(("states", "channels"), [(1, 1), (1, 9), (9, 1), (5, 3)])
+@pytest.mark.parametrize(("states", "channels"), [(1, 1), (3, 3)])
 def test_any_number_of_states_and_channels(gpu: None, states: int, channels: int) -> None:
     check(small(batch=2, channels=channels, length=35, states=states), delta_softplus=True)
 
 
 @interpreted
-@pytest.mark.parametrize("softplus", [False, True])
+def test_three_blocks_of_channels(gpu: None) -> None:
+    """On the small GPU the backward has two programs for them, the second of which finds its last block empty."""
+    check(small(channels=5, length=20), delta_softplus=True)
+
+
+@interpreted
 @pytest.mark.parametrize("without", [*[(name,) for name in OPTIONAL], OPTIONAL])
-def test_optional_inputs(gpu: None, without: tuple[str, ...], softplus: bool) -> None:
+def test_optional_inputs(gpu: None, without: tuple[str, ...]) -> None:
     inputs = small(length=40, without=without)
+    softplus = without != OPTIONAL
     if not softplus:  # then the step has to be positive itself
         inputs["delta"] = inputs["delta"].detach().abs()
-        inputs.pop("delta_bias", None)
     check(inputs, delta_softplus=softplus)
 
 
 @interpreted
+@one_gpu
 @pytest.mark.parametrize("length", [1, 63, 197])
-@pytest.mark.parametrize("exponent", [1e-6, 1e-2, 1.0, 80.0])
+@pytest.mark.parametrize("exponent", [1e-6, 1.0, 80.0])
 def test_decay_from_almost_one_to_nothing(gpu: None, exponent: float, length: int) -> None:
     inputs = small(length=length, states=4, without=("delta_bias",))
     inputs["delta"] = (0.5 + torch.rand_like(inputs["delta"])).detach()
@@ -101,13 +107,14 @@ def test_decay_from_almost_one_to_nothing(gpu: None, exponent: float, length: in
 
 @interpreted
 def test_strong_and_weak_decay_side_by_side(gpu: None) -> None:
-    inputs = small(length=100, without=("delta_bias",))
+    inputs = small(length=70, without=("delta_bias",))
     steps = torch.where(torch.rand_like(inputs["delta"]) < 0.2, 80.0, 1e-3)
     inputs["delta"] = (steps * (0.5 + torch.rand_like(steps))).detach()
     check(inputs)
 
 
 @interpreted
+@one_gpu
 @pytest.mark.parametrize("shift", [-20.0, -10.0, 10.0, 60.0])
 def test_softplus_and_gate_far_from_zero(gpu: None, shift: float) -> None:
     inputs = small(length=40)
@@ -117,8 +124,7 @@ def test_softplus_and_gate_far_from_zero(gpu: None, shift: float) -> None:
 
 
 @interpreted
-@pytest.mark.parametrize("length", [31, 64, 70])
-@pytest.mark.parametrize("reverse", [(False, True), (True, False, False, True)])
+@pytest.mark.parametrize(("reverse", "length"), [((False, True), 70), ((True, False, False, True), 31)])
 def test_reversed_groups_begin_at_the_last_token(gpu: None, reverse: tuple[bool, ...], length: int) -> None:
     inputs = small(channels=8, length=length, groups=len(reverse))
     truth = outputs_and_gradients(partial(scan_by_flipping, reverse), inputs)
@@ -145,15 +151,16 @@ def test_every_element_is_written(gpu: None) -> None:
     torch.use_deterministic_algorithms(True)  # new tensors are full of NaN then
     try:
         assert torch.empty(3).isnan().all()
-        check(small(channels=9, length=70, groups=3), delta_softplus=True)
+        check(small(channels=6, length=40, groups=2), delta_softplus=True)
     finally:
         torch.use_deterministic_algorithms(False)
 
 
 @interpreted
+@one_gpu
 @pytest.mark.parametrize("layout", ["token by token", "every second"])
 def test_any_layout_in_memory(gpu: None, layout: str) -> None:
-    inputs = {k: x.detach().float() for k, x in small(channels=6, length=40, groups=2).items()}
+    inputs = {k: x.detach().float() for k, x in small(length=40, groups=2).items()}
     views = {k: lay_out(x, layout).requires_grad_() for k, x in inputs.items()}
     assert not any(x.is_contiguous() for x in views.values() if x.ndim > 1)
     y = selective_scan(**views, delta_softplus=True, backend="triton")
@@ -177,6 +184,7 @@ def test_nothing_to_scan(gpu: None, shape: tuple[int, int, int]) -> None:
 
 
 @interpreted
+@one_gpu
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_operator_is_registered_well(gpu: None) -> None:
     inputs = [x.detach().float().requires_grad_() for x in small(length=20).values()]
@@ -185,6 +193,7 @@ def test_the_operator_is_registered_well(gpu: None) -> None:
 
 
 @interpreted
+@one_gpu
 def test_torch_compile_passes_over_it(gpu: None) -> None:
     inputs = {name: lay_out(x.detach().float(), "token by token") for name, x in small(length=40).items()}
 
@@ -201,6 +210,7 @@ def test_torch_compile_passes_over_it(gpu: None) -> None:
 
 
 @interpreted
+@one_gpu
 def test_the_probe_compares(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     triton._probe.cache_clear()
     assert triton._probe(CPU) is None
@@ -226,78 +236,3 @@ def test_it_says_what_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_is_not_triton_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NNUNET_ECHO_SCAN", raising=False)
     assert choose_backend(CPU, torch.float32) != "triton"
-
-
-class Compiler:
-    """Stands for a kernel: compiles it for a GPU that is not there, for the arguments that a launch gets."""
-
-    def __init__(self, kernel: object, capability: int, folder: Path) -> None:
-        self.kernel, self.capability, self.folder, self.reports = kernel, capability, folder, []
-
-    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        assert all(size > 0 for size in grid)
-        return self.compile
-
-    def compile(self, *arguments: object, **options: object) -> None:
-        from triton import compile
-        from triton.backends.compiler import GPUTarget
-        from triton.compiler import ASTSource
-
-        names = self.kernel.arg_names
-        values = [*arguments, *(options.pop(name) for name in names[len(arguments) :])]
-        constants, attributes = {}, {}
-        types = {}
-        for parameter, value in zip(self.kernel.params, values, strict=True):
-            path, constant = (parameter.num,), parameter.is_constexpr
-            types[parameter.name] = specialise(value, path, constants, attributes, constant)
-        source = ASTSource(self.kernel, types, constants, attributes)
-        compiled = compile(source, GPUTarget("cuda", self.capability, 32), options)
-        report = self.resources(compiled.asm["cubin"])
-        sys.stdout.write(f"sm_{self.capability} {self.kernel.__name__}: {report}\n")
-        self.reports.append(report)
-
-    def resources(self, cubin: bytes) -> dict[str, int]:
-        """Registers of a thread, bytes of its stack (registers that had to be spilled), bytes of shared memory."""
-        import triton
-
-        file = self.folder / "kernel.cubin"
-        file.write_bytes(cubin)
-        tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-        report = subprocess.run([tool, "-res-usage", file], check=True, capture_output=True, text=True).stdout
-        return {name: int(re.search(rf"{name}:(\d+)", report).group(1)) for name in ("REG", "STACK", "SHARED")}
-
-
-def specialise(
-    value: object, path: tuple[int, ...], constants: dict, attributes: dict, constant: bool = False
-) -> object:
-    """Triton's name for an argument's type; notes by path what is constant or a multiple of 16, as a launch would."""
-    if isinstance(value, tuple):
-        return type(value)(*(specialise(x, (*path, i), constants, attributes) for i, x in enumerate(value)))
-    if constant or value is None or (type(value) is int and value == 1):
-        constants[path] = value
-        return "constexpr"
-    if isinstance(value, Tensor) or value % 16 == 0:
-        attributes[path] = [["tt.divisibility", 16]]
-    return "*fp32" if isinstance(value, Tensor) else "i32"
-
-
-@installed
-@pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
-@pytest.mark.parametrize(("capability", "reverse"), [(80, True), (90, False)])
-def test_it_compiles_for_gpus(capability: int, reverse: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from nnunet_echo.scan import _triton_kernels as kernels
-
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(triton, "why_not", lambda *_: None)
-    monkeypatch.setattr(triton, "_multiprocessors", lambda _: 108)
-    compilers = {name: Compiler(getattr(kernels, name), capability, tmp_path) for name in KERNELS}
-    for name, compiler in compilers.items():
-        monkeypatch.setattr(kernels, name, compiler)
-    inputs = scan_inputs(batch=1, channels=64, length=1024, dtype=torch.float32)
-    run(inputs, "triton", delta_softplus=True, reverse=(reverse,))
-    assert {name: len(compiler.reports) for name, compiler in compilers.items()} == KERNELS
-    for name, compiler in compilers.items():
-        for report in compiler.reports:
-            assert report["REG"] <= 128, name  # 16 warps on a multiprocessor
-            assert report["STACK"] <= 160, name
-            assert report["SHARED"] <= 8192, name

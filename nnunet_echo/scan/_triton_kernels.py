@@ -187,7 +187,7 @@ def gradients(
             # kept[t] = decay[t] h[t-1]; as h[t] - delta[t] B[t] u[t] it would be all rounding where the decay is strong
             decay = tl.exp2(step * (a * _LOG2_E))
             kept = tl.where(first, decay * load_state(start + n * sizes.all, at), 0.0)
-            h = tl.where(first, product * B + kept, product * B)
+            h = product * B + kept
             _, h, kept = tl.associative_scan((decay, h, kept), 1, _then_keeping, reverse=BACKWARDS)
             # g[t] = C[t] dy[t] + decay[t+1] g[t+1]
             grad_h = grad_total * C

@@ -49,6 +49,8 @@ READS_BACKWARDS = True
 _ROWS, _TOKENS = 8, 32
 # Programs on a multiprocessor with which it counts as busy; registers of a thread that leave room for twice as many.
 _PROGRAMS, _REGISTERS = 8, 128
+# Chunks that `combine_chunks` takes at a time.
+_CHUNKS = 512
 
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -193,7 +195,7 @@ def _states_between_chunks(
     for sizes, blocks, options in launches:
         grid = (batch * sizes.groups * blocks * sizes.chunks,)
         chunk_ends[grid](inputs, grad_y, states, spans, sizes, SOFTPLUS=softplus, **options)
-    block, chunks = 8, min(512, _power_of_two(slots - 1))
+    block, chunks = 8, min(_CHUNKS, _power_of_two(slots - 1))
     grid = (-(-state[0] * state[1] // block), batch)
     combine_chunks[grid](
         states, spans, inputs.A, state[1], state[0], slots - 1, block, chunks, num_warps=8, enable_fp_fusion=True
