@@ -117,6 +117,13 @@ def test_gradients_reach_every_parameter(name: str) -> None:
     assert all(p.grad.isfinite().all() for p in network.parameters())
 
 
+def test_lkm_unet_learns_everywhere_from_the_first_step() -> None:
+    """Residual branches that start at zero, as in the released code, made its training on CAMUS far too slow."""
+    network = build("LKMUNet", deep_supervision=True)
+    outputs_and_gradients(network, image("LKMUNet", batch=2))
+    assert all(p.grad.any() for key, p in network.named_parameters() if ".conv" in key and key.endswith("conv.weight"))
+
+
 @every_network
 def test_state_dict_round_trip(name: str) -> None:
     one, other = build(name, deep_supervision=True).eval(), build(name, deep_supervision=False).eval()

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from dynamic_network_architectures.building_blocks.unet_residual_decoder import UNetResDecoder
-from dynamic_network_architectures.initialization.weight_init import InitWeights_He, init_last_bn_before_add_to_0
+from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import Tensor, nn
 
 from nnunet_echo.mixers.mamba import BiMamba
@@ -81,8 +81,9 @@ class LKMUNet(UNet):
         decoder = UNetResDecoder(convolutions, shape.num_classes, shape.n_conv_per_stage_decoder, deep_supervision)
         del decoder.encoder  # it keeps the encoder it was built for, which would list its weights twice
         super().__init__(MixedEncoder(convolutions.stem, convolutions.stages, mixers), decoder, shape.strides)
+        # No residual branch starts at zero, as nnU-Net's residual encoders do: with residual blocks in the decoder too,
+        # nothing but 1x1 convolutions would be left at the start, and learning begins hundreds of iterations later.
         self.apply(InitWeights_He(1e-2))
-        self.apply(init_last_bn_before_add_to_0)
 
 
 class PixelLevelSSM(BiMamba):
