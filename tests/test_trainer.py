@@ -212,12 +212,13 @@ def test_no_mirroring_unless_asked_for(dataset):
         assert mirror_axes == axes and trainer.inference_allowed_mirroring_axes == axes
 
 
-def test_torch_compile_only_for_networks_that_compile(dataset, monkeypatch):
-    monkeypatch.setattr(nnUNetTrainer, "_do_i_compile", lambda self: True)
+@pytest.mark.parametrize(("wish", "compiles"), [(None, False), ("0", False), ("1", True)])
+def test_torch_compile_only_for_those_who_ask(dataset, monkeypatch, wish, compiles):
+    if wish:
+        monkeypatch.setenv("nnUNet_compile", wish)
     trainer = make(Toy)
-    assert trainer._do_i_compile() is False
-    trainer.network_compiles = True
-    assert trainer._do_i_compile() is True
+    trainer.device = torch.device("cuda")  # on a CPU nnU-Net never compiles
+    assert trainer._do_i_compile() is compiles
 
 
 @pytest.mark.parametrize("deep_supervision", [True, False])
