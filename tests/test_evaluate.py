@@ -78,7 +78,7 @@ def eroded(labels: np.ndarray) -> np.ndarray:
 
 def test_tables_of_perfect_predictions(predictions: Path, references: Path, tmp_path: Path) -> None:
     assert cli.main(["evaluate", str(predictions), str(references), "-o", str(tmp_path / "out"), "--workers", "1"]) == 0
-    assert sorted(tree(tmp_path / "out")) == ["cases.csv", "patients.csv", "summary.json"]
+    assert sorted(tree(tmp_path / "out")) == ["anatomy.csv", "cases.csv", "patients.csv", "summary.json"]
     cases = rows(tmp_path / "out" / "cases.csv")
     assert list(cases[0]) == COLUMNS
     assert len(cases) == TRAINING * 4 * 4

@@ -61,14 +61,16 @@ def anatomical_measures(masks: Mapping[str, ndarray], spacing: tuple[float, floa
     """Criterion -> its value, in pixels or a ratio, NaN where a missing structure leaves a ratio undefined.
 
     `masks` maps those of "LV", "MYO" and "LA" that the dataset labels to bool arrays (H, W), empty where this frame
-    has none; other names are ignored. Criteria that need another structure are left out: twelve of all three, two of LV
+    has none; other names are ignored. Criteria that need another structure are left out: two of twelve remain of LV
     alone. `spacing` is (row, column). Raises `ValueError` unless all are masks of one shape.
     """
     known = {name: masks[name] for name in ("LV", "MYO", "LA") if name in masks}
     shapes = {mask.shape for mask in known.values()}
-    if len(shapes) != 1 or any(mask.dtype != bool or mask.ndim != 2 for mask in known.values()):
-        raise ValueError(f"masks are {({name: (mask.dtype, mask.shape) for name, mask in known.items()})}; one or more "
-                         "of LV, MYO and LA are needed, bool and of one shape (H, W)")
+    if len(shapes) > 1 or any(mask.dtype != bool or mask.ndim != 2 for mask in known.values()):
+        described = ", ".join(f"{name} {mask.dtype} {mask.shape}" for name, mask in known.items())
+        raise ValueError(f"masks are {described}; all must be bool and of one shape (H, W)")
+    if not known:
+        return {}
     small, found = _prepare(known, spacing)
     lv, myo, la = (found.get(name) for name in ("LV", "MYO", "LA"))
     measure = {

@@ -1,10 +1,13 @@
 """`nnunet-echo evaluate PREDICTIONS REFERENCES -o OUT`: score any folder of predicted label maps.
 
-Writes three files, whose columns docs/metrics.md defines:
+Writes these files, whose columns docs/metrics.md defines:
 
     cases.csv      one row for each case and structure
     patients.csv   one row for each patient: EDV, ESV and EF of prediction and reference, by the same method
-    summary.json   means over patients, misses, agreement of EF, and what they were computed with
+    anatomy.csv    one row for each case: which anatomical criteria prediction and reference violate
+    frames.csv     one row for each frame of a sequence: Dice, areas, lengths, whether it fits its neighbours
+    sequences.csv  one row for each sequence: inconsistent frames, end diastole and end systole by the area curve
+    summary.json   means over patients, misses, agreement of EF, rates of errors, and what they were computed with
 
 The grid is the files' own; distances use the spacing of the reference. An undefined value is an empty field. Nothing is
 written unless every file could be evaluated.
@@ -26,29 +29,43 @@ import scipy
 
 from nnunet_echo import __version__
 from nnunet_echo.dataset_conversion.parallel import map_in_order
+from nnunet_echo.evaluation.anatomy import anatomical_errors
 from nnunet_echo.evaluation.lv_volume import METHODS, LvShape, LvVolumes, lv_shape, lv_volumes
 from nnunet_echo.evaluation.metrics import REGION_METRICS, SURFACE_METRICS, region_metrics, surface_metrics
 from nnunet_echo.evaluation.pairs import CaseId, Dataset, find_dataset_json, pair_cases, read_dataset, read_pair
-from nnunet_echo.evaluation.summary import summarise_structures, summarise_volumes
+from nnunet_echo.evaluation.sequences import LIMITS, SIDES, sequence_tables
+from nnunet_echo.evaluation.summary import (
+    summarise_anatomy,
+    summarise_sequences,
+    summarise_structures,
+    summarise_volumes,
+)
+from nnunet_echo.evaluation.temporal import frame_attributes
 
-SIDES = ("prediction", "reference")
 VOLUMES = ("edv_ml", "esv_ml", "ef_percent")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The content of the three files: rows for the tables, and the summary. Undefined numbers are NaN."""
+    """The content of the files: rows for the tables, and the summary. Undefined numbers are NaN.
+
+    `anatomy` is empty without LV, MYO and LA; `frames` and `sequences` are without LV or without frame numbers.
+    """
 
     cases: list[dict[str, object]]
     patients: list[dict[str, object]]
+    anatomy: list[dict[str, object]]
+    frames: list[dict[str, object]]
+    sequences: list[dict[str, object]]
     summary: dict[str, object]
 
     def write(self, out: Path) -> None:
-        """Write cases.csv, patients.csv and summary.json to the folder `out`, made if need be."""
+        """Write summary.json and the tables that have rows to the folder `out`, made if need be."""
         out.mkdir(parents=True, exist_ok=True)
-        _write_table(out / "cases.csv", self.cases)
-        _write_table(out / "patients.csv", self.patients)
-        (out / "summary.json").write_text(json.dumps(_without_nan(self.summary), indent=2) + "\n", encoding="utf-8")
+        for name in ("cases", "patients", "anatomy", "frames", "sequences"):
+            if rows := getattr(self, name):
+                write_table(out / f"{name}.csv", rows)
+        (out / "summary.json").write_text(json.dumps(without_nan(self.summary), indent=2) + "\n", encoding="utf-8")
 
 
 def metric_columns(unit: str) -> dict[str, str]:
@@ -59,13 +76,14 @@ def metric_columns(unit: str) -> dict[str, str]:
 
 def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: str | Path | None = None,
              method: str = "ase", rounding: bool = False, subset: bool = False,
-             workers: int | None = None) -> Evaluation:
+             consistency_limits: str = "references", workers: int | None = None) -> Evaluation:
     """Compare the label maps in two folders, file by file of the same name.
 
     `dataset_json` names the dataset's file where it is neither in or beside `references` nor in `predictions`; `method`
-    and `rounding` are those of `lv_volume`; `subset` allows references without a prediction. Raises `ValueError` or
-    `OSError`, naming the file, for whatever cannot be compared. Workers are processes: a script that calls this needs
-    the usual `if __name__ == "__main__":`, or `workers=1`.
+    and `rounding` are those of `lv_volume`; `subset` allows references without a prediction; `consistency_limits` is
+    "references", for limits from the references of these cases, or "painchaud2022". Raises `ValueError` or `OSError`,
+    naming the file, for whatever cannot be compared. Workers are processes: a script that calls this needs the usual
+    `if __name__ == "__main__":`, or `workers=1`.
     """
     predictions, references = Path(predictions), Path(references)
     path = Path(dataset_json) if dataset_json else find_dataset_json(predictions, references)
@@ -74,12 +92,21 @@ def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: s
         raise ValueError(f"method is {method!r}; choose from {METHODS}")
     if rounding and dataset.unit == "px":
         raise ValueError(f"rounding is for mL, which {path} excludes by its spacing_unit; leave it out")
+    if consistency_limits not in LIMITS or (consistency_limits == "painchaud2022" and dataset.unit == "px"):
+        raise ValueError(f"consistency_limits is {consistency_limits!r}; choose from {LIMITS}, of which painchaud2022 "
+                         "needs images with a spacing in mm")
     cases, unpredicted = pair_cases(predictions, references, dataset, subset=subset)
     work = partial(_evaluate_case, predictions=predictions, references=references, dataset=dataset, method=method)
     results = list(map_in_order(work, cases, title="evaluate", workers=workers))
 
     rows = [row for result in results for row in result.rows]
     patients = _patient_rows(cases, [result.shapes for result in results], dataset, method, rounding)
+    anatomy = [result.anatomy for result in results if result.anatomy]
+    moving = [(case, result) for case, result in zip(cases, results, strict=True) if result.attributes]
+    frames, sequences, limits = sequence_tables(
+        [case for case, _ in moving], [result.attributes for _, result in moving],
+        [{row["structure"]: row["dice"] for row in result.rows} for _, result in moving], dataset.unit,
+        consistency_limits)
     columns = list(metric_columns(dataset.unit).values())
     summary = {
         "nnunet_echo": __version__,
@@ -97,9 +124,12 @@ def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: s
         "structures": summarise_structures(rows, columns),
         "ejection_fraction": {"method": method, "rounding": rounding, **summarise_volumes(patients)}
         if "LV" in dataset.structures else None,
+        "anatomy": {side: summarise_anatomy(anatomy, side) for side in SIDES} if anatomy else None,
+        "sequences": {"limits_from": consistency_limits, "limits": limits}
+        | {side: summarise_sequences(sequences, side) for side in SIDES} if sequences else None,
         "warnings": _warnings(dataset, [result.spacing for result in results]),
     }
-    return Evaluation(rows, patients, summary)
+    return Evaluation(rows, patients, anatomy, frames, sequences, summary)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,6 +143,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="ase (default): rule of disks with each phase's own axis; camus: as the EF in CAMUS")
     parser.add_argument("--ef-rounding", action="store_true", help="whole mL and percent, as the EF in CAMUS")
     parser.add_argument("--subset", action="store_true", help="references without a prediction are no error (one fold)")
+    parser.add_argument("--consistency-limits", choices=LIMITS, default="references",
+                        help="bounds and thresholds for sequences: from REFERENCES (default), or the published ones")
     parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
 
 
@@ -122,7 +154,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.output}: holds the label maps, and nnU-Net may keep its summary.json there; choose "
                          "another folder with -o")
     evaluation = evaluate(args.predictions, args.references, dataset_json=args.dataset_json, method=args.ef_method,
-                          rounding=args.ef_rounding, subset=args.subset, workers=args.workers)
+                          rounding=args.ef_rounding, subset=args.subset, consistency_limits=args.consistency_limits,
+                          workers=args.workers)
     evaluation.write(args.output)
     print(_screen(evaluation.summary))
     print(f"tables: {args.output}")
@@ -133,6 +166,8 @@ def run(args: argparse.Namespace) -> int:
 class _Result:
     rows: list[dict[str, object]]
     shapes: dict[str, LvShape]
+    anatomy: dict[str, object]
+    attributes: dict[str, dict[str, float]]
     spacing: tuple[float, float]
 
 
@@ -151,11 +186,22 @@ def _evaluate_case(case: CaseId, predictions: Path, references: Path, dataset: D
             **{column: values[name] for name, column in columns.items()},
             "prediction_empty": int(not pair[0].any()), "reference_empty": int(not pair[1].any()),
         })
-    shapes = {}
+    anatomy = {}
+    if {"LV", "MYO", "LA"} & dataset.structures.keys():
+        errors = {side: [name for name, violated in anatomical_errors(mask, spacing).items() if violated]
+                  for side, mask in zip(SIDES, masks, strict=True)}
+        anatomy = {
+            "case": case.name, "patient": case.patient, "view": case.view, "phase": case.phase,
+            **{f"{side}_violations": len(names) for side, names in errors.items()},
+            **{f"{side}_criteria": " ".join(names) for side, names in errors.items()},
+        }
+    shapes, attributes = {}, {}
     if "LV" in dataset.structures:
         shapes = {side: lv_shape(mask["LV"], spacing, method=method, myocardium=mask.get("MYO"))
                   for side, mask in zip(SIDES, masks, strict=True)}
-    return _Result(rows, shapes, spacing)
+        if case.frame is not None:
+            attributes = {side: frame_attributes(mask, spacing) for side, mask in zip(SIDES, masks, strict=True)}
+    return _Result(rows, shapes, anatomy, attributes, spacing)
 
 
 def _patient_rows(cases: Sequence[CaseId], shapes: Sequence[Mapping[str, LvShape]], dataset: Dataset, method: str,
@@ -203,10 +249,17 @@ def _screen(summary: Mapping) -> str:
             ef = values["ef_percent"]
             lines.append(f"EF, {volumes['method']}, {planes}: {ef['n']} patients, bias {ef['bias']:.2f}, sd "
                          f"{ef['sd']:.2f}, MAE {ef['mae']:.2f} points, r {ef['pearson_r']:.3f}")
+    for side, found in (summary["anatomy"] or {}).items():
+        lines.append(f"anatomical errors, {side}: {found['frames_with_errors']} of {found['frames']} frames")
+    for side in SIDES if summary["sequences"] else ():
+        found = summary["sequences"][side]
+        lines.append(f"inconsistent in time, {side}: {found['inconsistent_frames']} of {found['frames']} frames, in "
+                     f"{found['sequences_with_errors']} of {found['sequences']} sequences")
     return "\n".join([*lines, *(f"warning: {text}" for text in summary["warnings"])])
 
 
-def _write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows of the same keys as CSV: the keys first, six digits of a float, an empty field for NaN."""
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(rows[0])
@@ -219,8 +272,8 @@ def _field(value: object) -> object:
     return "" if math.isnan(value) else f"{value:.6g}"
 
 
-def _without_nan(value: object) -> object:
-    """JSON has no NaN: undefined is null."""
+def without_nan(value: object) -> object:
+    """The same with None in place of every NaN in dicts, for JSON has no NaN."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,8 +1,8 @@
 """The inputs of an evaluation: what dataset.json says, which files belong together, and two masks on one grid.
 
 Of dataset.json are read, beside nnU-Net's `labels` and `file_ending`:
-- `case_id_pattern`, a regular expression with the groups `patient` and, as far as the names have them, `view` and
-  `phase`; without it each case is its own patient;
+- `case_id_pattern`, a regular expression with the groups `patient` and, as far as the names have them, `view`, `phase`
+  and `frame`, the number of a frame in a sequence; without it each case is its own patient;
 - `spacing_unit`, "mm" (the default for files with a spacing) or "px": the images have no known scale, their files hold
   the spacing 1, distances are in pixels and volumes undefined. Always "px" for PNG, which holds no spacing.
 """
@@ -40,12 +40,13 @@ class Dataset:
 
 @dataclass(frozen=True)
 class CaseId:
-    """What the name of a case, which is one frame, tells; `view` and `phase` are "" where it does not."""
+    """What the name of a case, which is one frame, tells; where it does not: "" and, for `frame`, None."""
 
     name: str
     patient: str
     view: str
     phase: str
+    frame: int | None = None
 
 
 def find_dataset_json(predictions: Path, references: Path) -> Path:
@@ -89,8 +90,8 @@ def pair_cases(
     """The cases that are in both folders, and how many references have no prediction.
 
     Raises `ValueError` for a prediction without reference, for a reference without prediction (unless `subset`), for
-    names that do not match the pattern, and for two frames of one patient, view and phase; `FileNotFoundError` for a
-    folder without files of the dataset's ending.
+    names that do not match the pattern, for two cases of one patient, view, phase and frame number, and for a sequence
+    whose frame numbers are not evenly spaced; `FileNotFoundError` for a folder without files of the dataset's ending.
     """
     names = {}
     for folder in (predictions, references):
@@ -106,13 +107,21 @@ def pair_cases(
         raise ValueError(f"{references / missing[0]}{dataset.file_ending}: has no prediction in {predictions}; "
                          f"{len(missing)} such reference(s). --subset evaluates the others, as for one fold")
     cases = [_case_id(name, dataset) for name in sorted(names[predictions])]
-    seen: dict[tuple[str, str, str], str] = {}
+    seen: dict[tuple[str, str, str, int | None], str] = {}
+    sequences: dict[tuple[str, str], list[int]] = {}
     for case in cases:
-        key = case.patient, case.view, case.phase
-        if case.phase and key in seen:
-            raise ValueError(f"{case.name} and {seen[key]} are both {' '.join(filter(None, key))}; one frame of "
-                             "each is needed: give case_id_pattern the groups that tell them apart")
+        key = case.patient, case.view, case.phase, case.frame
+        if key[2:] != ("", None) and key in seen:
+            raise ValueError(f"{case.name} and {seen[key]} are both {' '.join(str(part) for part in key if part)}; one "
+                             "frame of each is needed: give case_id_pattern the groups that tell them apart")
         seen[key] = case.name
+        if case.frame is not None:
+            sequences.setdefault(key[:2], []).append(case.frame)
+    for key, frames in sequences.items():
+        if len(set(np.diff(sorted(frames)))) > 1:
+            raise ValueError(f"{' '.join(filter(None, key))}: frames {sorted(frames)} are not evenly spaced, so that "
+                             "neighbours cannot be compared; complete them, or leave the group frame out of "
+                             "case_id_pattern")
     return cases, len(missing)
 
 
@@ -141,7 +150,11 @@ def read_pair(prediction: Path, reference: Path, dataset: Dataset) -> tuple[ndar
 def _case_id(name: str, dataset: Dataset) -> CaseId:
     patient = patient_of(name, {"case_id_pattern": dataset.case_id_pattern})
     groups = re.fullmatch(dataset.case_id_pattern, name).groupdict("") if dataset.case_id_pattern else {}
-    return CaseId(name, patient, groups.get("view", ""), groups.get("phase", ""))
+    frame = groups.get("frame") or None
+    if frame is not None and not frame.isdecimal():
+        raise ValueError(f"{name}: its frame is {frame!r} by case_id_pattern {dataset.case_id_pattern!r}; the group "
+                         "frame must hold a number")
+    return CaseId(name, patient, groups.get("view", ""), groups.get("phase", ""), frame and int(frame))
 
 
 def _read(path: Path) -> sitk.Image:

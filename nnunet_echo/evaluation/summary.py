@@ -1,4 +1,4 @@
-"""Means over frames, patients and all, and the agreement of ejection fractions: the content of summary.json.
+"""Means over frames, patients and all, agreement of ejection fractions, rates of errors: the content of summary.json.
 
 A metric is averaged over the frames of a patient, then over patients, so that a patient with many frames counts once.
 Undefined values are left out of a mean and counted beside it.
@@ -50,6 +50,30 @@ def summarise_volumes(patients: Sequence[Row]) -> dict[str, object]:
         flags = Counter(flag for row in patients for flag in str(row[f"{side}_flags"]).split())
         result[f"{side}_flags"] = dict(sorted(flags.items()))
     return result
+
+
+def summarise_anatomy(rows: Sequence[Row], side: str) -> dict[str, object]:
+    """How many frames of `side` ("prediction" or "reference") violate a criterion, and how many each of them."""
+    found = [str(row[f"{side}_criteria"]).split() for row in rows]
+    counts = Counter(name for names in found for name in names)
+    errors = sum(map(bool, found))
+    return {"frames": len(rows), "frames_with_errors": errors, "rate": errors / len(rows),
+            "criteria": dict(sorted(counts.items()))}
+
+
+def summarise_sequences(rows: Sequence[Row], side: str) -> dict[str, object]:
+    """Inconsistent frames of `side` over all frames, and over those of sequences that have one."""
+    flagged = [row for row in rows if row[f"{side}_inconsistent_frames"]]
+    frames, frames_of_flagged = (sum(row["frames"] for row in group) for group in (rows, flagged))
+    inconsistent = sum(row[f"{side}_inconsistent_frames"] for row in rows)
+    return {
+        "sequences": len(rows),
+        "sequences_with_errors": len(flagged),
+        "frames": frames,
+        "inconsistent_frames": inconsistent,
+        "rate": inconsistent / frames,
+        "rate_in_sequences_with_errors": inconsistent / frames_of_flagged if flagged else math.nan,
+    }
 
 
 def _group(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, object]:
