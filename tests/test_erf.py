@@ -1,0 +1,134 @@
+"""The effective receptive field: of networks where it is known, and the command with random and trained weights."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nnunet_echo import cli, erf
+
+SMALL = (32, 32)
+
+
+class Known(nn.Module):
+    """One 3 x 3 convolution with known weights, before an output of half the size, as with deep supervision."""
+
+    def __init__(self, weights: list[float]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3, padding=1)
+        self.dropout = nn.Dropout(0.5)
+        self.conv.weight.data = torch.tensor(weights).view(1, 1, 3, 3) * torch.tensor([1.0, -1.0]).view(2, 1, 1, 1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        finest = self.conv(self.dropout(x))
+        return [finest, finest[..., ::2, ::2].mean(dim=(2, 3), keepdim=True)]
+
+
+def test_field_of_one_convolution() -> None:
+    """Around the middle pixel, absolute, with classes whose sum has no gradient."""
+    weights = [1.0, 0, 0, 0, -6, 0, 0, 2, 1]
+    images = torch.randn(3, 1, 9, 12)
+    field = erf.effective_receptive_field(Known(weights), images)
+    expected = np.zeros((9, 12))
+    expected[3:6, 5:8] = np.abs(weights).reshape(3, 3) / 10
+    np.testing.assert_allclose(field, expected, atol=1e-7)
+    assert not images.requires_grad
+
+
+def test_a_network_without_influence_is_an_error() -> None:
+    with pytest.raises(ValueError, match="gradients of Known sum to 0.0"):
+        erf.effective_receptive_field(Known([0.0] * 9), torch.randn(1, 1, 8, 8))
+
+
+def test_field_averages_over_inputs() -> None:
+    class Square(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x**2).sum(dim=(2, 3), keepdim=True).expand(-1, -1, *x.shape[2:])
+
+    images = torch.tensor([[[[1.0, 2.0], [3.0, 0.0]]], [[[-1.0, 4.0], [1.0, 0.0]]]])
+    np.testing.assert_allclose(erf.effective_receptive_field(Square(), images), np.array([[2, 6], [4, 0]]) / 12)
+
+
+def test_area_fraction() -> None:
+    field = np.array([[1, 0], [4, 5]]) / 10
+    assert [erf.area_fraction(field, share) for share in (0.5, 0.51, 0.95)] == [0.25, 0.5, 0.75]
+    assert erf.area_fraction(np.full((10, 10), 0.01), 0.5) == pytest.approx(0.5, abs=0.011)
+
+
+@pytest.fixture
+def few_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans with 4 features in every stage, so that nnU-Net's U-Net is small."""
+    plan = erf._configuration
+
+    def small(size: tuple[int, int]) -> object:
+        configuration = plan(size)
+        kwargs = configuration.network_arch_init_kwargs
+        kwargs["features_per_stage"] = [4] * kwargs["n_stages"]
+        return configuration
+
+    monkeypatch.setattr(erf, "_configuration", small)
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "erf.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_command_with_random_weights(few_features: None, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    names = ["nnUNetTrainer", "nnUNetTrainerNoMamba"]
+    command = ["erf", "--trainers", *names, "--size", "32x64", "--inputs", "1", "-o"]
+    assert cli.main([*command, str(tmp_path / "one")]) == 0
+    assert cli.main([*command, str(tmp_path / "two")]) == 0
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["erf.csv", "erf.png", *(f"{n}.png"
+                                                                                              for n in names)]
+    table = rows(tmp_path / "one")
+    assert table == rows(tmp_path / "two")
+    assert [row["network"] for row in table] == names
+    assert {(row["weights"], row["height"], row["width"]) for row in table} == {("random", "32", "64")}
+    for row in table:
+        assert 0 < float(row["area_fraction_50"]) < float(row["area_fraction_95"]) < 1
+    assert "Searching" not in capsys.readouterr().out
+
+
+def test_command_with_a_checkpoint(few_features: None, tmp_path: Path) -> None:
+    """The trained weights count: with all but the centre of the first convolutions at 0, the field is smaller."""
+    subject = erf.random_network("nnUNetTrainer", SMALL)
+    folder = tmp_path / "nnUNetTrainer__nnUNetPlans__2d"
+    (folder / "fold_0").mkdir(parents=True)
+    configuration = erf._configuration(SMALL).configuration | {"data_identifier": "x", "spacing": [1, 1]}
+    plans = {"dataset_name": "Dataset001_Toy", "plans_name": "nnUNetPlans", "configurations": {"2d": configuration}}
+    dataset_json = {"channel_names": {"0": "us"}, "labels": {"background": 0, "LV": 1, "MYO": 2, "LA": 3}}
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps(dataset_json))
+    weights = subject.network.state_dict()
+    for name, weight in weights.items():
+        if name.endswith("conv.weight") and weight.shape[-1] == 3:
+            centre = weight[..., 1, 1].clone()
+            weight.zero_()
+            weight[..., 1, 1] = centre
+    torch.save({"trainer_name": "nnUNetTrainer", "init_args": {"configuration": "2d"}, "network_weights": weights},
+               folder / "fold_0" / "checkpoint_final.pth")
+    assert cli.main(["erf", "--checkpoint", str(folder), "--inputs", "1", "-o", str(tmp_path / "out")]) == 0
+    (row,) = rows(tmp_path / "out")
+    assert (row["network"], row["weights"], row["height"]) == (folder.name, str(folder), "32")
+    trained = erf.effective_receptive_field(erf.trained_network(folder, None).network, torch.randn(1, 1, *SMALL))
+    random = erf.effective_receptive_field(erf.random_network("nnUNetTrainer", SMALL).network,
+                                           torch.randn(1, 1, *SMALL))
+    assert erf.area_fraction(trained, 0.5) < erf.area_fraction(random, 0.5) / 2
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--size", "250x256"], "size is 250x256, which its stages do not divide; take 256x256"),
+    (["--checkpoint", "nowhere"], "has no fold_*/checkpoint_final.pth"),
+    (["--inputs", "0"], "--inputs 0: must be 1 or more"),
+])
+def test_arguments_that_do_not_fit(arguments: list[str], message: str, tmp_path: Path,
+                                   capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["erf", *arguments, "-o", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
