@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_scan import OPTIONAL, assert_close, outputs_and_gradients, run, scan_by_flipping, scan_inputs
+from test_scan import OPTIONAL, assert_close, check, outputs_and_gradients, run, scan_by_flipping, scan_inputs
 from torch import Tensor
 
 from nnunet_echo.scan import choose_backend, cpu, selective_scan
@@ -28,15 +28,6 @@ def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
         pytest.skip(f"this processor has no vectors of {request.param} floats")
     monkeypatch.setattr(cpu, "vector_width", request.param)
     return request.param
-
-
-def check(inputs: dict[str, Tensor], **options: bool) -> None:
-    """Relative error to float64: 2e-6 of the outputs, 1e-5 of the gradients."""
-    truth = run(inputs, "reference", **options)
-    ours = run({name: x.float() for name, x in inputs.items()}, "cpu", **options)
-    outputs = {"y", "last_state"}
-    assert_close({k: ours[k] for k in outputs}, {k: truth[k] for k in outputs}, 2e-6)
-    assert_close(ours, truth, 1e-5)
 
 
 def test_a_compiler_means_a_library() -> None:
@@ -62,7 +53,7 @@ def test_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("length", [1, 63, 64, 197])
 @pytest.mark.parametrize("groups", [1, 4])
 def test_it_is_the_recurrence(width: int, length: int, groups: int) -> None:
-    check(scan_inputs(length=length, groups=groups), delta_softplus=True)
+    check("cpu", scan_inputs(length=length, groups=groups), delta_softplus=True)
 
 
 @compiled
@@ -80,7 +71,7 @@ def test_reversed_groups_begin_at_the_last_token(width: int, length: int, layout
 @pytest.mark.parametrize("states", [1, 5, 17, 256])
 @pytest.mark.parametrize("channels", [1, 37, 70])
 def test_any_number_of_states_and_channels(width: int, states: int, channels: int) -> None:
-    check(scan_inputs(batch=1, channels=channels, length=67, states=states), delta_softplus=True)
+    check("cpu", scan_inputs(batch=1, channels=channels, length=67, states=states), delta_softplus=True)
 
 
 @compiled
@@ -91,7 +82,7 @@ def test_optional_inputs(width: int, without: tuple[str, ...], softplus: bool) -
     if not softplus:  # then the step has to be positive itself
         inputs["delta"] = inputs["delta"].detach().abs()
         inputs.pop("delta_bias", None)
-    check(inputs, delta_softplus=softplus)
+    check("cpu", inputs, delta_softplus=softplus)
 
 
 @compiled
@@ -101,7 +92,7 @@ def test_decay_from_almost_one_to_nothing(width: int, exponent: float, length: i
     inputs = scan_inputs(length=length, without=("delta_bias",))
     inputs["delta"] = (0.5 + torch.rand_like(inputs["delta"])).detach()
     inputs["A"] = (-exponent * (0.5 + torch.rand_like(inputs["A"]))).detach()
-    check(inputs)
+    check("cpu", inputs)
 
 
 @compiled
@@ -110,7 +101,7 @@ def test_softplus_and_gate_far_from_zero(width: int, shift: float) -> None:
     inputs = scan_inputs(length=40)
     for name in ("delta_bias", "z"):
         inputs[name] = (inputs[name] + shift).detach()
-    check(inputs, delta_softplus=True)
+    check("cpu", inputs, delta_softplus=True)
 
 
 @compiled
@@ -132,7 +123,7 @@ def test_every_element_is_written(width: int) -> None:
     torch.use_deterministic_algorithms(True)  # new tensors are full of NaN then
     try:
         assert torch.empty(3).isnan().all()
-        check(scan_inputs(channels=37, length=197), delta_softplus=True)
+        check("cpu", scan_inputs(channels=37, length=197), delta_softplus=True)
     finally:
         torch.use_deterministic_algorithms(False)
 

@@ -14,7 +14,7 @@ from functools import partial
 
 import pytest
 import torch
-from test_scan import OPTIONAL, assert_close, outputs_and_gradients, run, scan_by_flipping, scan_inputs
+from test_scan import OPTIONAL, assert_close, check, outputs_and_gradients, run, scan_by_flipping, scan_inputs
 from test_scan_cpu import lay_out
 from torch import Tensor
 
@@ -26,7 +26,6 @@ interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in the process th
 pytestmark = pytest.mark.triton
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-OUTPUTS = {"y", "last_state"}
 
 
 @installed
@@ -52,36 +51,25 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 # For what does not depend on how the work is shared out.
 one_gpu = pytest.mark.parametrize("gpu", [1000], indirect=True, ids=["large GPU"])
-
-
-def check(inputs: dict[str, Tensor], **options: object) -> None:
-    """Relative error to float64: 2e-6 of the outputs, 1e-5 of the gradients."""
-    single = {name: x.float() for name, x in inputs.items()}
-    truth = run({name: x.double() for name, x in single.items()}, "reference", **options)
-    ours = run(single, "triton", **options)
-    assert_close({k: ours[k] for k in OUTPUTS}, {k: truth[k] for k in OUTPUTS}, 2e-6)
-    assert_close(ours, truth, 1e-5)
-
-
 small = partial(scan_inputs, batch=1, channels=4, states=2)
 
 
 @interpreted
 @pytest.mark.parametrize(("length", "groups"), [(1, 2), (32, 1), (63, 2), (197, 1)])
 def test_it_is_the_recurrence(gpu: None, length: int, groups: int) -> None:
-    check(small(length=length, groups=groups), delta_softplus=True)
+    check("triton", small(length=length, groups=groups), delta_softplus=True)
 
 
 @interpreted
 @pytest.mark.parametrize(("states", "channels"), [(1, 1), (3, 3)])
 def test_any_number_of_states_and_channels(gpu: None, states: int, channels: int) -> None:
-    check(small(batch=2, channels=channels, length=35, states=states), delta_softplus=True)
+    check("triton", small(batch=2, channels=channels, length=35, states=states), delta_softplus=True)
 
 
 @interpreted
 def test_three_blocks_of_channels(gpu: None) -> None:
     """On the small GPU the backward has two programs for them, the second of which finds its last block empty."""
-    check(small(channels=5, length=20), delta_softplus=True)
+    check("triton", small(channels=5, length=20), delta_softplus=True)
 
 
 @interpreted
@@ -91,7 +79,7 @@ def test_optional_inputs(gpu: None, without: tuple[str, ...]) -> None:
     softplus = without != OPTIONAL
     if not softplus:  # then the step has to be positive itself
         inputs["delta"] = inputs["delta"].detach().abs()
-    check(inputs, delta_softplus=softplus)
+    check("triton", inputs, delta_softplus=softplus)
 
 
 @interpreted
@@ -102,7 +90,7 @@ def test_decay_from_almost_one_to_nothing(gpu: None, exponent: float, length: in
     inputs = small(length=length, states=4, without=("delta_bias",))
     inputs["delta"] = (0.5 + torch.rand_like(inputs["delta"])).detach()
     inputs["A"] = (-exponent * (0.5 + torch.rand_like(inputs["A"]))).detach()
-    check(inputs)
+    check("triton", inputs)
 
 
 @interpreted
@@ -110,7 +98,7 @@ def test_strong_and_weak_decay_side_by_side(gpu: None) -> None:
     inputs = small(length=70, without=("delta_bias",))
     steps = torch.where(torch.rand_like(inputs["delta"]) < 0.2, 80.0, 1e-3)
     inputs["delta"] = (steps * (0.5 + torch.rand_like(steps))).detach()
-    check(inputs)
+    check("triton", inputs)
 
 
 @interpreted
@@ -120,7 +108,7 @@ def test_softplus_and_gate_far_from_zero(gpu: None, shift: float) -> None:
     inputs = small(length=40)
     for name in ("delta_bias", "z"):
         inputs[name] = (inputs[name] + shift).detach()
-    check(inputs, delta_softplus=True)
+    check("triton", inputs, delta_softplus=True)
 
 
 @interpreted
@@ -151,7 +139,7 @@ def test_every_element_is_written(gpu: None) -> None:
     torch.use_deterministic_algorithms(True)  # new tensors are full of NaN then
     try:
         assert torch.empty(3).isnan().all()
-        check(small(channels=6, length=40, groups=2), delta_softplus=True)
+        check("triton", small(channels=6, length=40, groups=2), delta_softplus=True)
     finally:
         torch.use_deterministic_algorithms(False)
 

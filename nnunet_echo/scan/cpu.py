@@ -15,6 +15,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from nnunet_echo.scan._operator import INPUTS, register_gradients
+
 READS_BACKWARDS = True
 
 # Floats in a vector (4, 8 or 16, as far as the processor has them); 0 is the widest. For tests and benchmarks.
@@ -70,14 +72,8 @@ def selective_scan(
     return y, last_state
 
 
-_INPUTS = (
-    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
-    "bool delta_softplus, bool[] reverse"
-)
-
-
 @torch.library.custom_op(
-    "nnunet_echo::scan_cpu", mutates_args=(), device_types="cpu", schema=f"({_INPUTS}) -> (Tensor, Tensor, Tensor)"
+    "nnunet_echo::scan_cpu", mutates_args=(), device_types="cpu", schema=f"({INPUTS}) -> (Tensor, Tensor, Tensor)"
 )
 def _scan(u, delta, A, B, C, D, z, delta_bias, softplus, reverse):
     """y, last state, and what the backward starts from: the state before each chunk of tokens (B, D, chunks, N)."""
@@ -99,7 +95,7 @@ def _outputs(u, delta, A, *others):
     "nnunet_echo::scan_cpu_backward",
     mutates_args=(),
     device_types="cpu",
-    schema=f"({_INPUTS}, Tensor starts, Tensor grad_y, Tensor grad_last) -> Tensor[]",
+    schema=f"({INPUTS}, Tensor starts, Tensor grad_y, Tensor grad_last) -> Tensor[]",
 )
 def _scan_backward(u, delta, A, B, C, D, z, delta_bias, softplus, reverse, starts, grad_y, grad_last):
     """Gradients at u, delta, A, B, C, D, z, delta_bias; where z is missing, its gradient has no elements."""
@@ -121,18 +117,7 @@ def _gradients_like(u, delta, A, B, C, D, z, *others):
     return [*(torch.empty_like(x) for x in (u, delta, A, B, C)), grad_D, grad_z, grad_bias]
 
 
-def _keep(ctx, inputs, output) -> None:
-    *tensors, ctx.softplus, ctx.reverse = inputs
-    ctx.save_for_backward(*tensors, output[2])
-
-
-def _gradients(ctx, grad_y, grad_last, _):
-    *tensors, starts = ctx.saved_tensors
-    gradients = _scan_backward(*tensors, ctx.softplus, ctx.reverse, starts, grad_y, grad_last)
-    return *(None if x is None else g for x, g in zip(tensors, gradients, strict=True)), None, None
-
-
-_scan.register_autograd(_gradients, setup_context=_keep)
+register_gradients(_scan, _scan_backward)
 
 
 def _call(function: str, softplus: bool, reverse: list[bool], **tensors: Tensor | None) -> None:

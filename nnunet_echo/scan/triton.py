@@ -39,6 +39,7 @@ import torch
 from torch import Tensor
 
 from nnunet_echo.scan import reference
+from nnunet_echo.scan._operator import INPUTS, register_gradients
 
 if TYPE_CHECKING:
     from nnunet_echo.scan._triton_tiles import Array, Inputs, Sizes
@@ -79,13 +80,7 @@ def selective_scan(
     return y, last_state
 
 
-_INPUTS = (
-    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
-    "bool delta_softplus, bool[] reverse"
-)
-
-
-@torch.library.custom_op("nnunet_echo::scan_triton", mutates_args=(), schema=f"({_INPUTS}) -> (Tensor, Tensor, Tensor)")
+@torch.library.custom_op("nnunet_echo::scan_triton", mutates_args=(), schema=f"({INPUTS}) -> (Tensor, Tensor, Tensor)")
 def _scan(u, delta, A, B, C, D, z, delta_bias, softplus, reverse):
     """y, last state, and what the backward starts from: states before and behind chunks, (B, chunks + 1, N, D)."""
     from nnunet_echo.scan._triton_kernels import outputs
@@ -116,7 +111,7 @@ def _outputs(u, delta, A, *others):
 @torch.library.custom_op(
     "nnunet_echo::scan_triton_backward",
     mutates_args=(),
-    schema=f"({_INPUTS}, Tensor states, Tensor grad_y, Tensor grad_last) -> Tensor[]",
+    schema=f"({INPUTS}, Tensor states, Tensor grad_y, Tensor grad_last) -> Tensor[]",
 )
 def _scan_backward(u, delta, A, B, C, D, z, delta_bias, softplus, reverse, states, grad_y, grad_last):
     """Gradients at u, delta, A, B, C, D, z, delta_bias; where z is missing, its gradient has no elements."""
@@ -170,18 +165,7 @@ def _gradients_like(u, delta, A, B, C, D, z, *others):
     return [u.new_empty(size) for size in sizes]
 
 
-def _keep(ctx, inputs, output) -> None:
-    *tensors, ctx.softplus, ctx.reverse = inputs
-    ctx.save_for_backward(*tensors, output[2])
-
-
-def _gradients(ctx, grad_y, grad_last, _):
-    *tensors, states = ctx.saved_tensors
-    gradients = _scan_backward(*tensors, ctx.softplus, ctx.reverse, states, grad_y, grad_last)
-    return *(None if x is None else g for x, g in zip(tensors, gradients, strict=True)), None, None
-
-
-_scan.register_autograd(_gradients, setup_context=_keep)
+register_gradients(_scan, _scan_backward)
 
 
 def _states_between_chunks(
