@@ -17,6 +17,7 @@ COMMANDS = {
     "convert camus": ("nnunet_echo.dataset_conversion.camus", "convert CAMUS to nnU-Net's raw format"),
     "check": ("nnunet_echo.dataset_conversion.check", "verify a converted dataset before nnU-Net reads it"),
     "evaluate": ("nnunet_echo.evaluation.evaluate", "score predictions: overlap, distances, ejection fraction"),
+    "leaderboard": ("nnunet_echo.leaderboard.command", "all trainers side by side: tables, statistics, a report"),
     "erf": ("nnunet_echo.erf", "how far each network sees: its effective receptive field, drawn and measured"),
 }
 

@@ -1,0 +1,201 @@
+"""Every model of a dataset, evaluated and compared: the content of the leaderboard's files.
+
+Frames are averaged over each patient, patients over all. The score that ranks is, for each patient, the mean over the
+structures of dataset.json of one metric, in which a missed structure costs: it is never left out. Whole models are
+ranked and tested against the baseline, on the same patients; the others are shown beside them, marked, and no more.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy import ndarray
+
+from nnunet_echo.dataset_conversion.folders import find_dataset, preprocessed_splits
+from nnunet_echo.dataset_conversion.raw_dataset import patient_of
+from nnunet_echo.evaluation.evaluate import Evaluation, evaluate, metric_columns
+from nnunet_echo.evaluation.pairs import Dataset, read_dataset
+from nnunet_echo.leaderboard.collect import REFUSED, WHOLE, Model, Split, find_models, read_split, results_folder
+from nnunet_echo.leaderboard.costs import Costs, network_costs
+from nnunet_echo.leaderboard.logs import Training, read_training
+from nnunet_echo.leaderboard.statistics import Ranking, bootstrap_weights, compare, holm, patient_means, rank
+
+# Metrics that may rank, because a missed structure has a value in them -> whether higher is better.
+RANKING_METRICS = {"dice": True, "iou": True, "nsd_1": True, "nsd_2": True, "hd95_penalised": False}
+TESTED_METRICS = ("dice", "hd95_penalised")
+DEFAULT_BASELINE = "nnUNetTrainer"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model; the evaluations of its folds in one, each row headed by trainer and fold; what it cost to train."""
+
+    model: Model
+    evaluation: Evaluation
+    training: Training
+    costs: Costs
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard. `entries` are in order: ranked, then incomplete, then refused.
+
+    `patients` are those of the split, in the order of the arrays: `scores` (P, R) of the R ranked entries, which come
+    first, and `weights` of the bootstrap. `comparisons` are rows: model, structure, metric, difference to the baseline.
+    """
+
+    dataset: Dataset
+    raw: Path
+    configuration: str
+    split: Split
+    entries: list[Entry]
+    patients: list[str]
+    rank_by: str
+    scores: ndarray
+    weights: ndarray
+    ranking: Ranking | None
+    baseline: str
+    comparisons: list[dict[str, object]]
+    method: str
+    seed: int
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Metric -> its column in the case rows."""
+        return metric_columns(self.dataset.unit)
+
+    @property
+    def score(self) -> str:
+        """The column whose mean over `scored_structures` is the score."""
+        return self.columns[self.rank_by]
+
+    @property
+    def scored_structures(self) -> list[str]:
+        """Those of dataset.json; LV_EPI is made of two of them."""
+        return scored_structures(self.dataset)
+
+    def versions(self) -> dict[str, str]:
+        """What the numbers were computed with."""
+        packages = ("nnunet_echo", "nnunetv2", "numpy", "scipy")
+        return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def leaderboard(dataset: str, configuration: str = "2d", *, trainers: Sequence[str] | None = None,
+                baseline: str | None = None, folds: Sequence[int] | None = None, rank_by: str = "dice",
+                method: str = "ase", rounding: bool = False, seed: int = 0, workers: int | None = None) -> Board:
+    """Evaluate and compare all models of `configuration`, or those of `trainers`, in nnU-Net's three folders.
+
+    `baseline` names the model that the others are tested against (default: nnUNetTrainer, if it is whole); `folds`
+    are compared (default: all of the split); `method` and `rounding` are those of `lv_volume`. Raises `ValueError` or
+    `OSError`, naming the file or the value, for what cannot be compared.
+    """
+    if rank_by not in RANKING_METRICS:
+        raise ValueError(f"rank_by is {rank_by!r}; choose from {', '.join(RANKING_METRICS)}")
+    raw = find_dataset(dataset)
+    content = read_dataset(raw / "dataset.json")
+    dataset_json = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
+    splits = preprocessed_splits(raw.name)
+    split = read_split(splits if splits and splits.is_file() else raw / "splits_final.json", dataset_json, folds)
+    models = find_models(results_folder() / raw.name, configuration, split, content.file_ending, trainers)
+    baseline = _baseline(models, baseline)
+
+    def entry(model: Model) -> Entry:
+        folds = model.folds if model.status != REFUSED else ()
+        evaluations = {
+            fold: evaluate(model.validation(fold), raw / "labelsTr", dataset_json=raw / "dataset.json", method=method,
+                           rounding=rounding, subset=True, workers=workers)
+            for fold in folds
+        }
+        training = read_training([model.folder / f"fold_{fold}" for fold in folds])
+        costs = network_costs(model.folder, model.trainer, configuration)
+        return Entry(model, in_one(evaluations, model.name), training, costs)
+
+    entries = [entry(model) for model in models]
+    patients = sorted({patient_of(case, dataset_json) for cases in split.validation.values() for case in cases})
+    weights = bootstrap_weights(len(patients), seed)
+    score = metric_columns(content.unit)[rank_by]
+    sign = -1 if RANKING_METRICS[rank_by] else 1
+    whole = sorted((entry for entry in entries if entry.model.status == WHOLE),
+                   key=lambda entry: sign * np.nanmean(score_of(entry, score, content, patients)))
+    scores = np.array([score_of(entry, score, content, patients) for entry in whole]).reshape(len(whole), -1).T
+    ranking = rank(scores, weights, higher_is_better=RANKING_METRICS[rank_by]) if whole else None
+    others = [entry for entry in entries if entry.model.status != WHOLE]
+    ordered = [*whole, *sorted(others, key=lambda entry: entry.model.status)]
+    return Board(content, raw, configuration, split, ordered, patients, rank_by, scores, weights, ranking, baseline,
+                 _comparisons(whole, baseline, score, scores, content, patients, weights),
+                 f"{method}, rounded" if rounding else method, seed)
+
+
+def in_one(evaluations: Mapping[int, Evaluation], trainer: str) -> Evaluation:
+    """The rows of the evaluations of several folds, each headed by `trainer` and `fold`; without a summary."""
+    tables = [field.name for field in fields(Evaluation) if field.name != "summary"]
+    rows = {table: [{"trainer": trainer, "fold": fold} | row
+                    for fold, evaluation in evaluations.items() for row in getattr(evaluation, table)]
+            for table in tables}
+    return Evaluation(summary={}, **rows)
+
+
+def scored_structures(dataset: Dataset) -> list[str]:
+    """The structures over which a score is averaged."""
+    return [name for name in dataset.structures if name != "LV_EPI"]
+
+
+def score_of(entry: Entry, column: str, dataset: Dataset, patients: Sequence[str]) -> ndarray:
+    """(P,): for each patient, the mean of `column` over the structures of dataset.json."""
+    means = [values_of(entry, structure, column, patients) for structure in scored_structures(dataset)]
+    return np.mean(means, axis=0)
+
+
+def values_of(entry: Entry, structure: str, column: str, patients: Sequence[str]) -> ndarray:
+    """(P,): for each patient, the mean of `column` over the frames."""
+    return patient_means([row for row in entry.evaluation.cases if row["structure"] == structure], column, patients)
+
+
+def ef_error(entry: Entry, patients: Sequence[str]) -> ndarray:
+    """(P,): predicted minus reference ejection fraction, in percent."""
+    found = {row["patient"]: row["prediction_ef_percent"] - row["reference_ef_percent"]
+             for row in entry.evaluation.patients}
+    return np.array([found.get(patient, np.nan) for patient in patients])
+
+
+def _baseline(models: Sequence[Model], given: str | None) -> str:
+    """The baseline's name; "" where none was asked for and nnU-Net's own trainer is not whole."""
+    names = {name: model for model in models for name in (model.name, f"{model.trainer}__{model.plans}")}
+    model = names.get(given or DEFAULT_BASELINE)
+    if model is not None and model.status == WHOLE:
+        return model.name
+    if given:
+        state = f"is {model.status} ({'; '.join(model.reasons)})" if model else f"is none of {', '.join(sorted(names))}"
+        raise ValueError(f"baseline {given} {state}; choose a whole one")
+    return ""
+
+
+def _comparisons(entries: Sequence[Entry], baseline: str, score: str, scores: ndarray, dataset: Dataset,
+                 patients: Sequence[str], weights: ndarray) -> list[dict[str, object]]:
+    """Every ranked entry against the baseline; Holm's correction over the models of one structure and metric."""
+    names = [entry.model.name for entry in entries]
+    if baseline not in names:
+        return []
+    columns = [metric_columns(dataset.unit)[metric] for metric in TESTED_METRICS]
+    values: dict[tuple[str, str], list[ndarray]] = {("score", score): list(scores.T)}
+    values |= {(structure, column): [values_of(entry, structure, column, patients) for entry in entries]
+               for structure in dataset.structures for column in columns}
+    if "LV" in dataset.structures:
+        values["EF", "absolute_error"] = [np.abs(ef_error(entry, patients)) for entry in entries]
+    rows = []
+    for (structure, metric), of_models in values.items():
+        reference = of_models[names.index(baseline)]
+        results: dict[str, Mapping[str, float]] = {
+            name: compare(of_model, reference, weights)
+            for name, of_model in zip(names, of_models, strict=True) if name != baseline}
+        corrected = holm([result["p"] for result in results.values()])
+        head = {"baseline": baseline, "structure": structure, "metric": metric}
+        rows += [{"trainer": name, **head, **result, "p_holm": p}
+                 for (name, result), p in zip(results.items(), corrected, strict=True)]
+    return rows

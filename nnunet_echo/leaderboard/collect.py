@@ -1,0 +1,155 @@
+"""Which trainers of a dataset have results, and which of these may stand in one table.
+
+nnU-Net keeps them as <nnUNet_results>/<dataset>/<trainer>__<plans>__<configuration>/fold_<k>/validation. A fold counts
+once its validation is whole: summary.json, which nnU-Net writes last, and a prediction for every case. Trainers compare
+where they validated the same cases in the same folds. So nothing here averages over what is there: a trainer with
+folds missing is "incomplete", one that was trained on another split, or on all cases, is "refused", with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_echo.dataset_conversion.folders import RESULTS
+from nnunet_echo.dataset_conversion.raw_dataset import patient_of
+from nnunet_echo.leaderboard.logs import logged_split
+
+WHOLE, INCOMPLETE, REFUSED = "whole", "incomplete", "refused"
+DEFAULT_PLANS = "nnUNetPlans"
+
+
+@dataclass(frozen=True)
+class Split:
+    """The folds that are compared: fold number -> its training and its validation cases, and a hash of all of these."""
+
+    training: dict[int, frozenset[str]]
+    validation: dict[int, frozenset[str]]
+    hash: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trainer with its plans and configuration. `name` is the trainer's, with "__PLANS" unless these are the default.
+
+    `folds` are those that count, `status` is "whole", "incomplete" or "refused", `reasons` say why, and what was left
+    out.
+    """
+
+    name: str
+    trainer: str
+    plans: str
+    configuration: str
+    folder: Path
+    folds: tuple[int, ...]
+    status: str
+    reasons: tuple[str, ...]
+
+    def validation(self, fold: int) -> Path:
+        """Where nnU-Net put the predictions of a fold's validation cases."""
+        return self.folder / f"fold_{fold}" / "validation"
+
+
+def results_folder() -> Path:
+    """The folder in nnUNet_results. Raises `ValueError` when that is not set."""
+    if not os.environ.get(RESULTS):
+        raise ValueError("nnUNet_results is not set; set it (export nnUNet_results=/path)")
+    return Path(os.environ[RESULTS])
+
+
+def read_split(path: Path, dataset_json: dict, folds: Sequence[int] | None = None) -> Split:
+    """The `folds` (default: all) of a splits_final.json.
+
+    Raises `ValueError` for a fold that the file does not have, for a patient on both sides of a fold and for a case
+    that two folds validate; `FileNotFoundError` without the file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there; nnU-Net's training or `nnunet-echo convert` writes it")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    chosen = sorted(set(range(len(content)) if folds is None else folds))
+    if not chosen or not 0 <= chosen[0] <= chosen[-1] < len(content):
+        raise ValueError(f"folds {chosen}: {path} has folds 0 to {len(content) - 1}")
+    training, validation = ({fold: frozenset(content[fold][side]) for fold in chosen} for side in ("train", "val"))
+    for fold in chosen:
+        patients = [{patient_of(case, dataset_json) for case in side[fold]} for side in (training, validation)]
+        if both := sorted(patients[0] & patients[1]):
+            raise ValueError(f"{path}: fold {fold} trains and validates on {both[0]} ({len(both)} such patients); its "
+                             "scores say nothing about new patients. Split by patient and train again")
+    repeated = sorted(case for case, n in Counter(case for cases in validation.values() for case in cases).items()
+                      if n > 1)
+    if repeated:
+        raise ValueError(f"{path}: {repeated[0]} is validated in several folds ({len(repeated)} such cases); choose "
+                         "folds that validate each case once with --folds")
+    canonical = json.dumps([[fold, sorted(training[fold]), sorted(validation[fold])] for fold in chosen])
+    return Split(training, validation, hashlib.sha256(canonical.encode()).hexdigest()[:12])
+
+
+def find_models(results: Path, configuration: str, split: Split, file_ending: str,
+                names: Sequence[str] | None = None) -> list[Model]:
+    """All models of a configuration below the dataset's folder `results`, or those called `names`, by name.
+
+    A name is that of a trainer, with any plans, or TRAINER__PLANS. Raises `FileNotFoundError` where there is none and
+    `ValueError` for a name that is not there.
+    """
+    folders = sorted(path for path in results.glob(f"*__*__{configuration}") if path.is_dir())
+    models = [_model(folder, split, file_ending) for folder in folders]
+    if not models:
+        raise FileNotFoundError(f"{results}: no folder TRAINER__PLANS__{configuration} there; train one, or choose a "
+                                "configuration with -c")
+    if names is None:
+        return models
+    known = {model.trainer for model in models} | {f"{model.trainer}__{model.plans}" for model in models}
+    if unknown := sorted(set(names) - known):
+        raise ValueError(f"trainer {unknown[0]} has no results in {results}; there are {', '.join(sorted(known))}")
+    return [model for model in models if {model.trainer, f"{model.trainer}__{model.plans}"} & set(names)]
+
+
+def _model(folder: Path, split: Split, file_ending: str) -> Model:
+    trainer, plans, configuration = folder.name.split("__")
+    reasons, folds, foreign = [], [], False
+    for fold in _trained_folds(folder):
+        if fold == "all":
+            reasons.append("fold_all left out: it is validated on cases that it was trained on")
+        elif int(fold) in split.validation:
+            problem, same_split = _check_fold(folder / f"fold_{fold}", int(fold), split, file_ending)
+            foreign |= not same_split
+            reasons += [problem] if problem else []
+            folds += [] if problem else [int(fold)]
+        else:
+            reasons.append(f"fold {fold} left out: it is none of the folds compared")
+    if missing := [fold for fold in split.validation if not (folder / f"fold_{fold}").is_dir()]:
+        reasons.append(f"missing: fold {', '.join(map(str, missing))}")
+    status = REFUSED if foreign or not folds else WHOLE if len(folds) == len(split.validation) else INCOMPLETE
+    name = trainer if plans == DEFAULT_PLANS else f"{trainer}__{plans}"
+    return Model(name, trainer, plans, configuration, folder, tuple(folds), status, tuple(reasons))
+
+
+def _trained_folds(folder: Path) -> list[str]:
+    found = (re.fullmatch(r"fold_(all|\d+)", path.name) for path in folder.iterdir() if path.is_dir())
+    return sorted((match[1] for match in found if match), key=lambda fold: (fold == "all", fold.zfill(4)))
+
+
+def _check_fold(folder: Path, fold: int, split: Split, file_ending: str) -> tuple[str, bool]:
+    """What keeps a fold from counting ("": nothing), and whether it was trained on this split as far as is known."""
+    expected = split.validation[fold]
+    logged = logged_split(folder)
+    if logged and logged != (len(split.training[fold]), len(expected)):
+        return (f"fold {fold} is of another split: it has {logged[0]} training and {logged[1]} validation cases, not "
+                f"{len(split.training[fold])} and {len(expected)}"), False
+    validation = folder / "validation"
+    found = {path.name.removesuffix(file_ending) for path in validation.glob(f"*{file_ending}")}
+    if strangers := sorted(found - expected):
+        return (f"fold {fold} is of another split: it validates {strangers[0]} ({len(strangers)} such cases)"), False
+    try:
+        json.loads((validation / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"fold {fold} is not finished: no readable {validation.name}/summary.json", True
+    if absent := sorted(expected - found):
+        return f"fold {fold} lacks {len(absent)} of {len(expected)} validation cases, first {absent[0]}", True
+    return "", True

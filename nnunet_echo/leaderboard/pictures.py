@@ -1,0 +1,96 @@
+"""Images and outlines for the report: small enough to be inside one HTML file.
+
+An image becomes a WebP data URL of at most `side` pixels, a mask the outline of its regions as an SVG path in pixels of
+the original image, so that one set of outlines fits any size. Outlines run half way between pixels and are thinned to
+the points they need (Douglas and Peucker, Cartographica 10:112-122, 1973).
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from contourpy import contour_generator
+from numpy import ndarray
+from PIL import Image
+
+from nnunet_echo.evaluation.pairs import Dataset
+
+TOLERANCE = 0.4  # pixels of the original, below the staircase of a mask's outline
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A frame: `source` is a data URL; `width`, `height` in pixels of the original, `aspect` = width / height in mm."""
+
+    source: str
+    width: int
+    height: int
+    aspect: float
+
+
+def read_picture(path: Path, side: int, quality: int) -> Picture:
+    """The image of a case, its grey values from least to most, reduced to at most `side` pixels on its longer side."""
+    image = sitk.ReadImage(str(path))
+    values = np.squeeze(sitk.GetArrayFromImage(image)).astype(float)
+    low, high = values.min(), values.max()
+    grey = Image.fromarray(np.uint8((values - low) * (255 / max(high - low, 1e-9))))
+    height, width = values.shape
+    grey.thumbnail((side, side), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    grey.save(file, "WEBP", quality=quality, method=6)
+    source = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+    across, down = image.GetSpacing()[:2]
+    return Picture(source, width, height, width * across / (height * down))
+
+
+def read_outlines(path: Path, dataset: Dataset) -> dict[str, str]:
+    """Structure -> its outline in the label map of a file. Of LV and LV_EPI the ring between, MYO, is not drawn."""
+    labels = np.squeeze(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+    return {name: outline(np.isin(labels, values)) for name, values in drawn_structures(dataset).items()}
+
+
+def drawn_structures(dataset: Dataset) -> Mapping[str, tuple[int, ...]]:
+    """The structures whose outlines are drawn, with their labels."""
+    skipped = "MYO" if "LV_EPI" in dataset.structures else ""
+    return {name: values for name, values in dataset.structures.items() if name != skipped}
+
+
+def outline(mask: ndarray) -> str:
+    """The closed outlines of a mask (H, W), bool, as an SVG path: x to the right, y down, from the corner of the image.
+
+    "" for an empty mask.
+    """
+    lines = contour_generator(z=np.pad(mask, 1).astype(np.uint8)).lines(0.5)
+    paths = []
+    for line in lines:
+        points = np.round(thinned(line - 0.5, TOLERANCE) * 10).astype(int)  # of the padded image; pixel centres at .5
+        steps = " ".join(f"{x / 10:g} {y / 10:g}" for x, y in np.diff(points, axis=0)[:-1])
+        paths.append(f"M{points[0, 0] / 10:g} {points[0, 1] / 10:g}l{steps}z")
+    return "".join(paths)
+
+
+def thinned(points: ndarray, tolerance: float) -> ndarray:
+    """Those of `points` (N, 2) that keep the line within `tolerance` of all; the first and last are kept."""
+    keep = np.zeros(len(points), bool)
+    keep[[0, -1]] = True
+    parts = [(0, len(points) - 1)]
+    while parts:
+        first, last = parts.pop()
+        if last - first < 2:
+            continue
+        chord = points[last] - points[first]
+        length = np.hypot(*chord)
+        offset = points[first + 1 : last] - points[first]
+        # A closed line starts with a chord of no length: then the farthest point from its end.
+        distance = np.abs(offset @ (-chord[1], chord[0])) / length if length else np.hypot(*offset.T)
+        farthest = int(distance.argmax())
+        if distance[farthest] > tolerance:
+            keep[first + 1 + farthest] = True
+            parts += [(first, first + 1 + farthest), (first + 1 + farthest, last)]
+    return points[keep]

@@ -1,0 +1,192 @@
+"""index.html: the leaderboard as one file that needs no network, with all numbers and pictures inside.
+
+The page is report.html.jinja with report.css and report.js in it; this module prepares what it shows. Pictures stop at
+`PICTURE_BYTES`, so that the file stays below 20 MB however many patients, models and films there are: the numbers
+of 500 patients with four frames and ten models take 1.3 MB.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader
+
+from nnunet_echo.leaderboard.board import RANKING_METRICS, Board, Entry, values_of
+from nnunet_echo.leaderboard.collect import REFUSED, WHOLE
+from nnunet_echo.leaderboard.pictures import drawn_structures, read_outlines, read_picture
+from nnunet_echo.leaderboard.tables import leaderboard_rows
+
+PICTURE_BYTES = 14_000_000
+CASES_EACH = 2  # best, median and worst of every model
+CLIPS, CLIP_FRAMES = 6, 64
+# Colours that remain apart for colour-blind readers (Okabe and Ito, Color Universal Design, 2008).
+COLOURS = {"LV": "#E69F00", "LV_EPI": "#56B4E9", "MYO": "#56B4E9", "LA": "#CC79A7"}
+OTHER_COLOURS = ("#009E73", "#F0E442", "#D55E00", "#0072B2")
+PLOTTED = {"dice": "Dice", "hd95": "HD95", "hd95_penalised": "HD95, missed structures penalised", "assd": "ASSD",
+           "nsd_2": "Surface Dice at 2"}
+
+
+def write_report(board: Board, out: Path) -> None:
+    """Write index.html to the folder `out`, made if need be."""
+    out.mkdir(parents=True, exist_ok=True)
+    environment = Environment(loader=PackageLoader("nnunet_echo.leaderboard", "."), autoescape=True,
+                              trim_blocks=True, lstrip_blocks=True)
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    rows, names = leaderboard_rows(board), short_names([entry.model.name for entry in board.entries])
+    text = environment.get_template("report.html.jinja").render(
+        board=board, rows=list(zip(names, rows, strict=True)), data=report_data(board, names), best=_best(board, rows),
+        structures=list(board.dataset.structures), missed=[_missed(board, row) for row in rows], WHOLE=WHOLE)
+    (out / "index.html").write_text(text, encoding="utf-8")
+
+
+def report_data(board: Board, names: Sequence[str]) -> dict[str, object]:
+    """What report.js draws; arrays of models are in the order of the board, undefined numbers are null."""
+    shown = [index for index, entry in enumerate(board.entries) if entry.model.status != REFUSED]
+    entries = [board.entries[index] for index in shown]
+    cases = sorted({row["case"] for entry in entries for row in entry.evaluation.cases})
+    scores = [_case_scores(board, entry, cases) for entry in entries]
+    pictures = _Pictures(board, entries)
+    gallery = [_chosen(score, cases, pictures) for score in scores]
+    colours = iter(OTHER_COLOURS * len(board.dataset.structures))
+    return {
+        "models": [{"name": names[index], "whole": board.entries[index].model.status == WHOLE} for index in shown],
+        "structures": list(board.dataset.structures),
+        "colours": {name: COLOURS.get(name) or next(colours) for name in drawn_structures(board.dataset)},
+        "unit": board.dataset.unit,
+        "metrics": [{"name": title if name == "dice" else f"{title}, {board.dataset.unit}" if "nsd" not in name
+                     else f"{title} {board.dataset.unit}", "better": RANKING_METRICS.get(name, False), "values": [
+            [_rounded(values_of(entry, structure, board.columns[name], board.patients)) for entry in entries]
+            for structure in board.dataset.structures]} for name, title in PLOTTED.items()],
+        "patients": board.patients,
+        "ef": [[[row["patient"], _rounded(row["reference_ef_percent"], 1), _rounded(row["prediction_ef_percent"], 1)]
+                for row in entry.evaluation.patients if row["planes"]] for entry in entries],
+        "ranks": board.ranking.shares.round(4).tolist() if board.ranking else [],
+        "cases": cases, "scores": [_rounded(score) for score in scores], "quality": _quality(board, cases),
+        "gallery": gallery, "pictures": pictures.frames, "clips": _clips(board, entries, pictures),
+        "full": pictures.full,
+    }
+
+
+class _Pictures:
+    """Frames with the outlines of reference and models, each once, until their bytes are used up."""
+
+    def __init__(self, board: Board, entries: Sequence[Entry]) -> None:
+        self.board, self.frames, self.bytes, self.full = board, {}, 0, False
+        self.folds = [{row["case"]: row["fold"] for row in entry.evaluation.cases} for entry in entries]
+        self.models = [entry.model for entry in entries]
+
+    def add(self, case: str, side: int = 480, quality: int = 60) -> bool:
+        """Whether the frame of a case is among the `frames` now."""
+        if case in self.frames:
+            return True
+        ending = self.board.dataset.file_ending
+        image = self.board.raw / "imagesTr" / f"{case}_0000{ending}"
+        if self.full or not image.is_file():
+            return False
+        predictions = [model.validation(folds[case]) / f"{case}{ending}" if case in folds else None
+                       for model, folds in zip(self.models, self.folds, strict=True)]
+        frame = asdict(read_picture(image, side, quality)) | {
+            "reference": read_outlines(self.board.raw / "labelsTr" / f"{case}{ending}", self.board.dataset),
+            "models": [path and read_outlines(path, self.board.dataset) for path in predictions],
+        }
+        size = len(str(frame))
+        if self.bytes + size > PICTURE_BYTES:
+            self.full = True
+            return False
+        self.bytes += size
+        self.frames[case] = frame
+        return True
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Without "nnUNetTrainer" in front, and without the words at the end that all of them share."""
+    short = [name.removeprefix("nnUNetTrainer").lstrip("_") or name for name in names]
+    shared = os.path.commonprefix([name[::-1] for name in short])[::-1]
+    shared = shared[shared.index("_"):] if "_" in shared and len(names) > 1 else ""
+    return [name.removesuffix(shared) or name for name in short]
+
+
+def _case_scores(board: Board, entry: Entry, cases: Sequence[str]) -> np.ndarray:
+    """(C,): the mean Dice of each case over the structures of dataset.json; NaN where the model has no such case."""
+    values: dict[str, list[float]] = {}
+    for row in entry.evaluation.cases:
+        if row["structure"] in board.scored_structures and not math.isnan(row["dice"]):
+            values.setdefault(row["case"], []).append(row["dice"])
+    return np.array([np.mean(values[case]) if case in values else np.nan for case in cases])
+
+
+def _chosen(scores: np.ndarray, cases: Sequence[str], pictures: _Pictures) -> dict[str, list[str]]:
+    """The cases of a model to look at; of few cases, none twice."""
+    order = [cases[index] for index in np.argsort(-scores) if np.isfinite(scores[index])]
+    middle = max(len(order) // 2 - CASES_EACH // 2, 0)
+    groups = {"Worst": order[::-1][:CASES_EACH], "Median": order[middle : middle + CASES_EACH],
+              "Best": order[:CASES_EACH]}
+    seen: set[str] = set()
+    for name, group in groups.items():
+        groups[name] = [case for case in group if case not in seen and pictures.add(case)]
+        seen.update(groups[name])
+    return dict(reversed(groups.items()))
+
+
+def _clips(board: Board, entries: Sequence[Entry], pictures: _Pictures) -> list[dict[str, object]]:
+    """Films: of the first model's sequences, from the worst to the best by Dice, at even steps."""
+    curves: dict[tuple[str, str], list[dict]] = {}
+    area = f"lv_area_{board.dataset.unit}2"
+    for model, entry in enumerate(entries):
+        for row in entry.evaluation.frames:
+            curves.setdefault((row["patient"], row["view"]), [{} for _ in entries])[model][row["frame"]] = row
+    ranked = sorted((key for key, models in curves.items() if models[0]),
+                    key=lambda key: np.nanmean([row["dice_LV"] for row in curves[key][0].values()]))
+    steps = np.unique(np.linspace(0, len(ranked) - 1, min(CLIPS, len(ranked))).astype(int)) if ranked else []
+    clips = []
+    for patient, view in (ranked[step] for step in steps):
+        models = curves[patient, view]
+        frames = [number for number in sorted(models[0])[:CLIP_FRAMES]
+                  if pictures.add(models[0][number]["case"], side=288, quality=50)]
+        if len(frames) > 1:
+            clips.append({
+                "name": " ".join(filter(None, (patient, view))),
+                "cases": [models[0][number]["case"] for number in frames],
+                "reference": [_rounded(models[0][number][f"reference_{area}"], 1) for number in frames],
+                "models": [[_rounded(rows[number][f"prediction_{area}"], 1) if number in rows else None
+                            for number in frames] for rows in models],
+            })
+    return clips
+
+
+def _quality(board: Board, cases: Sequence[str]) -> list[str]:
+    """The image quality of each case in the table that the converter wrote, "" where it is not known."""
+    path = board.raw / "cases.csv"
+    if not path.is_file():
+        return [""] * len(cases)
+    with path.open(newline="", encoding="utf-8") as file:
+        known = {row["case"]: row.get("quality") or "" for row in csv.DictReader(file)}
+    return [known.get(case, "") for case in cases]
+
+
+def _best(board: Board, rows: Sequence[Mapping[str, object]]) -> dict[str, float]:
+    """Column -> its best value among ranked models."""
+    ranked = [row for row in rows if row["status"] == WHOLE]
+    columns = {f"{structure}_{board.columns[metric]}_mean": better for structure in board.dataset.structures
+               for metric, better in (("dice", True), ("hd95_penalised", False))}
+    columns |= {"score_mean": RANKING_METRICS[board.rank_by], "ef_mae": False, "ef_pearson_r": True,
+                "anatomy_rate": False, "inconsistent_rate": False}
+    values = {name: [row[name] for row in ranked if math.isfinite(row[name])] for name in columns}
+    return {name: (max if better else min)(values[name]) for name, better in columns.items() if len(values[name]) > 1}
+
+
+def _missed(board: Board, row: Mapping[str, object]) -> object:
+    return sum(row[f"{name}_n_missing"] for name in board.dataset.structures) if row["cases"] else ""
+
+
+def _rounded(value: object, digits: int = 4) -> object:
+    """Numbers for JSON: short, undefined as null."""
+    if isinstance(value, np.ndarray):
+        return [_rounded(item, digits) for item in value.tolist()]
+    return round(value, digits) if math.isfinite(value) else None
