@@ -2,8 +2,9 @@
 
 `sample_heart` draws a heart at random, `render` its ultrasound image and labels at any moment between end diastole (ED)
 and end systole (ES), `write_camus` a whole data set in the layout of the NIfTI release of CAMUS (Leclerc et al., IEEE
-TMI 38(9), 2019). Volumes and ejection fraction (EF) are known exactly: see `nnunet_echo.phantom_heart`. A seed gives
-the same bytes each time, and patient k of a seed is the same however many patients are drawn.
+TMI 38(9), 2019), `phantom_echonet.write_echonet` one in that of EchoNet-Dynamic. Volumes and ejection fraction (EF) are
+known exactly: see `nnunet_echo.phantom_heart`. A seed gives the same bytes each time, and patient k of a seed is the
+same however many patients are drawn.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import SimpleITK as sitk
 from numpy import ndarray
 from tqdm import tqdm
 
+from nnunet_echo.phantom_echonet import write_echonet
+from nnunet_echo.phantom_folder import check_numbers, claim, write_text
 from nnunet_echo.phantom_heart import VIEWS, Heart, Section, View, sample_heart
 from nnunet_echo.phantom_ultrasound import ultrasound
 
@@ -65,39 +68,22 @@ def write_camus(
     FileExistsError where `out` holds anything else; nothing is ever deleted.
     """
     out = Path(out)
-    if patients < 1:
-        raise ValueError(f"patients={patients}: must be 1 or more.")
-    if seed < 0:
-        raise ValueError(f"seed={seed}: must be 0 or more.")
+    check_numbers(seed, patients=patients)
     _check_spacing(spacing_mm)
-    _claim(out, f"patients {patients}, seed {seed}, spacing {spacing_mm:g} mm, half sequences {half_sequence}")
+    recipe = f"camus: patients {patients}, seed {seed}, spacing {spacing_mm:g} mm, half sequences {half_sequence}"
+    claim(out, "database_split/information.txt", recipe)
     names = [f"patient{number:04d}" for number in range(1, patients + 1)]
     for number, name in enumerate(tqdm(names, desc="drawing hearts", unit="patient"), start=1):
         folder = out / "database_nifti" / name
         folder.mkdir(parents=True, exist_ok=True)
         _write_patient(folder, camus_heart(seed, number), spacing_mm, half_sequence)
     for subgroup, members in _split(names).items():
-        _write_text(out / "database_split" / f"subgroup_{subgroup}.txt", members)
+        write_text(out / "database_split" / f"subgroup_{subgroup}.txt", members)
 
 
 def _check_spacing(spacing_mm: float) -> None:
     if not 0.05 <= spacing_mm <= 3:
         raise ValueError(f"spacing_mm={spacing_mm}: must lie between 0.05 and 3; CAMUS has {CAMUS_SPACING_MM}.")
-
-
-def _claim(out: Path, recipe: str) -> None:
-    """Mark `out` as a phantom of this recipe; refuse a folder that holds anything else."""
-    mark = out / "database_split" / "information.txt"
-    text = f"Synthetic hearts, not of real patients, drawn by nnunet-echo phantom camus: {recipe}"
-    if mark.is_file() and mark.read_text(encoding="utf-8").strip() == text:
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(
-            f"{out}: is not empty and holds no phantom made with the same arguments ({recipe}); "
-            "choose another folder or delete this one."
-        )
-    mark.parent.mkdir(parents=True)
-    _write_text(mark, [text])
 
 
 def _write_patient(folder: Path, heart: Heart, spacing_mm: float, half_sequence: bool) -> None:
@@ -113,7 +99,7 @@ def _write_patient(folder: Path, heart: Heart, spacing_mm: float, half_sequence:
             if half_sequence:
                 frames = np.stack([film[frame][index] for frame in wanted])
                 _write_nifti(folder / f"{stem}_half_sequence{suffix}.nii.gz", frames, spacing_mm)
-        _write_text(
+        write_text(
             folder / f"Info_{name}.cfg",
             [
                 f"ED: {ed}",
@@ -157,17 +143,11 @@ def _write_nifti(path: Path, array: ndarray, spacing_mm: float) -> None:
     os.replace(partial, path)
 
 
-def _write_text(path: Path, lines: list[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give the command `nnunet-echo phantom` its subcommands and their options."""
     layouts = parser.add_subparsers(dest="layout", required=True, metavar="LAYOUT")
     camus = layouts.add_parser("camus", help="two views per patient, in the layout of the NIfTI release of CAMUS")
-    camus.add_argument("out", type=Path, metavar="OUT", help="a new or empty folder, or one of the same run")
     camus.add_argument("--patients", type=int, default=10, metavar="N", help="how many patients (default: 10)")
-    camus.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same hearts (default: 0)")
     camus.add_argument(
         "--spacing",
         type=float,
@@ -176,9 +156,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"side of a pixel in mm (default: {CAMUS_SPACING_MM}, as in CAMUS; 1.0 makes small files quickly)",
     )
     camus.add_argument("--no-half-sequence", action="store_true", help="leave out the frames between ED and ES")
+    echonet = layouts.add_parser("echonet", help="one 4-chamber video per patient, in the layout of EchoNet-Dynamic")
+    echonet.add_argument("--videos", type=int, default=20, metavar="N", help="how many videos (default: 20)")
+    echonet.add_argument("--no-oddities", action="store_true", help="leave out the oddities that the release has")
+    echonet.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+    for layout in (camus, echonet):
+        layout.add_argument("out", type=Path, metavar="OUT", help="a new or empty folder, or one of the same run")
+        layout.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same hearts (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what `add_arguments` parsed; 0 when done. Errors are raised as `write_camus` raises them."""
-    write_camus(args.out, args.patients, args.seed, spacing_mm=args.spacing, half_sequence=not args.no_half_sequence)
+    """Do what `add_arguments` parsed; 0 when done. Errors are raised as the functions that write raise them."""
+    if args.layout == "echonet":
+        write_echonet(args.out, args.videos, args.seed, oddities=not args.no_oddities, workers=args.workers)
+    else:
+        half_sequence = not args.no_half_sequence
+        write_camus(args.out, args.patients, args.seed, spacing_mm=args.spacing, half_sequence=half_sequence)
     return 0

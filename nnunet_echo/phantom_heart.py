@@ -154,7 +154,18 @@ class Section:
         x, y = x - self.view.apex_mm[0], y - self.view.apex_mm[1]
         u = x * np.sin(tilt) + y * np.cos(tilt)
         v = x * np.cos(tilt) - y * np.sin(tilt)
-        return u, v - self.view.bend_mm * np.sin(np.pi * np.clip(u / self.length_mm, 0, 1))
+        return u, v - self._bend(u)
+
+    def to_image(self, u: ndarray, v: ndarray) -> tuple[ndarray, ndarray]:
+        """(x, y) of the points (u, v) of the heart: the inverse of `to_heart`."""
+        tilt = np.deg2rad(self.view.tilt_deg)
+        v = v + self._bend(u)
+        x = u * np.sin(tilt) + v * np.cos(tilt)
+        y = u * np.cos(tilt) - v * np.sin(tilt)
+        return x + self.view.apex_mm[0], y + self.view.apex_mm[1]
+
+    def _bend(self, u: ndarray) -> ndarray:
+        return self.view.bend_mm * np.sin(np.pi * np.clip(u / self.length_mm, 0, 1))
 
     def lv_half_width(self, u: ndarray) -> ndarray:
         """Half the cavity's diameter at `u`; 0 outside."""
