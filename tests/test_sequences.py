@@ -121,7 +121,7 @@ def test_gap_inside_a_closed_ring_counts_and_a_small_one_does_not() -> None:
     between = np.count_nonzero((radius >= 30) & (radius <= 33))
     assert anatomical_measures(masks, (1, 1))["gap_lv_myo"] == between
     small = ROWS * COLUMNS // 2**14
-    masks = set_to(heart(), None, slice(118, 119), slice(80, 80 + small))
+    masks = set_to(heart(), None, slice(119, 120), slice(80, 80 + small))
     assert anatomical_measures(masks, (1, 1))["gap_lv_la"] == 0
     masks = set_to(heart(), None, slice(119, 120), slice(80, 81 + small))
     assert anatomical_measures(masks, (1, 1))["gap_lv_la"] == small + 1
@@ -332,6 +332,10 @@ def test_published_limits_on_request(references: Path) -> None:
     assert evaluation.summary["sequences"]["limits"]["lv_area"]["threshold"] == 0.016
     with pytest.raises(ValueError, match="consistency_limits is 'ted'"):
         evaluate(references, references, consistency_limits="ted", workers=1)
+    path = references / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"spacing_unit": "px"}))
+    with pytest.raises(ValueError, match="needs images with a spacing in mm"):
+        evaluate(references, references, consistency_limits="painchaud2022", workers=1)
 
 
 @pytest.mark.parametrize(("pattern", "message"), [

@@ -97,7 +97,7 @@ def _prepare(masks: Mapping[str, ndarray], spacing: tuple[float, float]) -> tupl
     shape = next(iter(masks.values())).shape
     rows, columns = (((np.arange(round(n * step / side)) + 0.5) * side / step).astype(int)
                      for n, step in zip(shape, spacing, strict=True))
-    square = {name: mask[np.ix_(rows, columns)] for name, mask in masks.items()}
+    square = {name: mask[rows][:, columns] for name, mask in masks.items()}
     background = ~np.any(list(square.values()), axis=0)
     box = tuple(slice(max(where.min() - 1, 0), where.max() + 2) if len(where) else slice(0)
                 for where in np.nonzero(~background))
