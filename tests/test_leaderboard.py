@@ -17,6 +17,7 @@ from leaderboard_study import BASELINE, FOREIGN, GOOD, Study, set_folders
 
 from nnunet_echo import cli
 from nnunet_echo.evaluation.evaluate import evaluate
+from nnunet_echo.leaderboard import figures
 from nnunet_echo.leaderboard.board import leaderboard
 from nnunet_echo.leaderboard.collect import Model, find_models, read_split
 from nnunet_echo.leaderboard.logs import read_training
@@ -46,8 +47,9 @@ def tables(whole_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the command writes about the whole study."""
     with pytest.MonkeyPatch.context() as patch:
         set_folders(whole_study, patch)
+        patch.setattr(figures, "PLOTTED", {"dice": ""})  # one of five that are alike
         out = tmp_path_factory.mktemp("tables")
-        run(out)
+        run(out, "--figures")
     return out
 
 
@@ -77,6 +79,9 @@ def test_the_whole_study(study: Study, tables: Path) -> None:
     errors = [patient["prediction_ef_percent"] - patient["reference_ef_percent"]
               for evaluation in validation for patient in evaluation.patients]
     assert float(table[0]["ef_bias"]) == pytest.approx(np.mean(errors), abs=1e-4)
+    assert (tables / "index.html").stat().st_size > 50_000
+    assert {path.stem for path in (tables / "figures").glob("*.pdf")} == {
+        "boxes_dice", "ranks", "ejection_fraction", "quality"}
     assert len(rows(tables / "cases.csv")) == 3 * CASES * 4
     assert list(rows(tables / "cases.csv")[0])[:3] == ["trainer", "fold", "case"]
     assert len(rows(tables / "patients.csv")) == 3 * PATIENTS
@@ -88,6 +93,19 @@ def test_the_whole_study(study: Study, tables: Path) -> None:
     summary = json.loads((tables / "summary.json").read_text())
     assert summary["rank_stability"]["kendall_tau"] == 1
     assert summary["baseline"] == BASELINE
+
+
+def test_every_column_is_documented(tables: Path) -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs" / "leaderboard.md").read_text()
+    columns = list(rows(tables / "leaderboard.csv")[0]) + list(rows(tables / "comparisons.csv")[0])
+    statistics = re.compile(r"(?:(?:LV|MYO|LA|LV_EPI)_([a-z0-9_]+)|score)(_(?:n|mean|sd|median|q1|q3|ci_low|ci_high))")
+    for column in columns:
+        if match := statistics.fullmatch(column):
+            assert f"`{match[2]}`" in text
+            assert match[1] is None or f"`{match[1]}`" in text
+        else:
+            name = re.sub("^(MYO|LA|LV_EPI)_n_", "LV_n_", column.replace("esv_", "edv_"))
+            assert f"`{name}`" in text, column
 
 
 def test_tests_against_the_baseline(tables: Path) -> None:

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import matplotlib.image as mpimg
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from camus_download import tree
 
 from nnunet_echo.evaluation.evaluate import Evaluation, metric_columns
 from nnunet_echo.evaluation.pairs import Dataset
-from nnunet_echo.leaderboard import report
+from nnunet_echo.leaderboard import figures, report
 from nnunet_echo.leaderboard.board import Board, Entry, leaderboard
 from nnunet_echo.leaderboard.collect import Model, Split
 from nnunet_echo.leaderboard.costs import Costs
@@ -253,10 +255,23 @@ def test_500_patients_stay_below_20_mb(tmp_path: Path) -> None:
     weights, scores = bootstrap_weights(500, 0, samples=100), rng.random((500, 10))
     split = Split({0: frozenset()}, {0: frozenset(patients)}, "0123456789ab")
     board = Board(dataset, tmp_path, "2d", split, entries, patients, "dice", scores, weights,
-                  rank(scores, weights, higher_is_better=True), "", [], "ase", 0)
+                  rank(scores, weights, higher_is_better=True), "", [], "ase", "references", 0)
     write_report(board, tmp_path)
     numbers = (tmp_path / "index.html").stat().st_size
     assert 500_000 < numbers < 20_000_000 - report.PICTURE_BYTES
+
+
+def test_figures(films: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "PLOTTED", {"nsd_2": ""})  # one of five that are alike
+    files = figures.write_figures(films, tmp_path / "one")
+    assert {path.stem for path in files} == {"boxes_nsd_2", "ranks", "quality"}  # without ED and ES no EF
+    assert all(path.read_bytes().startswith(b"%PDF") for path in files)
+    for path in files:
+        pixels = mpimg.imread(path.with_suffix(".png"))[..., :3]
+        assert pixels.shape[1] == 300 * (4.5 if path.stem == "ranks" else 7.1)
+        assert np.ptp(pixels, axis=2).max() > 0.3  # colour: dots, not axes alone
+    figures.write_figures(films, tmp_path / "two")
+    assert tree(tmp_path / "two") == tree(tmp_path / "one")
 
 
 def test_outlines_enclose_their_mask() -> None:

@@ -8,5 +8,6 @@ board        all of it together: one row for each trainer
 tables       leaderboard.csv and leaderboard.md
 pictures     images and outlines, small enough for one file
 report       index.html: everything on one page that needs no network
+figures      its plots as PDF and PNG
 command      `nnunet-echo leaderboard`
 """

@@ -7,7 +7,9 @@ ranked and tested against the baseline, on the same patients; the others are sho
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -63,6 +65,7 @@ class Board:
     baseline: str
     comparisons: list[dict[str, object]]
     method: str
+    consistency_limits: str
     seed: int
 
     @property
@@ -88,12 +91,13 @@ class Board:
 
 def leaderboard(dataset: str, configuration: str = "2d", *, trainers: Sequence[str] | None = None,
                 baseline: str | None = None, folds: Sequence[int] | None = None, rank_by: str = "dice",
-                method: str = "ase", rounding: bool = False, seed: int = 0, workers: int | None = None) -> Board:
+                method: str = "ase", rounding: bool = False, consistency_limits: str = "references", seed: int = 0,
+                workers: int | None = None) -> Board:
     """Evaluate and compare all models of `configuration`, or those of `trainers`, in nnU-Net's three folders.
 
     `baseline` names the model that the others are tested against (default: nnUNetTrainer, if it is whole); `folds`
-    are compared (default: all of the split); `method` and `rounding` are those of `lv_volume`. Raises `ValueError` or
-    `OSError`, naming the file or the value, for what cannot be compared.
+    are compared (default: all of the split); `method`, `rounding` and `consistency_limits` are those of `evaluate`.
+    Raises `ValueError` or `OSError`, naming the file or the value, for what cannot be compared.
     """
     if rank_by not in RANKING_METRICS:
         raise ValueError(f"rank_by is {rank_by!r}; choose from {', '.join(RANKING_METRICS)}")
@@ -109,7 +113,7 @@ def leaderboard(dataset: str, configuration: str = "2d", *, trainers: Sequence[s
         folds = model.folds if model.status != REFUSED else ()
         evaluations = {
             fold: evaluate(model.validation(fold), raw / "labelsTr", dataset_json=raw / "dataset.json", method=method,
-                           rounding=rounding, subset=True, workers=workers)
+                           rounding=rounding, subset=True, consistency_limits=consistency_limits, workers=workers)
             for fold in folds
         }
         training = read_training([model.folder / f"fold_{fold}" for fold in folds])
@@ -129,7 +133,7 @@ def leaderboard(dataset: str, configuration: str = "2d", *, trainers: Sequence[s
     ordered = [*whole, *sorted(others, key=lambda entry: entry.model.status)]
     return Board(content, raw, configuration, split, ordered, patients, rank_by, scores, weights, ranking, baseline,
                  _comparisons(whole, baseline, score, scores, content, patients, weights),
-                 f"{method}, rounded" if rounding else method, seed)
+                 f"{method}, rounded" if rounding else method, consistency_limits, seed)
 
 
 def in_one(evaluations: Mapping[int, Evaluation], trainer: str) -> Evaluation:
@@ -155,6 +159,25 @@ def score_of(entry: Entry, column: str, dataset: Dataset, patients: Sequence[str
 def values_of(entry: Entry, structure: str, column: str, patients: Sequence[str]) -> ndarray:
     """(P,): for each patient, the mean of `column` over the frames."""
     return patient_means([row for row in entry.evaluation.cases if row["structure"] == structure], column, patients)
+
+
+def case_scores(board: Board, entry: Entry, cases: Sequence[str]) -> ndarray:
+    """(C,): the mean Dice of each case over the structures of dataset.json; NaN where the model has no such case."""
+    values: dict[str, list[float]] = {}
+    for row in entry.evaluation.cases:
+        if row["structure"] in board.scored_structures and not math.isnan(row["dice"]):
+            values.setdefault(row["case"], []).append(row["dice"])
+    return np.array([np.mean(values[case]) if case in values else np.nan for case in cases])
+
+
+def image_quality(board: Board, cases: Sequence[str]) -> list[str]:
+    """The image quality of each case in the table that `nnunet-echo convert` wrote, "" where it is not known."""
+    path = board.raw / "cases.csv"
+    if not path.is_file():
+        return [""] * len(cases)
+    with path.open(newline="", encoding="utf-8") as file:
+        known = {row["case"]: row.get("quality") or "" for row in csv.DictReader(file)}
+    return [known.get(case, "") for case in cases]
 
 
 def ef_error(entry: Entry, patients: Sequence[str]) -> ndarray:

@@ -6,6 +6,7 @@ Writes to OUT:
     leaderboard.csv    one row for each trainer; leaderboard.md, the same to read
     comparisons.csv    differences to the baseline, tested
     cases.csv ...      what `evaluate` writes, with the columns trainer and fold
+    figures/           with --figures, the plots as PDF and PNG
     summary.json       what the numbers were computed with, stability of the ranks
 """
 
@@ -15,8 +16,10 @@ import argparse
 from pathlib import Path
 
 from nnunet_echo.evaluation.lv_volume import METHODS
+from nnunet_echo.evaluation.sequences import LIMITS
 from nnunet_echo.leaderboard.board import RANKING_METRICS, Board, leaderboard
 from nnunet_echo.leaderboard.collect import WHOLE
+from nnunet_echo.leaderboard.figures import write_figures
 from nnunet_echo.leaderboard.report import write_report
 from nnunet_echo.leaderboard.tables import write_tables
 
@@ -35,7 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="metric of the score (default: dice)")
     parser.add_argument("--ef-method", choices=METHODS, default="ase", help="as for evaluate (default: ase)")
     parser.add_argument("--ef-rounding", action="store_true", help="whole mL and percent, as the EF in CAMUS")
+    parser.add_argument("--consistency-limits", choices=LIMITS, default="references",
+                        help="as for evaluate; those of the references of each fold (default: references)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--figures", action="store_true", help="also write the plots as PDF and PNG, to OUT/figures")
     parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
 
 
@@ -43,9 +49,11 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, write, print the order; 0 when done. Errors are raised as `leaderboard` raises them."""
     board = leaderboard(args.dataset, args.configuration, trainers=args.trainers, baseline=args.baseline,
                         folds=args.folds, rank_by=args.rank_by, method=args.ef_method, rounding=args.ef_rounding,
-                        seed=args.seed, workers=args.workers)
+                        consistency_limits=args.consistency_limits, seed=args.seed, workers=args.workers)
     write_tables(board, args.output)
     write_report(board, args.output)
+    if args.figures:
+        write_figures(board, args.output / "figures")
     print(_screen(board))
     print(f"tables: {args.output}; report: {args.output / 'index.html'}")
     return 0

@@ -41,6 +41,8 @@ def network_costs(model_folder: Path, trainer: str, configuration: str) -> Costs
             network, shape = _build(plans, dataset, trainer, configuration)
         costs = Costs(sum(p.numel() for p in network.parameters()), patch="x".join(map(str, shape[1:])))
         return Costs(costs.parameters, _flops(network, shape), costs.patch)
+    except OSError as error:  # without the folders of this machine: reports are passed on
+        return Costs(reason=f"{Path(error.filename or '').name}: {error.strerror}")
     except Exception as error:  # other people's trainers
         message = (str(error).strip() or "no message").splitlines()[0]
         return Costs(costs.parameters, patch=costs.patch, reason=f"{type(error).__name__}: {message}")

@@ -1,13 +1,12 @@
 """index.html: the leaderboard as one file that needs no network, with all numbers and pictures inside.
 
-The page is report.html.jinja with report.css and report.js in it; this module prepares what it shows. Pictures stop at
-`PICTURE_BYTES`, so that the file stays below 20 MB however many patients, models and films there are: the numbers
-of 500 patients with four frames and ten models take 1.3 MB.
+The page is report.html.jinja with report.css, charts.js and report.js in it; this module prepares what it shows.
+Pictures stop at `PICTURE_BYTES`, so that the file stays below 20 MB however many patients, models and films there are:
+the numbers of 500 patients with four frames and ten models take 1.3 MB.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
-from nnunet_echo.leaderboard.board import RANKING_METRICS, Board, Entry, values_of
+from nnunet_echo.leaderboard.board import RANKING_METRICS, Board, Entry, case_scores, image_quality, values_of
 from nnunet_echo.leaderboard.collect import REFUSED, WHOLE
 from nnunet_echo.leaderboard.pictures import drawn_structures, read_outlines, read_picture
 from nnunet_echo.leaderboard.tables import leaderboard_rows
@@ -29,7 +28,7 @@ CLIPS, CLIP_FRAMES = 6, 64
 COLOURS = {"LV": "#E69F00", "LV_EPI": "#56B4E9", "MYO": "#56B4E9", "LA": "#CC79A7"}
 OTHER_COLOURS = ("#009E73", "#F0E442", "#D55E00", "#0072B2")
 PLOTTED = {"dice": "Dice", "hd95": "HD95", "hd95_penalised": "HD95, missed structures penalised", "assd": "ASSD",
-           "nsd_2": "Surface Dice at 2"}
+           "nsd_2": "Normalised surface Dice at 2"}
 
 
 def write_report(board: Board, out: Path) -> None:
@@ -50,7 +49,7 @@ def report_data(board: Board, names: Sequence[str]) -> dict[str, object]:
     shown = [index for index, entry in enumerate(board.entries) if entry.model.status != REFUSED]
     entries = [board.entries[index] for index in shown]
     cases = sorted({row["case"] for entry in entries for row in entry.evaluation.cases})
-    scores = [_case_scores(board, entry, cases) for entry in entries]
+    scores = [case_scores(board, entry, cases) for entry in entries]
     pictures = _Pictures(board, entries)
     gallery = [_chosen(score, cases, pictures) for score in scores]
     colours = iter(OTHER_COLOURS * len(board.dataset.structures))
@@ -59,15 +58,16 @@ def report_data(board: Board, names: Sequence[str]) -> dict[str, object]:
         "structures": list(board.dataset.structures),
         "colours": {name: COLOURS.get(name) or next(colours) for name in drawn_structures(board.dataset)},
         "unit": board.dataset.unit,
-        "metrics": [{"name": title if name == "dice" else f"{title}, {board.dataset.unit}" if "nsd" not in name
-                     else f"{title} {board.dataset.unit}", "better": RANKING_METRICS.get(name, False), "values": [
-            [_rounded(values_of(entry, structure, board.columns[name], board.patients)) for entry in entries]
-            for structure in board.dataset.structures]} for name, title in PLOTTED.items()],
+        "metrics": [{
+            "name": metric_title(metric, board.dataset.unit), "better": RANKING_METRICS.get(metric, False),
+            "values": [[_rounded(values_of(entry, structure, board.columns[metric], board.patients))
+                        for entry in entries] for structure in board.dataset.structures],
+        } for metric in PLOTTED],
         "patients": board.patients,
         "ef": [[[row["patient"], _rounded(row["reference_ef_percent"], 1), _rounded(row["prediction_ef_percent"], 1)]
                 for row in entry.evaluation.patients if row["planes"]] for entry in entries],
         "ranks": board.ranking.shares.round(4).tolist() if board.ranking else [],
-        "cases": cases, "scores": [_rounded(score) for score in scores], "quality": _quality(board, cases),
+        "cases": cases, "scores": [_rounded(score) for score in scores], "quality": image_quality(board, cases),
         "gallery": gallery, "pictures": pictures.frames, "clips": _clips(board, entries, pictures),
         "full": pictures.full,
     }
@@ -112,13 +112,9 @@ def short_names(names: Sequence[str]) -> list[str]:
     return [name.removesuffix(shared) or name for name in short]
 
 
-def _case_scores(board: Board, entry: Entry, cases: Sequence[str]) -> np.ndarray:
-    """(C,): the mean Dice of each case over the structures of dataset.json; NaN where the model has no such case."""
-    values: dict[str, list[float]] = {}
-    for row in entry.evaluation.cases:
-        if row["structure"] in board.scored_structures and not math.isnan(row["dice"]):
-            values.setdefault(row["case"], []).append(row["dice"])
-    return np.array([np.mean(values[case]) if case in values else np.nan for case in cases])
+def metric_title(metric: str, unit: str) -> str:
+    """The words of `PLOTTED` for a metric, with its unit."""
+    return PLOTTED[metric] if metric == "dice" else f"{PLOTTED[metric]}{' ' if 'nsd' in metric else ', '}{unit}"
 
 
 def _chosen(scores: np.ndarray, cases: Sequence[str], pictures: _Pictures) -> dict[str, list[str]]:
@@ -158,16 +154,6 @@ def _clips(board: Board, entries: Sequence[Entry], pictures: _Pictures) -> list[
                             for number in frames] for rows in models],
             })
     return clips
-
-
-def _quality(board: Board, cases: Sequence[str]) -> list[str]:
-    """The image quality of each case in the table that the converter wrote, "" where it is not known."""
-    path = board.raw / "cases.csv"
-    if not path.is_file():
-        return [""] * len(cases)
-    with path.open(newline="", encoding="utf-8") as file:
-        known = {row["case"]: row.get("quality") or "" for row in csv.DictReader(file)}
-    return [known.get(case, "") for case in cases]
 
 
 def _best(board: Board, rows: Sequence[Mapping[str, object]]) -> dict[str, float]:

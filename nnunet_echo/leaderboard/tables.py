@@ -85,6 +85,7 @@ def summary(board: Board) -> dict[str, object]:
         "averages": "frames of a patient, then patients",
         "score": f"mean over {' '.join(board.scored_structures)} of {board.score}",
         "ef_method": board.method,
+        "consistency_limits": board.consistency_limits,
         "baseline": board.baseline or None,
         "bootstrap": {"samples": SAMPLES, "seed": board.seed, "unit": "patient", "interval": "95 % percentile"},
         "rank_stability": {
