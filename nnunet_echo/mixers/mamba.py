@@ -125,7 +125,7 @@ def input_dependent_scan(
     """
     rank, states = dt_proj.shape[-1], A_log.shape[-1]
     delta, B, C = (x_proj @ u).split([rank, states, states], dim=2)
-    delta = (dt_proj @ delta).flatten(1, 2)
+    delta = (dt_proj @ delta.contiguous()).flatten(1, 2)  # of a slice the product takes six times as long
     A = -torch.exp(A_log)
     return selective_scan(u.flatten(1, 2), delta, A, B, C, D, z, dt_bias, delta_softplus=True, reverse=reverse)
 
