@@ -181,6 +181,17 @@ def test_incomplete_models_are_shown_and_not_ranked(study: Study, tmp_path: Path
     assert four[0]["patients"] == four[1]["patients"] == row["patients"]
 
 
+def test_without_a_whole_model_nothing_is_ranked(study: Study, tmp_path: Path) -> None:
+    for fold in (1, 2, 3, 4):
+        shutil.rmtree(study.model(GOOD) / f"fold_{fold}")
+    run(tmp_path / "out", "--trainers", GOOD, "--figures")
+    (row,) = rows(tmp_path / "out" / "leaderboard.csv")
+    assert (row["status"], row["rank"], row["baseline"]) == ("incomplete", "", "")
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["rank_stability"] is None
+    assert "its numbers are of" in (tmp_path / "out" / "index.html").read_text()
+    assert not (tmp_path / "out" / "figures" / "ranks.pdf").exists()
+
+
 def test_fold_all_is_refused(study: Study, tmp_path: Path) -> None:
     (study.model(GOOD) / "fold_0").rename(study.model(GOOD) / "fold_all")
     model = found(study)

@@ -127,7 +127,8 @@ def leaderboard(dataset: str, configuration: str = "2d", *, trainers: Sequence[s
     sign = -1 if RANKING_METRICS[rank_by] else 1
     whole = sorted((entry for entry in entries if entry.model.status == WHOLE),
                    key=lambda entry: sign * np.nanmean(score_of(entry, score, content, patients)))
-    scores = np.array([score_of(entry, score, content, patients) for entry in whole]).reshape(len(whole), -1).T
+    scores = np.array([score_of(entry, score, content, patients) for entry in whole])
+    scores = scores.reshape(len(whole), len(patients)).T
     ranking = rank(scores, weights, higher_is_better=RANKING_METRICS[rank_by]) if whole else None
     others = [entry for entry in entries if entry.model.status != WHOLE]
     ordered = [*whole, *sorted(others, key=lambda entry: entry.model.status)]
