@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -33,17 +33,24 @@ from nnunet_echo.dataset_conversion.camus_source import (
     find_lists,
     find_patients,
 )
+from nnunet_echo.dataset_conversion.command import add_common_arguments, report_conversion
 from nnunet_echo.dataset_conversion.folders import new_dataset_folder, raw_folder
 from nnunet_echo.dataset_conversion.images import read_pair
-from nnunet_echo.dataset_conversion.raw_dataset import Case, Written, splits_by_patient, write_dataset
+from nnunet_echo.dataset_conversion.raw_dataset import (
+    Case,
+    FoldMaker,
+    Written,
+    listed_folds,
+    stratified_folds,
+    warn_of_fewer_folds,
+    write_dataset,
+)
 from nnunet_echo.dataset_conversion.report import Note, Report
 
 VIEWS = ("2CH", "4CH")
 SPLITS = ("5fold", "official", "10fold")
 SUSPECT_EF = ("CAMUS_patient0185", "CAMUS_patient0217")
 LV = 1
-Fold = dict[str, list[str]]
-FoldMaker = Callable[[set[str]], list[Fold]]
 
 DATASET_JSON = {
     "name": "CAMUS",
@@ -80,9 +87,8 @@ def convert_camus(source: str | Path, *, dataset_id: int = 751, views: Sequence[
     refused: list[Note] = []
     for patient in patients.values():
         _list_cases(source, patient, views, patient.name in test, cases, refused, warnings)
-    training = {case.patient for case in cases if not case.test}
-    if split == "5fold" and len(training) < 5:
-        warnings.append(Note("fewer folds", "split", f"{len(training)} patients make {len(training)} folds, not 5"))
+    if split == "5fold":
+        warnings += warn_of_fewer_folds(cases)
 
     converter = f"nnunet_echo.dataset_conversion.camus {__version__}"
     return write_dataset(folder, cases, {**DATASET_JSON, "converted_by": converter}, converter=converter,
@@ -92,31 +98,19 @@ def convert_camus(source: str | Path, *, dataset_id: int = 751, views: Sequence[
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `convert camus`."""
-    parser.add_argument("source", help="the unpacked download: a folder with patientXXXX folders somewhere below it")
-    parser.add_argument("-d", "--dataset-id", type=int, default=751, help="dataset id for nnU-Net (default 751)")
+    add_common_arguments(
+        parser, dataset_id=751, splits=SPLITS,
+        source="the unpacked download: a folder with patientXXXX folders somewhere below it",
+        split="5fold (default): five folds stratified by EF and image quality, official test patients apart; "
+              "official: the list in the download, one fold; 10fold: the challenge's")
     parser.add_argument("--views", nargs="+", choices=VIEWS, default=list(VIEWS), help="default: both")
-    parser.add_argument("--split", choices=SPLITS, default="5fold",
-                        help="5fold (default): five folds stratified by EF and image quality, official test "
-                             "patients apart; official: the list in the download, one fold; 10fold: the challenge's")
-    parser.add_argument("--raw", metavar="FOLDER", help="where to write (default: nnUNet_raw)")
-    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert, print the summary, and return the exit code described in the module's docstring."""
-    try:
-        report = convert_camus(args.source, dataset_id=args.dataset_id, views=args.views, split=args.split,
-                               raw=args.raw, workers=args.workers)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command again completes the dataset", file=sys.stderr)
-        return 130
-    print(report.summary())
-    if not report.unusable:
-        print(f"next: nnUNetv2_plan_and_preprocess -d {args.dataset_id} -c 2d --verify_dataset_integrity")
-    return report.exit_code
+    return report_conversion(
+        lambda: convert_camus(args.source, dataset_id=args.dataset_id, views=args.views, split=args.split,
+                              raw=args.raw, workers=args.workers), args.dataset_id)
 
 
 def _list_cases(source: Path, patient: Patient, views: Sequence[str], test: bool, cases: list[Case],
@@ -186,24 +180,9 @@ def _split(source: Path, patients: Mapping[str, Patient], split: str) -> tuple[s
         warnings.append(Note("no split list", "split", "no subgroup_testing.txt found; no case is kept for testing"))
     if split == "5fold":
         strata = {f"CAMUS_{name}": patient.stratum() for name, patient in patients.items()}
-        return test, partial(_stratified_folds, strata=strata), warnings
-    return test, partial(_listed_folds, lists=[(lists[training], lists[val]) for training, val, _ in names]), warnings
-
-
-def _stratified_folds(patients: set[str], strata: Mapping[str, tuple[str, str]]) -> list[Fold]:
-    """Five folds of these patients, or as many as there are patients."""
-    if len(patients) < 2:
-        raise ValueError(f"--split 5fold needs at least 2 patients outside the test list; there are {len(patients)}")
-    return splits_by_patient(sorted(patients), strata, n_splits=min(5, len(patients)))
-
-
-def _listed_folds(patients: set[str], lists: Sequence[tuple[list[str], list[str]]]) -> list[Fold]:
-    """A fold for each (training, validation) pair of lists, with those of its patients that are there."""
-    folds = [{side: sorted(patients & {f"CAMUS_{name}" for name in listed})
-              for side, listed in zip(("train", "val"), pair, strict=True)} for pair in lists]
-    if not all(fold["train"] and fold["val"] for fold in folds):
-        raise ValueError("a fold of the split lists has no training or no validation patient here; use --split 5fold")
-    return folds
+        return test, partial(stratified_folds, strata=strata), warnings
+    pairs = [tuple({f"CAMUS_{name}" for name in lists[subset]} for subset in triple[:2]) for triple in names]
+    return test, partial(listed_folds, lists=pairs), warnings
 
 
 def _review(written: Mapping[str, Written]) -> list[Note]:
@@ -212,11 +191,11 @@ def _review(written: Mapping[str, Written]) -> list[Note]:
     for case_id, case in written.items():
         systole = written.get(case_id[:-2] + "ES")
         if case_id.endswith("_ED") and case.labelled and systole and systole.labelled:
-            ed, es = (item.label_mm.get(LV, 0) / 100 for item in (case, systole))
+            ed, es = (item.label_sizes.get(LV, 0) / 100 for item in (case, systole))
             if ed <= es:
                 notes.append(Note("ED not larger than ES", case_id, f"LV area {ed:.1f} cm2 at ED, {es:.1f} cm2 at ES: "
                                   "the phases may be exchanged; they stay as the files name them"))
-        if case.spacing_mm == (1.0, 1.0):
+        if case.spacing == (1.0, 1.0):
             notes.append(Note("spacing lost", case_id, "spacing is 1 x 1 mm, the release has 0.308 mm; volumes in mL "
                               "from this copy would be wrong"))
     for patient in SUSPECT_EF:

@@ -11,13 +11,14 @@ Source: Leclerc et al., IEEE TMI 38(9):2198-2210, 2019, and the files of the two
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnunet_echo.dataset_conversion.folders import walk_folders
 from nnunet_echo.dataset_conversion.report import Note
+from nnunet_echo.dataset_conversion.tables import number_between
 
 PHASES = ("ED", "ES")
 PATIENT_FOLDER = re.compile(r"patient\d{4}")
@@ -46,7 +47,7 @@ class Patient:
 
     def ef_percent(self) -> float | None:
         """The biplane ejection fraction of the patient, from the first cfg that has it."""
-        known = [_number(info.get("EF", ""), 0, 100) for info in self.info.values()]
+        known = [number_between(info.get("EF", ""), 0, 100) for info in self.info.values()]
         return next((ef for ef in known if ef is not None), None)
 
     def quality(self, view: str) -> str:
@@ -68,7 +69,7 @@ def find_patients(source: Path, views: Sequence[str]) -> dict[str, Patient]:
     Raises `FileNotFoundError` when there is none and `ValueError` when two folders claim to be the same patient.
     """
     found: dict[str, Patient] = {}
-    for folder, subfolders in _walk(source):
+    for folder, subfolders in walk_folders(source, _may_hold_patients):
         for name in filter(PATIENT_FOLDER.fullmatch, subfolders):
             patient = _list_patient(source, folder / name, views)
             if patient.name in found:
@@ -90,7 +91,7 @@ def find_lists(source: Path, names: Sequence[str]) -> dict[str, list[str]]:
     beside = [source.parent / folder for folder in ("database_split", "listSubGroups")]
     lists: dict[str, list[str]] = {}
     for top in (source, *(folder for folder in beside if folder.is_dir())):
-        for folder, _ in _walk(top):
+        for folder, _ in walk_folders(top, _may_hold_patients):
             there = [name for name in names if (folder / name).is_file()]
             if not there:
                 continue
@@ -114,25 +115,8 @@ def read_info(path: Path) -> dict[str, str]:
     return info
 
 
-def _walk(top: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Folders below `top` with the names of their subfolders; links are followed once, patient folders not entered."""
-    if not top.is_dir():
-        hint = "; unpack the archive first" if top.is_file() else ""
-        raise FileNotFoundError(f"source folder {top} does not exist or is not a folder{hint}")
-
-    def stop(error: OSError) -> None:
-        raise error
-
-    seen = set()
-    for folder, subfolders, _ in os.walk(top, followlinks=True, onerror=stop):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders.sort()
-        yield Path(folder), list(subfolders)
-        subfolders[:] = [n for n in subfolders if not PATIENT_FOLDER.fullmatch(n) and not n.startswith((".", "__"))]
+def _may_hold_patients(name: str) -> bool:
+    return not PATIENT_FOLDER.fullmatch(name) and not name.startswith((".", "__"))
 
 
 def _list_patient(source: Path, folder: Path, views: Sequence[str]) -> Patient:
@@ -179,7 +163,7 @@ def _review_info(patient: Patient, view: str) -> Iterator[Note]:
         yield note("cfg field missing", f"no {', '.join(missing)}")
     if info.get("ImageQuality") and not patient.quality(view):
         yield note("cfg field unreadable", f"ImageQuality is {info['ImageQuality']!r}, not {' or '.join(QUALITIES)}")
-    ef, used = _number(info.get("EF", ""), 0, 100), patient.ef_percent()
+    ef, used = number_between(info.get("EF", ""), 0, 100), patient.ef_percent()
     if info.get("EF") and ef is None:
         yield note("cfg field unreadable", f"EF is {info['EF']!r}, not a number in 0..100")
     if ef is not None and ef != used:
@@ -204,11 +188,3 @@ def check_disjoint(lists: Mapping[str, Sequence[str]]) -> None:
         for patient in patients:
             if owner.setdefault(patient, name) != name:
                 raise ValueError(f"{patient} is in {owner[patient]} and in {name}; a patient belongs to one list")
-
-
-def _number(text: str, low: float, high: float) -> float | None:
-    try:
-        value = float(text.replace(",", ".").rstrip("% "))
-    except ValueError:
-        return None
-    return value if low <= value <= high else None

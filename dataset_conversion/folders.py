@@ -1,9 +1,13 @@
-"""Where nnU-Net keeps a dataset: nnUNet_raw, nnUNet_preprocessed, nnUNet_results; nnU-Net itself is not imported."""
+"""Folders: those of a source, and where nnU-Net keeps a dataset (nnUNet_raw, nnUNet_preprocessed, nnUNet_results).
+
+nnU-Net itself is not imported.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
@@ -75,3 +79,27 @@ def update_preprocessed_splits(folder: Path) -> None:
     temporary = target.with_name("splits_final.json.unfinished")
     temporary.write_bytes(content)
     os.replace(temporary, target)
+
+
+def walk_folders(top: Path, enter: Callable[[str], bool]) -> Iterator[tuple[Path, list[str]]]:
+    """`top` and the folders below it with the names of their subfolders; those that `enter` denies are not entered.
+
+    Links are followed once. Raises `FileNotFoundError` where `top` is no folder and `OSError` for one that is closed.
+    """
+    if not top.is_dir():
+        hint = "; unpack the archive first" if top.is_file() else ""
+        raise FileNotFoundError(f"source folder {top} does not exist or is not a folder{hint}")
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    seen = set()
+    for folder, subfolders, _ in os.walk(top, followlinks=True, onerror=stop):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders.sort()
+        yield Path(folder), list(subfolders)
+        subfolders[:] = filter(enter, subfolders)

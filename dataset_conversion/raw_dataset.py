@@ -38,6 +38,8 @@ FILE_ENDING = ".nii.gz"
 IMAGE_FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 SCRATCH = ".unfinished"
 REPORT = "conversion_report.json"
+Fold = dict[str, list[str]]  # "train" and "val": names of patients, or of cases
+FoldMaker = Callable[[set[str]], list[Fold]]  # of the training patients that were converted
 OUR_FILE = re.compile(r"(imagesTr|imagesTs)/[A-Za-z0-9_-]+_0000\.nii\.gz|(labelsTr|labelsTs)/[A-Za-z0-9_-]+\.nii\.gz")
 
 
@@ -55,13 +57,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Written:
-    """What became of a case: its refusal, or its geometry (x, y order), warnings, and each label's area or volume."""
+    """What became of a case: its refusal, or its geometry (x, y order), warnings, and each label's area or volume.
+
+    Lengths are in the dataset's unit, millimetres or (`spacing_unit` "px") pixels.
+    """
 
     refusal: str = ""
     size: tuple[int, ...] = ()
-    spacing_mm: tuple[float, ...] = ()
+    spacing: tuple[float, ...] = ()
     labelled: bool = False
-    label_mm: Mapping[int, float] = field(default_factory=dict)
+    label_sizes: Mapping[int, float] = field(default_factory=dict)
     warnings: tuple[tuple[str, str], ...] = ()
 
 
@@ -80,7 +85,7 @@ def patient_of(case_id: str, dataset_json: Mapping[str, object]) -> str:
 
 
 def splits_by_patient(patients: Sequence[str], strata: Mapping[str, Sequence[str]], n_splits: int = 5,
-                      seed: int = 12345) -> list[dict[str, list[str]]]:
+                      seed: int = 12345) -> list[Fold]:
     """Cross-validation folds of patients: every patient is validated once, fold sizes differ by one at most.
 
     Patients are ordered by stratum (`strata[patient]`, a tuple of strings), shuffled within it by a hash of seed and
@@ -100,9 +105,31 @@ def splits_by_patient(patients: Sequence[str], strata: Mapping[str, Sequence[str
     return [{"train": sorted(set(dealt) - fold), "val": sorted(fold)} for fold in folds]
 
 
+def stratified_folds(patients: set[str], strata: Mapping[str, Sequence[str]]) -> list[Fold]:
+    """Five folds of these patients, or as many as there are patients."""
+    if len(patients) < 2:
+        raise ValueError(f"--split 5fold needs at least 2 patients outside the test list; there are {len(patients)}")
+    return splits_by_patient(sorted(patients), strata, n_splits=min(5, len(patients)))
+
+
+def warn_of_fewer_folds(cases: Sequence[Case]) -> list[Note]:
+    """A note when `stratified_folds` cannot make five folds of the patients of these cases."""
+    count = len(_training_patients(cases))
+    return [Note("fewer folds", "split", f"{count} patients make {count} folds, not 5")] if count < 5 else []
+
+
+def listed_folds(patients: set[str], lists: Sequence[tuple[set[str], set[str]]]) -> list[Fold]:
+    """A fold for each (training, validation) pair of lists, with those of its patients that are there."""
+    folds = [{"train": sorted(patients & training), "val": sorted(patients & validation)}
+             for training, validation in lists]
+    if not all(fold["train"] and fold["val"] for fold in folds):
+        raise ValueError("a fold of the split lists has no training or no validation patient here; use --split 5fold")
+    return folds
+
+
 def write_dataset(folder: Path, cases: Sequence[Case], dataset_json: Mapping[str, object], *, converter: str,
-                  options: Mapping[str, object], make_folds: Callable[[set[str]], list[dict[str, list[str]]]],
-                  refused: Sequence[Note] = (), warnings: Sequence[Note] = (),
+                  options: Mapping[str, object], make_folds: FoldMaker, refused: Sequence[Note] = (),
+                  warnings: Sequence[Note] = (),
                   review: Callable[[Mapping[str, Written]], list[Note]] = lambda written: [],
                   workers: int | None = None) -> Report:
     """Read, check and write all cases, then the table, the splits, the report and last dataset.json.
@@ -139,7 +166,7 @@ def write_dataset(folder: Path, cases: Sequence[Case], dataset_json: Mapping[str
     files = {name for case in done for name in _file_names(case, written[case.case_id].labelled)}
     for name in earlier - files:
         (folder / name).unlink(missing_ok=True)
-    _write_text(folder, "cases.csv", _table(done, written))
+    _write_text(folder, "cases.csv", _table(done, written, dataset_json.get("spacing_unit", "mm")))
     _write_text(folder, "conversion_report.txt", report.as_text())
     _write_json(folder, REPORT, {**report.as_json(), "finished": True, "files": sorted(files)})
     if not unusable:
@@ -222,7 +249,7 @@ def _file_names(case: Case, labelled: bool = True) -> list[str]:
     return [image, f"labels{part}/{case.case_id}{FILE_ENDING}"] if labelled else [image]
 
 
-def _splits_of_cases(done: Sequence[Case], folds: Sequence[Mapping[str, Sequence[str]]]) -> list[dict[str, list[str]]]:
+def _splits_of_cases(done: Sequence[Case], folds: Sequence[Fold]) -> list[Fold]:
     training = [case for case in done if not case.test]
     sides = [{side: set(fold[side]) for side in ("train", "val")} for fold in folds]
     assert not any(fold["train"] & fold["val"] for fold in sides), "a patient on both sides of a fold"
@@ -230,16 +257,16 @@ def _splits_of_cases(done: Sequence[Case], folds: Sequence[Mapping[str, Sequence
             for fold in sides]
 
 
-def _table(done: Sequence[Case], written: Mapping[str, Written]) -> str:
-    """cases.csv; spacing and size are in x y order, millimetres and pixels."""
+def _table(done: Sequence[Case], written: Mapping[str, Written], unit: str) -> str:
+    """cases.csv; spacing and size are in x y order, the size in pixels."""
     columns = list(done[0].table) if done else []
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["case", "patient", *columns, "spacing_mm", "size", "source", "split"])
+    rows.writerow(["case", "patient", *columns, f"spacing_{unit}", "size", "source", "split"])
     for case in done:
         result = written[case.case_id]
         rows.writerow([case.case_id, case.patient, *case.table.values(),
-                       " ".join(f"{length:.6g}" for length in result.spacing_mm),
+                       " ".join(f"{length:.6g}" for length in result.spacing),
                        " ".join(map(str, result.size)), case.source, "ts" if case.test else "tr"])
     return text.getvalue()
 

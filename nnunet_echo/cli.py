@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": ("nnunet_echo.demo", "phantom hearts, training, prediction and pictures, in one go"),
     "phantom": ("nnunet_echo.phantom", "write synthetic beating hearts in the layout of a dataset"),
     "convert camus": ("nnunet_echo.dataset_conversion.camus", "convert CAMUS to nnU-Net's raw format"),
+    "convert echonet": ("nnunet_echo.dataset_conversion.echonet", "convert EchoNet-Dynamic, 2D frames at ED and ES"),
     "check": ("nnunet_echo.dataset_conversion.check", "verify a converted dataset before nnU-Net reads it"),
     "evaluate": ("nnunet_echo.evaluation.evaluate", "score predictions: overlap, distances, ejection fraction"),
     "leaderboard": ("nnunet_echo.leaderboard.command", "all trainers side by side: tables, statistics, a report"),

@@ -1,0 +1,136 @@
+"""What a download of EchoNet-Dynamic holds, by its two tables alone; no video is opened here.
+
+    FileList.csv         FileName, EF, ESV, EDV, FrameHeight, FrameWidth, FPS, NumberOfFrames, Split
+    VolumeTracings.csv   FileName, X1, Y1, X2, Y2, Frame: one line of a tracing a row
+    Videos/NAME.avi      one video of one patient
+
+FileName has the ending .avi in the second table, and in the first of some copies. Rows are read one by one. A row that
+cannot be used costs its video, never the table. Source: Ouyang et al., Nature 580, 2020, and the data of that paper.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy import ndarray
+
+from nnunet_echo.dataset_conversion.folders import walk_folders
+from nnunet_echo.dataset_conversion.report import Note
+from nnunet_echo.dataset_conversion.tables import finite, number_between, read_table, whole
+
+LIST, TRACINGS, VIDEOS = "FileList.csv", "VolumeTracings.csv", "Videos"
+NAME = re.compile(r"[A-Za-z0-9-]+")  # what may become part of a file name of ours
+SUBSETS = ("TRAIN", "VAL", "TEST")
+SIZE = (112, 112)
+COORDINATES = ("X1", "Y1", "X2", "Y2")
+
+
+@dataclass
+class Video:
+    """One row of FileList.csv with its tracings, frame -> rows; `problem` says why it cannot be used, if so.
+
+    `subset` is TRAIN, VAL or TEST, or empty where the table has no column Split; `size` the (height, width) it claims.
+    """
+
+    name: str
+    subset: str
+    ef_percent: float | None
+    frames: int | None
+    size: tuple[int, int]
+    problem: str = ""
+    rows: dict[int, array] = field(default_factory=dict)
+
+    def tracing(self, frame: int) -> ndarray:
+        """(N, 4) x1 y1 x2 y2, in the order of the table."""
+        return np.array(self.rows[frame]).reshape(-1, 4)
+
+
+def find_source(source: Path) -> Path:
+    """The folder with both tables, `source` or below it.
+
+    Raises `FileNotFoundError` when there is none and `ValueError` when there are several.
+    """
+    found = [folder for folder, _ in walk_folders(source, _may_hold_tables) if (folder / LIST).is_file()]
+    if not found:
+        raise FileNotFoundError(f"no {LIST} below {source}; expected the unpacked EchoNet-Dynamic download with "
+                                f"{LIST}, {TRACINGS} and {VIDEOS}/")
+    if len(found) > 1:
+        raise ValueError(f"{LIST} is in {found[0]} and in {found[1]}; give the folder of one copy as the source")
+    if not (found[0] / TRACINGS).is_file():
+        raise FileNotFoundError(f"{found[0]} has no {TRACINGS} beside {LIST}; without it there is no mask")
+    return found[0]
+
+
+def read_videos(root: Path) -> tuple[dict[str, Video], bool, list[Note], list[Note]]:
+    """The videos by name, whether the release's split is known, what was refused already, and the warnings.
+
+    Raises `ValueError` for a table that cannot be read as a whole.
+    """
+    videos: dict[str, Video] = {}
+    refused: list[Note] = []
+    warnings: list[Note] = []
+    header, rows = read_table(root / LIST, ("FileName", "EF"))
+    first: dict[str, tuple[Video, dict[str, str]]] = {}  # by name without case: files of both would be one
+    for line, row in rows:
+        where, name = f"{LIST}, line {line}", _name(row["FileName"])
+        if name is None:
+            refused.append(Note("unusable row", where, f"{where}: FileName is {row['FileName']!r}, not a plain name"))
+            continue
+        video, values = first.setdefault(name.lower(), (_video(name, row, where, warnings), row))
+        if values is row:
+            videos[name] = video
+        elif name == video.name and values == {**row, "FileName": values["FileName"]}:
+            warnings.append(Note("row twice", name, f"{where}: repeats an earlier row"))
+        else:
+            video.problem = f"{where}: names it again ({name}), with other values"
+    _read_tracings(root / TRACINGS, videos, refused)
+    return videos, "Split" in header, refused, warnings
+
+
+def _may_hold_tables(name: str) -> bool:
+    return name != VIDEOS and not name.startswith((".", "__"))
+
+
+def _video(name: str, row: dict[str, str], where: str, warnings: list[Note]) -> Video:
+    ef = number_between(row["EF"], 0, 100)
+    if ef is None:
+        warnings.append(Note("EF unknown", name, f"{where}: EF is {row['EF']!r}, not a number in 0..100; left empty"))
+    frames = whole(row.get("NumberOfFrames", ""))
+    if frames is None:
+        warnings.append(Note("frames unknown", name, f"{where}: no NumberOfFrames to compare the video with"))
+    size = whole(row.get("FrameHeight", "")), whole(row.get("FrameWidth", ""))
+    video = Video(name, row.get("Split", "").strip().upper(), ef, frames, SIZE if None in size else size)
+    if "Split" in row and video.subset not in SUBSETS:
+        video.problem = f"{where}: Split is {row['Split']!r}, not {', '.join(SUBSETS)}"
+    return video
+
+
+def _read_tracings(path: Path, videos: dict[str, Video], refused: list[Note]) -> None:
+    unnamed: dict[str, str] = {}
+    unlisted: dict[str, str] = {}
+    for line, row in read_table(path, ("FileName", *COORDINATES, "Frame"))[1]:
+        where, name = f"{TRACINGS}, line {line}", _name(row["FileName"])
+        if name is None:
+            unnamed.setdefault(row["FileName"], where)
+        elif name not in videos:
+            unlisted.setdefault(name, where)
+        else:
+            video, frame = videos[name], whole(row["Frame"])
+            values = [finite(row[key]) for key in COORDINATES]
+            if frame is None or None in values:
+                texts = ", ".join(f"{key} {row[key]!r}" for key in (*COORDINATES, "Frame"))
+                video.problem = video.problem or f"{where}: not four coordinates and a frame: {texts}"
+            else:
+                video.rows.setdefault(frame, array("d")).extend(values)
+    refused += [Note("unusable row", where, f"{where}: FileName is {text!r}, not a plain name")
+                for text, where in unnamed.items()]
+    refused += [Note("not listed", name, f"{where}: is traced, but not in {LIST}") for name, where in unlisted.items()]
+
+
+def _name(text: str) -> str | None:
+    name = text.strip().removesuffix(".avi")
+    return name if NAME.fullmatch(name) else None

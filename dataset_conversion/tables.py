@@ -1,0 +1,63 @@
+"""Tables and numbers as people write them: read with care, nothing guessed."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+
+def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
+    """The header of a CSV file, and its rows, one by one, with the number of the line where each ends.
+
+    A row with more or fewer fields than the header keeps its first alone; the others are empty. Raises `ValueError` for
+    a file that cannot be read and a header without the columns `required`, at once or when that line is reached.
+    """
+    try:
+        # Bytes that are no UTF-8 stay visible, in the names and numbers that they spoil.
+        file = path.open(encoding="utf-8-sig", errors="backslashreplace", newline="")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+    rows = _rows(path, file)
+    _, header = next(rows, (0, []))
+    header = [text.strip() for text in header]
+    missing = [name for name in required if header.count(name) != 1]
+    if missing:
+        raise ValueError(f"{path}: its first line must name the columns {', '.join(required)}, in UTF-8; "
+                         f"{', '.join(missing)} is not there, or twice")
+    empty = [""] * (len(header) - 1)
+    return header, ((line, dict(zip(header, row if len(row) == len(header) else [row[0], *empty], strict=True)))
+                    for line, row in rows)
+
+
+def _rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(file)
+    with file:
+        try:
+            yield from ((reader.line_num, row) for row in reader if row)
+        except (csv.Error, OSError) as error:
+            where = f"{path}, line {reader.line_num}"
+            raise ValueError(f"{where}: cannot be read ({error}); copy the file again") from error
+
+
+def number_between(text: str, low: float, high: float) -> float | None:
+    """The number in `text`, which may have a decimal comma or a percent sign, if it lies between the two."""
+    value = finite(text.replace(",", ".").rstrip("% "))
+    return value if value is not None and low <= value <= high else None
+
+
+def whole(text: str) -> int | None:
+    """The whole number in `text`, 0 or more."""
+    value = finite(text)
+    return int(value) if value is not None and value >= 0 and value.is_integer() else None
+
+
+def finite(text: str) -> float | None:
+    """The number in `text`, neither infinite nor NaN."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
