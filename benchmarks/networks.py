@@ -35,6 +35,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
+from nnunet_echo.leaderboard.costs import scan_flops
 from nnunet_echo.memory import keep_freed_memory, peak_memory_gib
 from nnunet_echo.networks.skeleton import UNetShape
 from nnunet_echo.scan import BACKEND_VARIABLE, choose_backend
@@ -234,11 +235,6 @@ def time_of(run: Callable[[], None], case: Case) -> float:
             torch.cuda.synchronize(case.device)
         seconds.append(time.perf_counter() - began)
     return median(seconds[1:])
-
-
-def scan_flops(u: tuple[int, ...], delta: object, A: tuple[int, ...], *others: object, **options: object) -> int:
-    """Seven for each token, channel and state: the exponent and its exponential, the update (four), C h."""
-    return 7 * math.prod(u) * A[1]
 
 
 for name in ("scan_cpu", "scan_triton"):

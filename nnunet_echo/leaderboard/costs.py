@@ -76,7 +76,7 @@ def _flops(network, shape: tuple[int, ...]) -> int:
     from nnunet_echo.scan import BACKEND_VARIABLE
 
     tensors = [*network.named_parameters(), *network.named_buffers()]
-    formulas = {torch.ops.nnunet_echo.scan_cpu: _scan_flops}
+    formulas = {torch.ops.nnunet_echo.scan_cpu: scan_flops}
     # One backend on every machine, the one whose FLOPs are known above; "auto" might trace into another's steps.
     with patch.dict(os.environ, {BACKEND_VARIABLE: "cpu"}), FakeTensorMode() as mode, torch.no_grad():
         weights = {name: mode.from_tensor(tensor) for name, tensor in tensors}
@@ -85,6 +85,6 @@ def _flops(network, shape: tuple[int, ...]) -> int:
     return counter.get_total_flops()
 
 
-def _scan_flops(u: tuple[int, ...], delta: object, A: tuple[int, ...], *others: object, out_shape: object) -> int:
-    """Of shapes: u (B, D, L), A (D, N)."""
+def scan_flops(u: tuple[int, ...], delta: object, A: tuple[int, ...], *others: object, **options: object) -> int:
+    """FLOPs of a selective scan by the shapes of its arguments: u (B, D, L), A (D, N); see the module's docstring."""
     return 7 * math.prod(u) * A[1]
