@@ -19,7 +19,6 @@ from numpy import ndarray
 VIEWS = ("2CH", "4CH")
 BACKGROUND, LV, MYO, LA = range(4)
 
-_MYO_BELOW_MITRAL_MM = 4.0  # the wall reaches round the hinges of the mitral valve, as experts draw it
 _LA_WIDEST = 0.55  # where along its length the atrium is widest
 
 
@@ -174,10 +173,13 @@ class Section:
         return np.where(inside, _ellipse(u, widest, widest, self.radius_mm), 0)
 
     def epicardial_half_width(self, u: ndarray) -> ndarray:
-        """Half the diameter of cavity and wall together at `u`; 0 outside."""
+        """Half the diameter of cavity and wall together at `u`; 0 outside.
+
+        The wall ends at the mitral plane, as experts draw it: the atrium meets it at the hinges of the valve alone.
+        """
         widest = self._fullness * self.length_mm
         half_width = _ellipse(u, widest, widest + self._apical_wall_mm, self.radius_mm + self.wall_mm)
-        return np.where(u <= self.length_mm + _MYO_BELOW_MITRAL_MM, half_width, 0)
+        return np.where(u <= self.length_mm, half_width, 0)
 
     def la_half_width(self, u: ndarray) -> ndarray:
         """Half the atrium's diameter at `u`: the mitral ring's at the mitral plane, rounded at the roof; 0 outside."""

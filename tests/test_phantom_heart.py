@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation, binary_fill_holes, label
 
+from nnunet_echo.evaluation.anatomy import anatomical_errors
 from nnunet_echo.phantom import Heart, camus_heart, render
 from nnunet_echo.phantom_heart import BACKGROUND, LA, LV, MYO, VIEWS, Section
 
@@ -54,16 +55,30 @@ def test_anatomy(view: str, phase: float) -> None:
         labels = render(heart, view, phase, spacing_mm=1.0)[1]
         cavity = labels == LV
         assert set(np.unique(labels)) == {BACKGROUND, LV, MYO, LA}
-        assert all(label(labels == structure)[1] == 1 for structure in (LV, MYO, LA))
+        assert all(label(labels == structure, np.ones((3, 3)))[1] == 1 for structure in (LV, MYO, LA))
         assert np.array_equal(binary_fill_holes(cavity), cavity)
         # The wall encloses the cavity, and where it does not lies the atrium, behind a straight mitral plane.
         rim = binary_dilation(cavity) & ~cavity
-        assert set(labels[rim]) == {MYO, LA}
-        mitral = along_axis_mm(heart, view, rim & (labels == LA), 1.0)
+        assert np.count_nonzero(labels[rim] == BACKGROUND) < 8  # at the two hinges of the valve
+        mitral = along_axis_mm(heart, view, rim & (labels != MYO), 1.0)
         assert np.ptp(mitral) < 3
         assert mitral.min() > np.quantile(along_axis_mm(heart, view, cavity, 1.0), 0.97)
         rows = [np.nonzero(labels == structure)[0].mean() for structure in (LV, LA)]
         assert rows[0] < rows[1]
+
+
+@pytest.mark.parametrize("spacing_mm", [0.308, 1.0])
+def test_no_frame_is_anatomically_impossible(spacing_mm: float) -> None:
+    """By the criteria that the evaluation counts; and the atrium meets the wall as seldom as in real masks."""
+    for heart in HEARTS:
+        for view in VIEWS:
+            for phase in (0.0, 0.5, 1.0):
+                labels = render(heart, view, phase, spacing_mm=spacing_mm)[1]
+                masks = {"LV": labels == LV, "MYO": labels == MYO, "LA": labels == LA}
+                spacing = (spacing_mm, spacing_mm)
+                assert not [name for name, wrong in anatomical_errors(masks, spacing).items() if wrong]
+                touching = masks["MYO"] & binary_dilation(masks["LA"], np.ones((3, 3)))
+                assert touching.sum() < 10
 
 
 @pytest.mark.parametrize("view", VIEWS)
