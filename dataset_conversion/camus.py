@@ -21,10 +21,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from nnunet_echo import __version__
 from nnunet_echo.dataset_conversion.camus_source import (
     PHASES,
     SUBSETS,
@@ -33,8 +33,7 @@ from nnunet_echo.dataset_conversion.camus_source import (
     find_lists,
     find_patients,
 )
-from nnunet_echo.dataset_conversion.command import add_common_arguments, report_conversion
-from nnunet_echo.dataset_conversion.folders import new_dataset_folder, raw_folder
+from nnunet_echo.dataset_conversion.command import main
 from nnunet_echo.dataset_conversion.images import read_pair
 from nnunet_echo.dataset_conversion.raw_dataset import (
     Case,
@@ -43,12 +42,11 @@ from nnunet_echo.dataset_conversion.raw_dataset import (
     listed_folds,
     stratified_folds,
     warn_of_fewer_folds,
-    write_dataset,
 )
-from nnunet_echo.dataset_conversion.report import Note, Report
+from nnunet_echo.dataset_conversion.reader import Reader, Reading
+from nnunet_echo.dataset_conversion.report import Note
 
 VIEWS = ("2CH", "4CH")
-SPLITS = ("5fold", "official", "10fold")
 SUSPECT_EF = ("CAMUS_patient0185", "CAMUS_patient0217")
 LV = 1
 
@@ -65,63 +63,56 @@ DATASET_JSON = {
 }
 
 
-def convert_camus(source: str | Path, *, dataset_id: int = 751, views: Sequence[str] = VIEWS, split: str = "5fold",
-                  raw: str | Path | None = None, workers: int | None = None) -> Report:
-    """Convert a download of CAMUS to `DatasetXXX_CAMUS` below `raw` (default nnUNet_raw); the report says how it went.
+@dataclass(frozen=True, kw_only=True)
+class Camus(Reader):
+    """CAMUS; see the module's docstring."""
 
-    Raises `ValueError` for a bad argument or a contradictory source, `FileNotFoundError` for a missing source or list,
-    `OSError` for a target that is not ours or cannot be written. Workers are processes: a script that calls this needs
-    the usual `if __name__ == "__main__":`, or `workers=1`.
-    """
-    views = tuple(dict.fromkeys(views))
-    if not views or set(views) - set(VIEWS):
-        raise ValueError(f"views is {views}; choose from {VIEWS}")
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}; choose from {SPLITS}")
-    source = Path(source)
-    folder = new_dataset_folder(raw_folder(raw), dataset_id, DATASET_JSON["name"])
+    mode: str = "frames"
+    split: str = "5fold"
+    views: Sequence[str] = VIEWS
 
-    patients = find_patients(source, views)
-    test, make_folds, warnings = _split(source, patients, split)
-    cases: list[Case] = []
-    refused: list[Note] = []
-    for patient in patients.values():
-        _list_cases(source, patient, views, patient.name in test, cases, refused, warnings)
-    if split == "5fold":
-        warnings += warn_of_fewer_folds(cases)
+    name = "camus"
+    summary = "CAMUS, both releases: 2D frames at ED and ES"
+    source_help = "the unpacked download: a folder with patientXXXX folders somewhere below it"
+    dataset_ids = {"CAMUS": 751}
+    modes = {"frames": "each ED and ES frame a 2D case"}
+    splits = {
+        "5fold": "five folds stratified by EF and image quality, official test patients apart",
+        "official": "the list in the download, one fold",
+        "10fold": "the challenge's",
+    }
 
-    converter = f"nnunet_echo.dataset_conversion.camus {__version__}"
-    return write_dataset(folder, cases, {**DATASET_JSON, "converted_by": converter}, converter=converter,
-                         options={"views": views, "split": split}, make_folds=make_folds, refused=refused,
-                         warnings=warnings, review=_review, workers=workers)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.views or set(self.views) - set(VIEWS):
+            raise ValueError(f"views is {self.views}; choose from {VIEWS}")
 
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--views", nargs="+", choices=VIEWS, default=VIEWS, help="default: both")
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `convert camus`."""
-    add_common_arguments(
-        parser, dataset_id=751, splits=SPLITS,
-        source="the unpacked download: a folder with patientXXXX folders somewhere below it",
-        split="5fold (default): five folds stratified by EF and image quality, official test patients apart; "
-              "official: the list in the download, one fold; 10fold: the challenge's")
-    parser.add_argument("--views", nargs="+", choices=VIEWS, default=list(VIEWS), help="default: both")
+    def dataset_json(self) -> dict[str, object]:
+        return DATASET_JSON
 
-
-def run(args: argparse.Namespace) -> int:
-    """Convert, print the summary, and return the exit code described in the module's docstring."""
-    return report_conversion(
-        lambda: convert_camus(args.source, dataset_id=args.dataset_id, views=args.views, split=args.split,
-                              raw=args.raw, workers=args.workers), args.dataset_id)
+    def read(self, source: Path) -> Reading:
+        patients = find_patients(source, self.views)
+        test, make_folds, warnings = _split(source, patients, self.split)
+        reading = Reading(make_folds, warnings=warnings, review=_review)
+        for patient in patients.values():
+            _list_cases(source, patient, self.views, patient.name in test, reading)
+        if self.split == "5fold":
+            reading.warnings += warn_of_fewer_folds(reading.cases)
+        return reading
 
 
-def _list_cases(source: Path, patient: Patient, views: Sequence[str], test: bool, cases: list[Case],
-                refused: list[Note], warnings: list[Note]) -> None:
-    """Append the patient's cases, and what it lacks, to the three lists."""
+def _list_cases(source: Path, patient: Patient, views: Sequence[str], test: bool, reading: Reading) -> None:
+    """Add the patient's cases, and what it lacks."""
 
     def warn(kind: str, text: str) -> None:
-        warnings.append(Note(kind, patient.name, f"{patient.folder}: {text}"))
+        reading.warn(kind, patient.name, f"{patient.folder}: {text}")
 
-    refused += patient.refused
-    warnings += patient.warnings
+    reading.refused += patient.refused
+    reading.warnings += patient.warnings
     ef = patient.ef_percent()
     if not patient.files:
         warn("patient without images", f"no image or mask of {' or '.join(views)}")
@@ -140,16 +131,16 @@ def _list_cases(source: Path, patient: Patient, views: Sequence[str], test: bool
             if image is None and mask is None:
                 warn("phase missing", f"no {phase} image or mask of view {view}")
             elif image is None:
-                refused.append(Note("image missing", case_id, f"{mask} is there, but not its image"))
+                reading.refuse("image missing", case_id, f"{mask} is there, but not its image")
             elif mask is None and not test:
-                refused.append(Note("mask missing", case_id, f"{image} is there, but not its mask (.._gt)"))
+                reading.refuse("mask missing", case_id, f"{image} is there, but not its mask (.._gt)")
             else:
                 if mask is None and not patient.unlabelled:
-                    warnings.append(Note("mask missing", case_id, f"{image}: a test case without mask"))
+                    reading.warn("mask missing", case_id, f"{image}: a test case without mask")
                 table = {"view": view, "phase": phase, "ef_percent": "" if ef is None else f"{ef:g}",
                          "quality": patient.quality(view)}
-                cases.append(Case(case_id, f"CAMUS_{patient.name}", image, partial(read_pair, source, image, mask),
-                                  test, table))
+                read = partial(read_pair, source, image, mask)
+                reading.cases.append(Case(case_id, f"CAMUS_{patient.name}", image, read, test, table))
 
 
 def _split(source: Path, patients: Mapping[str, Patient], split: str) -> tuple[set[str], FoldMaker, list[Note]]:
@@ -205,12 +196,7 @@ def _review(written: Mapping[str, Written]) -> list[Note]:
     return notes
 
 
-def main() -> int:
-    """The command line of this module."""
-    parser = argparse.ArgumentParser(description="Convert CAMUS to an nnU-Net raw dataset.")
-    add_arguments(parser)
-    return run(parser.parse_args())
-
+READER = Camus
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(READER))

@@ -1,33 +1,40 @@
-"""What the command line of every converter shares: its options, its messages and its exit codes."""
+"""`nnunet-echo convert DATASET SOURCE`: the command line of every module of this package that has a READER."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from dataclasses import fields
 
-from nnunet_echo.dataset_conversion.report import Report
-
-
-def add_common_arguments(parser: argparse.ArgumentParser, *, source: str, dataset_id: int, splits: Sequence[str],
-                         split: str) -> None:
-    """The options of all converters; `source` and `split` are the help texts, the first of `splits` the default."""
-    parser.add_argument("source", help=source)
-    parser.add_argument("-d", "--dataset-id", type=int, default=dataset_id,
-                        help=f"dataset id for nnU-Net (default {dataset_id})")
-    parser.add_argument("--split", choices=splits, default=splits[0], help=split)
-    parser.add_argument("--raw", metavar="FOLDER", help="where to write (default: nnUNet_raw)")
-    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+import nnunet_echo.dataset_conversion as package
+from nnunet_echo.dataset_conversion.reader import Reader
 
 
-def report_conversion(convert: Callable[[], Report], dataset_id: int) -> int:
+def readers() -> dict[str, type[Reader]]:
+    """The datasets, each by the name of its module."""
+    modules = {name: importlib.import_module(f"{package.__name__}.{name}")
+               for _, name, _ in pkgutil.iter_modules(package.__path__)}
+    return {name: module.READER for name, module in modules.items() if hasattr(module, "READER")}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A subcommand for each dataset."""
+    datasets = parser.add_subparsers(required=True, metavar="DATASET")
+    for name, reader in readers().items():
+        _add_options(reader, datasets.add_parser(name, help=reader.summary, description=reader.summary))
+
+
+def run(args: argparse.Namespace) -> int:
     """Convert and print the summary; returns the exit code.
 
     0: every case that the source has was converted. 1: a case that exists was refused, for the reason in the report,
     and the dataset holds the others. 2: nothing was converted. 130: interrupted.
     """
     try:
-        report = convert()
+        reader = args.reader(**{option.name: getattr(args, option.name) for option in fields(args.reader)})
+        report = reader.convert(args.source, dataset_id=args.dataset_id, raw=args.raw, workers=args.workers)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -36,5 +43,30 @@ def report_conversion(convert: Callable[[], Report], dataset_id: int) -> int:
         return 130
     print(report.summary())
     if not report.unusable:
-        print(f"next: nnUNetv2_plan_and_preprocess -d {dataset_id} -c 2d --verify_dataset_integrity")
+        number = report.folder.name.removeprefix("Dataset")[:3]
+        configuration = "2d" if reader.mode == "frames" else "3d_fullres"
+        print(f"next: nnUNetv2_plan_and_preprocess -d {number} -c {configuration} --verify_dataset_integrity")
     return report.exit_code
+
+
+def main(reader: type[Reader]) -> int:
+    """The command line of one dataset's module; returns the exit code."""
+    parser = argparse.ArgumentParser(description=reader.summary)
+    _add_options(reader, parser)
+    return run(parser.parse_args())
+
+
+def _add_options(reader: type[Reader], parser: argparse.ArgumentParser) -> None:
+    """The options of all datasets, then the reader's own."""
+    defaults = {option.name: option.default for option in fields(reader)}
+    ids = ", ".join(f"{number} for {name}" for name, number in reader.dataset_ids.items())
+    parser.set_defaults(reader=reader)
+    parser.add_argument("source", help=reader.source_help)
+    parser.add_argument("-d", "--dataset-id", type=int, help=f"dataset id for nnU-Net (default: {ids})")
+    for name, choices in (("mode", reader.modes), ("split", reader.splits)):
+        texts = [f"{choice}{' (default)' if choice == defaults[name] else ''}: {text}"
+                 for choice, text in choices.items()]
+        parser.add_argument(f"--{name}", choices=choices, default=defaults[name], help="; ".join(texts))
+    parser.add_argument("--raw", metavar="FOLDER", help="where to write (default: nnUNet_raw)")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+    reader.add_arguments(parser)

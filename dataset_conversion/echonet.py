@@ -24,17 +24,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import SimpleITK as sitk
 from numpy import ndarray
 
-from nnunet_echo import __version__
 from nnunet_echo.dataset_conversion.avi import read_frames
-from nnunet_echo.dataset_conversion.command import add_common_arguments, report_conversion
+from nnunet_echo.dataset_conversion.command import main
 from nnunet_echo.dataset_conversion.echonet_source import LIST, SIZE, TRACINGS, VIDEOS, Video, find_source, read_videos
-from nnunet_echo.dataset_conversion.folders import new_dataset_folder, raw_folder
 from nnunet_echo.dataset_conversion.images import Frame
 from nnunet_echo.dataset_conversion.raw_dataset import (
     Case,
@@ -42,12 +41,11 @@ from nnunet_echo.dataset_conversion.raw_dataset import (
     listed_folds,
     stratified_folds,
     warn_of_fewer_folds,
-    write_dataset,
 )
-from nnunet_echo.dataset_conversion.report import Note, Report
+from nnunet_echo.dataset_conversion.reader import Reader, Reading
+from nnunet_echo.dataset_conversion.report import Note
 from nnunet_echo.dataset_conversion.tracing import tracing_mask, why_irregular
 
-SPLITS = ("official", "5fold")
 FEWEST_ROWS = 4  # the long axis and three lines: less encloses no area worth the name
 
 DATASET_JSON = {
@@ -64,34 +62,46 @@ DATASET_JSON = {
 }
 
 
-def convert_echonet(source: str | Path, *, dataset_id: int = 752, split: str = "official", keep_irregular: bool = False,
-                    raw: str | Path | None = None, workers: int | None = None) -> Report:
-    """Convert a download of EchoNet-Dynamic to `DatasetXXX_EchoNetDynamic` below `raw` (default nnUNet_raw).
+@dataclass(frozen=True, kw_only=True)
+class EchoNetDynamic(Reader):
+    """EchoNet-Dynamic; see the module's docstring."""
 
-    Raises `ValueError` for a bad argument or an unusable table, `FileNotFoundError` for a missing source or table,
-    `OSError` for a target that is not ours or cannot be written. Workers are processes: a script that calls this needs
-    the usual `if __name__ == "__main__":`, or `workers=1`.
-    """
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}; choose from {SPLITS}")
-    root = find_source(Path(source))
-    folder = new_dataset_folder(raw_folder(raw), dataset_id, DATASET_JSON["name"])
-    videos, has_split, refused, warnings = read_videos(root)
-    if not has_split:
-        if split == "official":
-            raise ValueError(f"--split official needs the column Split in {LIST}, which this copy lacks; use --split "
-                             "5fold")
-        warnings.append(Note("no split", "split", f"{LIST} has no column Split; no case is kept for testing"))
-    cases: list[Case] = []
-    for video in videos.values():
-        _list_cases(root, video, keep_irregular, cases, refused, warnings)
-    if split == "5fold":
-        warnings += warn_of_fewer_folds(cases)
+    mode: str = "frames"
+    split: str = "official"
+    keep_irregular: bool = False
 
-    converter = f"nnunet_echo.dataset_conversion.echonet {__version__}"
-    return write_dataset(folder, cases, {**DATASET_JSON, "converted_by": converter}, converter=converter,
-                         options={"split": split, "keep_irregular": keep_irregular}, refused=refused,
-                         make_folds=_fold_maker(videos, split), warnings=warnings, workers=workers)
+    name = "echonet"
+    summary = "EchoNet-Dynamic: 2D frames at ED and ES"
+    source_help = f"the unpacked download: a folder with {LIST}, {TRACINGS} and {VIDEOS}/ in it or somewhere below it"
+    dataset_ids = {"EchoNetDynamic": 752}
+    modes = {"frames": "each ED and ES frame a 2D case"}
+    splits = {
+        "official": "TRAIN against VAL, one fold, TEST apart",
+        "5fold": "five folds stratified by EF over TRAIN and VAL, TEST apart",
+    }
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--keep-irregular", action="store_true",
+                            help="convert irregular tracings, too: another number of rows, crossing outlines")
+
+    def dataset_json(self) -> dict[str, object]:
+        return DATASET_JSON
+
+    def read(self, source: Path) -> Reading:
+        root = find_source(source)
+        videos, has_split, refused, warnings = read_videos(root)
+        if not has_split:
+            if self.split == "official":
+                raise ValueError(f"--split official needs the column Split in {LIST}, which this copy lacks; use "
+                                 "--split 5fold")
+            warnings.append(Note("no split", "split", f"{LIST} has no column Split; no case is kept for testing"))
+        reading = Reading(_fold_maker(videos, self.split), refused=refused, warnings=warnings)
+        for video in videos.values():
+            _list_cases(root, video, self.keep_irregular, reading)
+        if self.split == "5fold":
+            reading.warnings += warn_of_fewer_folds(reading.cases)
+        return reading
 
 
 def read_traced_frame(root: Path, video: str, frame: int, frames: int | None, tracing: ndarray) -> Frame:
@@ -101,58 +111,39 @@ def read_traced_frame(root: Path, video: str, frame: int, frames: int | None, tr
     return Frame(sitk.GetImageFromArray(pixels), f"{video}, frame {frame}", mask, f"tracing of {video}, frame {frame}")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `convert echonet`."""
-    add_common_arguments(
-        parser, dataset_id=752, splits=SPLITS,
-        source=f"the unpacked download: a folder with {LIST}, {TRACINGS} and {VIDEOS}/ in it or somewhere below it",
-        split="official (default): TRAIN against VAL, one fold; 5fold: five folds stratified by EF over both; TEST "
-              "videos are kept apart in either")
-    parser.add_argument("--keep-irregular", action="store_true",
-                        help="convert irregular tracings too: not 21 rows, out of order, crossing themselves")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Convert, print the summary, and return the exit code described in the module's docstring."""
-    return report_conversion(
-        lambda: convert_echonet(args.source, dataset_id=args.dataset_id, split=args.split, raw=args.raw,
-                                keep_irregular=args.keep_irregular, workers=args.workers), args.dataset_id)
-
-
-def _list_cases(root: Path, video: Video, keep_irregular: bool, cases: list[Case], refused: list[Note],
-                warnings: list[Note]) -> None:
-    """Append the video's cases, or why it has none, to the three lists."""
+def _list_cases(root: Path, video: Video, keep_irregular: bool, reading: Reading) -> None:
+    """Add the video's cases, or why it has none."""
     patient, source = f"ECHONET_{video.name}", f"{VIDEOS}/{video.name}.avi"
     tracings = {frame: video.tracing(frame) for frame in sorted(video.rows)}
     irregular = {frame: reason for frame, tracing in tracings.items() if (reason := why_irregular(tracing))}
     texts = "; ".join(f"frame {frame}: {reason}" for frame, reason in irregular.items())
     if video.problem:
-        refused.append(Note("unusable row", patient, video.problem))
+        reading.refuse("unusable row", patient, video.problem)
     elif not tracings and video.size != SIZE:
-        warnings.append(Note("other size, not traced", patient, f"{LIST} gives it {video.size[0]} x {video.size[1]} "
-                             f"pixels and {TRACINGS} no tracing"))
+        reading.warn("other size, not traced", patient, f"{LIST} gives it {video.size[0]} x {video.size[1]} pixels and "
+                     f"{TRACINGS} no tracing")
     elif len(tracings) != 2:
-        refused.append(Note("not two tracings", patient, f"{source}: {len(tracings)} traced frames in {TRACINGS}, not "
-                            "one at ED and one at ES"))
+        reading.refuse("not two tracings", patient, f"{source}: {len(tracings)} traced frames in {TRACINGS}, not one "
+                       "at ED and one at ES")
     elif irregular and not keep_irregular:
-        refused.append(Note("irregular tracing", patient, f"{source}: {texts}; --keep-irregular converts it"))
+        reading.refuse("irregular tracing", patient, f"{source}: {texts}; --keep-irregular converts it")
     elif min(map(len, tracings.values())) < FEWEST_ROWS:
-        refused.append(Note("irregular tracing", patient, f"{source}: {texts}; too few for an outline"))
+        reading.refuse("irregular tracing", patient, f"{source}: {texts}; too few for an outline")
     else:
         if irregular:
-            warnings.append(Note("irregular tracing", patient, f"{source}: {texts}; kept"))
+            reading.warn("irregular tracing", patient, f"{source}: {texts}; kept")
         areas = {frame: int(tracing_mask(tracing, SIZE).sum()) for frame, tracing in tracings.items()}
         ed, es = sorted(areas, key=areas.get, reverse=True)
         if areas[ed] == areas[es]:
-            refused.append(Note("ED or ES", patient, f"{source}: the tracings of frames {ed} and {es} are equally "
-                                f"large, {areas[ed]} pixels"))
+            reading.refuse("ED or ES", patient, f"{source}: the tracings of frames {ed} and {es} are equally large, "
+                           f"{areas[ed]} pixels")
             return
         for phase, frame in (("ED", ed), ("ES", es)):
             table = {"phase": phase, "frame": str(frame),
                      "ef_percent": "" if video.ef_percent is None else f"{video.ef_percent:.6g}",
                      "subset": video.subset}
             read = partial(read_traced_frame, root, source, frame, video.frames, tracings[frame])
-            cases.append(Case(f"{patient}_{phase}", patient, source, read, video.subset == "TEST", table))
+            reading.cases.append(Case(f"{patient}_{phase}", patient, source, read, video.subset == "TEST", table))
 
 
 def _fold_maker(videos: Mapping[str, Video], split: str) -> FoldMaker:
@@ -169,12 +160,7 @@ def _ef_group(video: Video) -> str:
     return "unknown" if video.ef_percent is None else f"{video.ef_percent // 5:02.0f}"
 
 
-def main() -> int:
-    """The command line of this module."""
-    parser = argparse.ArgumentParser(description="Convert EchoNet-Dynamic to an nnU-Net raw dataset.")
-    add_arguments(parser)
-    return run(parser.parse_args())
-
+READER = EchoNetDynamic
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(READER))

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_echo.dataset_conversion.camus import convert_camus
+from nnunet_echo.dataset_conversion.camus import Camus
 from nnunet_echo.dataset_conversion.report import Report
 from nnunet_echo.phantom import write_camus
 
@@ -57,7 +57,9 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 def convert(source: Path, **options: object) -> Report:
-    return convert_camus(source, **{"workers": 1, **options})
+    """Convert with one worker; `options` are the reader's or those of its method `convert`."""
+    target = {name: options.pop(name) for name in ("dataset_id", "raw", "workers") if name in options}
+    return Camus(**options).convert(source, **{"workers": 1, **target})
 
 
 def load(folder: Path, name: str) -> list | dict:

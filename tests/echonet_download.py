@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_echo.dataset_conversion.echonet import convert_echonet
+from nnunet_echo.dataset_conversion.echonet import EchoNetDynamic
 from nnunet_echo.dataset_conversion.report import Report
 from nnunet_echo.phantom_echonet import Video, echonet_video, write_echonet
 
@@ -46,7 +46,9 @@ def regular_videos() -> list[Video]:
 
 
 def convert(source: Path, **options: object) -> Report:
-    return convert_echonet(source, **{"workers": 1, **options})
+    """Convert with one worker; `options` are the reader's or those of its method `convert`."""
+    target = {name: options.pop(name) for name in ("dataset_id", "raw", "workers") if name in options}
+    return EchoNetDynamic(**options).convert(source, **{"workers": 1, **target})
 
 
 def lines_of(source: Path, frame: int, name: str = FIRST.name) -> list[list[float]]:

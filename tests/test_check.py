@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_echo.dataset_conversion import check
-from nnunet_echo.dataset_conversion.camus import convert_camus
+from nnunet_echo.dataset_conversion.camus import Camus
 from nnunet_echo.dataset_conversion.check import check_dataset
 from nnunet_echo.phantom import write_camus
 
@@ -24,7 +24,7 @@ NAME = "Dataset751_CAMUS"
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, raw = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("raw")
     write_camus(source, 6, 5, spacing_mm=2.0, half_sequence=False)
-    return convert_camus(source, raw=raw, workers=1).folder
+    return Camus().convert(source, raw=raw, workers=1).folder
 
 
 @pytest.fixture

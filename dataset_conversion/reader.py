@@ -1,0 +1,126 @@
+"""The interface of all datasets: a `Reader` lists the cases of a download, and everything else is written once.
+
+A new dataset is one new module of this package, whose name becomes the word in `nnunet-echo convert NAME SOURCE`:
+
+    @dataclass(frozen=True, kw_only=True)
+    class Hearts(Reader):                       # the fields are the options of the conversion
+        mode: str = "frames"                    # one of `modes`; here and for `split`, the default
+        split: str = "5fold"                    # one of `splits`
+        sure: bool = False                      # an option of its own
+
+        name = "hearts"                         # the module's name
+        summary = "Hearts of Everybody, 2D frames"
+        source_help = "a folder with hearts.csv"
+        dataset_ids = {"Hearts": 799}           # what `dataset_json` may call it, and the default id of each
+        modes = {"frames": "each frame a 2D case"}    # a mode of another name gives sequences
+        splits = {"5fold": "five folds", **SPLITS_OF_ALL}
+
+        @classmethod
+        def add_arguments(cls, parser):         # named like the fields
+            parser.add_argument("--sure", action="store_true")
+
+        def dataset_json(self): ...             # all but numTraining; its name chooses the folder's
+        def read(self, source): ...             # -> Reading
+
+    READER = Hearts
+
+    if __name__ == "__main__":
+        sys.exit(main(READER))
+
+`read` opens tables and lists folders, never an image: a `Case` carries the function that reads its image, in a worker
+process, and that raises `SourceError` for a file that cannot become a case. What the download lacks is a warning of the
+`Reading`, what is there and cannot be used is refused: nothing is left out in silence. Case ids match the
+`case_id_pattern` of dataset.json, whose group `patient` keeps a patient's cases on one side of every split.
+The command finds the modules with a `READER` itself; tests/test_readers.py says what it expects of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from nnunet_echo import __version__
+from nnunet_echo.dataset_conversion.folders import new_dataset_folder, raw_folder
+from nnunet_echo.dataset_conversion.raw_dataset import Case, FoldMaker, Written, write_dataset
+from nnunet_echo.dataset_conversion.report import Note, Report
+
+
+@dataclass
+class Reading:
+    """What a reader found: the cases, how to make folds of the patients converted, and what is odd or unusable.
+
+    `review` may add warnings once all cases are written; it gets what became of each.
+    """
+
+    make_folds: FoldMaker
+    cases: list[Case] = field(default_factory=list)
+    refused: list[Note] = field(default_factory=list)
+    warnings: list[Note] = field(default_factory=list)
+    review: Callable[[Mapping[str, Written]], list[Note]] = lambda written: []
+
+    def refuse(self, kind: str, subject: str, message: str) -> None:
+        self.refused.append(Note(kind, subject, message))
+
+    def warn(self, kind: str, subject: str, message: str) -> None:
+        self.warnings.append(Note(kind, subject, message))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader(ABC):
+    """A dataset and the options of its conversion; see the module's docstring. Raises `ValueError` for a bad option."""
+
+    mode: str
+    split: str
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source_help: ClassVar[str]
+    dataset_ids: ClassVar[Mapping[str, int]]
+    modes: ClassVar[Mapping[str, str]]  # what each means, as for the splits
+    splits: ClassVar[Mapping[str, str]]
+
+    def __post_init__(self) -> None:
+        for option, choices in (("mode", self.modes), ("split", self.splits)):
+            if getattr(self, option) not in choices:
+                raise ValueError(f"{option} is {getattr(self, option)!r}; choose from {tuple(choices)}")
+
+    @classmethod
+    @abstractmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the options of this dataset alone, each named like its field."""
+
+    @abstractmethod
+    def dataset_json(self) -> dict[str, object]:
+        """dataset.json but for numTraining; its `name` is one of `dataset_ids`."""
+
+    @abstractmethod
+    def read(self, source: Path) -> Reading:
+        """List the cases below `source`.
+
+        Raises `FileNotFoundError` for a missing source or list, `ValueError` for one that contradicts itself.
+        """
+
+    def convert(self, source: str | Path, *, dataset_id: int | None = None, raw: str | Path | None = None,
+                workers: int | None = None) -> Report:
+        """Convert the download `source` to DatasetXXX_NAME below `raw` (default nnUNet_raw).
+
+        Raises, besides what `read` raises, `OSError` for a target that is not ours or cannot be written and
+        `RuntimeError` when a worker dies. Workers are processes: a script that calls this needs the usual
+        `if __name__ == "__main__":`, or `workers=1`.
+        """
+        dataset_json = self.dataset_json()
+        folder = new_dataset_folder(raw_folder(raw), self.dataset_id() if dataset_id is None else dataset_id,
+                                    dataset_json["name"])
+        reading = self.read(Path(source))
+        converter = f"nnunet_echo.dataset_conversion.{self.name} {__version__}"
+        return write_dataset(folder, reading.cases, {**dataset_json, "converted_by": converter}, converter=converter,
+                             options=asdict(self), make_folds=reading.make_folds, refused=reading.refused,
+                             warnings=reading.warnings, review=reading.review, workers=workers)
+
+    def dataset_id(self) -> int:
+        """The default id."""
+        return self.dataset_ids[self.dataset_json()["name"]]
