@@ -12,6 +12,7 @@ import argparse
 import importlib.util
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,11 +21,11 @@ from statistics import median
 
 import numpy as np
 import SimpleITK as sitk
+from measured import run_measured
 from numpy import ndarray
 from scipy import ndimage
 
 from nnunet_echo.dataset_conversion.camus import DATASET_JSON
-from nnunet_echo.evaluation.evaluate import evaluate
 from nnunet_echo.evaluation.lv_volume import METHODS, lv_shape, lv_volumes
 from nnunet_echo.evaluation.metrics import structures, surface_metrics
 from nnunet_echo.phantom import CAMUS_SPACING_MM, camus_heart, render
@@ -117,7 +118,7 @@ def time_of(run: Callable[[], object], repeats: int) -> float:
 
 
 def whole(cases: int, workers: int) -> None:
-    """Write the cases to a temporary folder, evaluate them, print seconds and memory."""
+    """Write the cases to a temporary folder, run `nnunet-echo evaluate` on them, print seconds and memory."""
     with tempfile.TemporaryDirectory() as scratch:
         folders = Path(scratch, "references"), Path(scratch, "predictions")
         for folder in folders:
@@ -136,25 +137,10 @@ def whole(cases: int, workers: int) -> None:
                 for folder in folders:
                     shutil.copy(folder / names[1], folder / names[0])
         Path(scratch, "dataset.json").write_text(json.dumps(DATASET_JSON))
-        wall, busy = time.perf_counter(), processor_seconds()
-        evaluate(folders[1], folders[0], workers=workers)
-        wall, busy = time.perf_counter() - wall, processor_seconds() - busy
-    print(f"\n{cases} cases, {workers} processes: {wall:.1f} s, processor time {busy:.1f} s, {memory()}")
-
-
-def processor_seconds() -> float:
-    """User and system time of this process and of its children that have ended."""
-    import resource
-
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(use.ru_utime + use.ru_stime for use in usage)
-
-
-def memory() -> str:
-    import resource
-
-    peaks = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return f"peak resident memory {peaks[0]:.0f} MiB in this process, {peaks[1]:.0f} MiB in the largest worker"
+        command = [sys.executable, "-m", "nnunet_echo.cli", "evaluate", str(folders[1]), str(folders[0])]
+        cost = run_measured([*command, "-o", str(Path(scratch, "out")), "--workers", str(workers)])
+    print(f"\n{cases} cases, {workers} processes: {cost.seconds:.1f} s, processor time {cost.processor_seconds:.1f} s, "
+          f"peak memory of all processes {cost.peak_mib:.0f} MiB")
 
 
 if __name__ == "__main__":
