@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_echo import phantom
+from nnunet_echo import phantom, phantom_camus
 from nnunet_echo.phantom import camus_heart, write_camus
 from nnunet_echo.phantom_heart import LV, VIEWS
 
@@ -131,7 +131,7 @@ def test_a_patient_depends_on_the_seed_and_not_on_how_many_are_drawn(camus: Path
 def test_split_lists_are_disjoint_and_complete(
     patients: int, sizes: tuple[int, int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(phantom, "_write_patient", lambda *_: None)
+    monkeypatch.setattr(phantom_camus, "_write_patient", lambda *_: None)
     write_camus(tmp_path, patients, SEED)
     lists = [(tmp_path / "database_split" / f"subgroup_{name}.txt").read_text().split() for name in SUBGROUPS]
     assert tuple(map(len, lists)) == sizes
