@@ -1,5 +1,9 @@
-"""nnU-Net's own commands, as a user types them, on synthetic hearts: plan, train, kill, continue, validate, predict."""
+"""nnU-Net's own commands, as a user types them, on synthetic hearts: plan, train, kill, continue, validate, predict.
 
+And from five trained folds to the leaderboard's report.
+"""
+
+import csv
 import json
 import math
 import os
@@ -30,6 +34,7 @@ TINY = {  # what the plan says instead, so that two processor cores train in sec
 }
 
 
+FOLDS = "01234"
 # What the two commands call, in one process: importing nnU-Net takes longer than training these networks.
 TRAIN_AND_PREDICT = """
 import json, sys
@@ -80,8 +85,8 @@ class Workplace:
         assert process.returncode == 0, output[-5000:]
         return output
 
-    def train(self, trainer, *options):
-        return ["nnUNetv2_train", DATASET, "2d", "0", "-tr", trainer, "-device", "cpu", *options]
+    def train(self, trainer, *options, fold="0"):
+        return ["nnUNetv2_train", DATASET, "2d", fold, "-tr", trainer, "-device", "cpu", *options]
 
     def predict(self, trainer):
         """The images of the first patient."""
@@ -182,3 +187,31 @@ def test_train_and_predict(workplace, name):
     assert "Split by patient: 7 patients to train on, 2 to validate on" in output
     workplace.check_validation(trainer)
     workplace.check_predictions(trainer)
+
+
+def test_from_trained_folds_to_the_report(workplace):
+    """Our trainer and nnU-Net's own, all folds; the EF of the masks is the one that the hearts were drawn with."""
+    ours, stock = "nnUNetTrainerNoMamba_1epochs_2iterations", "nnUNetTrainer_1epoch"
+    commands = [workplace.train(trainer, fold=fold) for trainer in (ours, stock) for fold in FOLDS]
+    workplace.run("python", "-c", TRAIN_AND_PREDICT, json.dumps(commands))
+    out = workplace.folder / "leaderboard"
+    shown = workplace.run("nnunet-echo", "leaderboard", "751", "-o", str(out), "--baseline", stock,
+                          "--trainers", ours, stock, "--workers", "1")
+    assert "folds 0 1 2 3 4: 9 patients" in shown and str(out / "index.html") in shown
+
+    def table(path):
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    rows = {row["trainer"]: row for row in table(out / "leaderboard.csv")}
+    assert set(rows) == {ours, stock}
+    for row in rows.values():
+        assert row["status"] == "whole" and row["folds"] == "0 1 2 3 4" and float(row["epoch_s"]) > 0, row
+    known = {row["patient"]: float(row["ef_percent"]) for row in table(workplace.raw / DATASET / "cases.csv")}
+    measured = table(out / "patients.csv")
+    assert len(measured) == 2 * 9
+    for row in measured:
+        assert row["planes"] == "single-plane 4CH"
+        assert abs(float(row["reference_ef_percent"]) - known[row["patient"]]) < 2, row
+    page = (out / "index.html").read_text()
+    assert ours in page and stock in page
