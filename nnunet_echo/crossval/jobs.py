@@ -1,0 +1,120 @@
+"""What `run_one` runs: the training of a fold, or a prediction by all folds. Standard library only.
+
+Both have `base`, which the names of their files begin with (BASE.log, BASE.lock, BASE.json), `is_done`, `command`,
+which makes the disk ready for the command that it returns, `finish`, called when that succeeded, and `arguments`,
+which describe it to a `run_one` in another process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_echo.crossval.fold import is_done, model_folder
+
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")  # in the order of nnU-Net's --c
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trainer, its plans and configuration, for the dataset called `dataset`, on a device as nnU-Net calls it."""
+
+    dataset: str
+    configuration: str
+    trainer: str
+    plans: str
+    device: str
+
+    @property
+    def folder(self) -> Path:
+        """Where nnU-Net keeps its folds."""
+        return model_folder(self.dataset, self.trainer, self.plans, self.configuration)
+
+    def options(self) -> list[str]:
+        """Those that nnU-Net's commands, and `run_one`, have in common."""
+        return ["-tr", self.trainer, "-p", self.plans, "-device", self.device]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One fold, trained and validated."""
+
+    model: Model
+    fold: str
+
+    def __str__(self) -> str:
+        return f"{self.model.trainer} fold {self.fold}"
+
+    @property
+    def folder(self) -> Path:
+        return self.model.folder / f"fold_{self.fold}"
+
+    @property
+    def base(self) -> Path:
+        return self.folder / "run_one"
+
+    def is_done(self) -> bool:
+        return is_done(self.folder)
+
+    def arguments(self) -> list[str]:
+        return [self.model.dataset, self.model.configuration, self.fold, *self.model.options()]
+
+    def command(self) -> list[str]:
+        """nnU-Net's command for what is left to do. A torn checkpoint, on which it fails for ever, is renamed."""
+        whole = []
+        for checkpoint in (self.folder / name for name in CHECKPOINTS):
+            if not checkpoint.exists():
+                continue
+            if zipfile.is_zipfile(checkpoint):
+                whole.append(checkpoint.name)
+            else:  # torch.save writes in place, and the archive's directory comes last
+                checkpoint.replace(f"{checkpoint}.torn")
+        left = ["--val"] if CHECKPOINTS[0] in whole else ["--c"] if whole else []
+        return [_program("nnUNetv2_train"), *self.arguments(), *left]
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The images of a folder, predicted by the mean of some folds, in a folder predicted_<its name> of the model's."""
+
+    model: Model
+    folds: tuple[str, ...]
+    images: Path
+
+    def __str__(self) -> str:
+        return f"{self.model.trainer} on {self.images.name}"
+
+    @property
+    def base(self) -> Path:
+        return self.model.folder / f"predicted_{self.images.name}"
+
+    @property
+    def _unfinished(self) -> Path:
+        return Path(f"{self.base}.unfinished")
+
+    def is_done(self) -> bool:
+        return self.base.is_dir()
+
+    def arguments(self) -> list[str]:
+        return [self.model.dataset, self.model.configuration, *self.folds, *self.model.options(),
+                "--predict", str(self.images)]
+
+    def command(self) -> list[str]:
+        shutil.rmtree(self._unfinished, ignore_errors=True)  # nnU-Net writes in place: any file may be cut short
+        return [_program("nnUNetv2_predict"), "-i", str(self.images), "-o", str(self._unfinished),
+                "-d", self.model.dataset, "-c", self.model.configuration, "-f", *self.folds, *self.model.options()]
+
+    def finish(self) -> None:
+        os.replace(self._unfinished, self.base)
+
+
+def _program(name: str) -> str:
+    beside = Path(sys.executable).with_name(name)  # found whether or not the environment is activated
+    return str(beside) if beside.exists() else name
