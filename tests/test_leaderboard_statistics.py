@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nnunet_echo.leaderboard.statistics import bootstrap_weights, compare, describe, holm, patient_means, rank
+from nnunet_echo.evaluation.summary import patient_means
+from nnunet_echo.leaderboard.statistics import bootstrap_weights, compare, describe, holm, rank
 
 PATIENTS = 60
 

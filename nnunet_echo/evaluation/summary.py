@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy import ndarray
 
 from nnunet_echo.evaluation.agreement import EF_THRESHOLDS, agreement, classification
 from nnunet_echo.evaluation.lv_volume import PHASES
@@ -76,6 +77,16 @@ def summarise_sequences(rows: Sequence[Row], side: str) -> dict[str, object]:
     }
 
 
+def patient_means(rows: Sequence[Row], column: str, patients: Sequence[str]) -> ndarray:
+    """(P,): the mean of `column` over the rows of each of `patients`; undefined values are left out of it."""
+    place = {patient: index for index, patient in enumerate(patients)}
+    index = np.array([place[row["patient"]] for row in rows], int)
+    values = np.array([row[column] for row in rows], float)
+    defined = np.isfinite(values)
+    total, count = (np.bincount(index[defined], weights, len(patients)) for weights in (values[defined], None))
+    return np.divide(total, count, out=np.full(len(patients), np.nan), where=count > 0)
+
+
 def _group(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, object]:
     return {
         "frames": len(rows),
@@ -88,15 +99,12 @@ def _group(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, object]:
 
 def _over_patients(rows: Sequence[Row], metric: str) -> dict[str, float]:
     """Statistics of the patients' means; `frames_undefined` counts the frames that are in none of them."""
-    frames: dict[object, list[float]] = {}
-    for row in rows:
-        if not math.isnan(row[metric]):
-            frames.setdefault(row["patient"], []).append(row[metric])
-    values = np.array([np.mean(values) for values in frames.values()])
+    means = patient_means(rows, metric, list(dict.fromkeys(row["patient"] for row in rows)))
+    values = means[np.isfinite(means)]
     return {
         "mean": float(values.mean()) if len(values) else math.nan,
         "sd": float(values.std(ddof=1)) if len(values) > 1 else math.nan,
         "median": float(np.median(values)) if len(values) else math.nan,
         "patients": len(values),
-        "frames_undefined": len(rows) - sum(map(len, frames.values())),
+        "frames_undefined": sum(math.isnan(row[metric]) for row in rows),
     }

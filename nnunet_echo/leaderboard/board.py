@@ -23,10 +23,11 @@ from nnunet_echo.dataset_conversion.folders import find_dataset, preprocessed_sp
 from nnunet_echo.dataset_conversion.raw_dataset import patient_of
 from nnunet_echo.evaluation.evaluate import Evaluation, evaluate, metric_columns
 from nnunet_echo.evaluation.pairs import Dataset, read_dataset
+from nnunet_echo.evaluation.summary import patient_means
 from nnunet_echo.leaderboard.collect import REFUSED, WHOLE, Model, Split, find_models, read_split, results_folder
 from nnunet_echo.leaderboard.costs import Costs, network_costs
 from nnunet_echo.leaderboard.logs import Training, read_training
-from nnunet_echo.leaderboard.statistics import Ranking, bootstrap_weights, compare, holm, patient_means, rank
+from nnunet_echo.leaderboard.statistics import Ranking, bootstrap_weights, compare, holm, rank
 
 # Metrics that may rank, because a missed structure has a value in them -> whether higher is better.
 RANKING_METRICS = {"dice": True, "iou": True, "nsd_1": True, "nsd_2": True, "hd95_penalised": False}

@@ -55,7 +55,10 @@ def _build(plans: dict, dataset: dict, trainer: str, configuration: str) -> tupl
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     register_trainers()
-    build = recursive_find_trainer_class_by_name(trainer).build_network_architecture
+    try:
+        build = recursive_find_trainer_class_by_name(trainer).build_network_architecture
+    except RuntimeError as error:  # its message lists this machine's folders
+        raise LookupError(f"{trainer} is not installed here; set nnUNet_extTrainer to the folder it is in") from error
     manager = PlansManager(plans)
     plan = manager.get_configuration(configuration)
     channels = determine_num_input_channels(manager, plan, dataset)

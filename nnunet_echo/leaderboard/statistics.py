@@ -11,7 +11,7 @@ patients, then rank, and again in each bootstrap sample.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,16 +20,6 @@ from scipy.stats import rankdata, wilcoxon
 
 SAMPLES = 2000
 INTERVAL = (2.5, 97.5)  # percentiles: 95 %
-
-
-def patient_means(rows: Sequence[Mapping[str, object]], column: str, patients: Sequence[str]) -> ndarray:
-    """(P,): the mean of `column` over the rows of each of `patients`; undefined values are left out of it."""
-    place = {patient: index for index, patient in enumerate(patients)}
-    index = np.array([place[row["patient"]] for row in rows], int)
-    values = np.array([row[column] for row in rows], float)
-    defined = np.isfinite(values)
-    total, count = (np.bincount(index[defined], weights, len(patients)) for weights in (values[defined], None))
-    return np.divide(total, count, out=np.full(len(patients), np.nan), where=count > 0)
 
 
 def bootstrap_weights(patients: int, seed: int, samples: int = SAMPLES) -> ndarray:
