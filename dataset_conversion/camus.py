@@ -12,6 +12,8 @@ Splits (`--split`), always by patient:
 - `10fold`: the ten folds of the challenge, where the download has listSubGroups/. Each has its own test patients, so
   all cases go to imagesTr, and fold N leaves those of subGroup<N+1>_testing out of both of its sides.
 
+- `7:1:2` and `file`, of any dataset: splits.py.
+
 Exit code 0: every case that the source has was converted; what the download lacks (a view, a cfg) is a warning. 1: a
 case that exists was refused, for the reason in the report, and the dataset holds the others. 2: nothing was converted.
 """
@@ -21,7 +23,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -35,16 +37,10 @@ from nnunet_echo.dataset_conversion.camus_source import (
 )
 from nnunet_echo.dataset_conversion.command import main
 from nnunet_echo.dataset_conversion.images import read_pair
-from nnunet_echo.dataset_conversion.raw_dataset import (
-    Case,
-    FoldMaker,
-    Written,
-    listed_folds,
-    stratified_folds,
-    warn_of_fewer_folds,
-)
+from nnunet_echo.dataset_conversion.raw_dataset import Case, Written
 from nnunet_echo.dataset_conversion.reader import Reader, Reading
 from nnunet_echo.dataset_conversion.report import Note
+from nnunet_echo.dataset_conversion.splits import SPLITS_OF_ALL, Split, five_folds, listed_folds, unmatched
 
 VIEWS = ("2CH", "4CH")
 SUSPECT_EF = ("CAMUS_patient0185", "CAMUS_patient0217")
@@ -80,6 +76,7 @@ class Camus(Reader):
         "5fold": "five folds stratified by EF and image quality, official test patients apart",
         "official": "the list in the download, one fold",
         "10fold": "the challenge's",
+        **SPLITS_OF_ALL,
     }
 
     def __post_init__(self) -> None:
@@ -96,13 +93,38 @@ class Camus(Reader):
 
     def read(self, source: Path) -> Reading:
         patients = find_patients(source, self.views)
-        test, make_folds, warnings = _split(source, patients, self.split)
-        reading = Reading(make_folds, warnings=warnings, review=_review)
+        labelled = {f"CAMUS_{name}" for name, patient in patients.items() if not patient.unlabelled and patient.files}
+        reading = Reading(review=_review)
+        reading.split = self.drawn_or_given_split(labelled) or self._split_of_camus(source, patients, labelled)
         for patient in patients.values():
-            _list_cases(source, patient, self.views, patient.name in test, reading)
-        if self.split == "5fold":
-            reading.warnings += warn_of_fewer_folds(reading.cases)
+            test = patient.unlabelled or f"CAMUS_{patient.name}" in reading.split.test
+            _list_cases(source, patient, self.views, test, reading)
         return reading
+
+    def _split_of_camus(self, source: Path, patients: Mapping[str, Patient], labelled: set[str]) -> Split:
+        rounds = [f"subGroup{number}" for number in range(1, 11)] if self.split == "10fold" else ["subgroup"]
+        names = [[f"{stem}_{subset}.txt" for subset in SUBSETS] for stem in rounds]
+        found = find_lists(source, [name for triple in names for name in triple])
+        if not found and self.split != "5fold":
+            raise FileNotFoundError(f"--split {self.split} needs {names[0][0]} and its like, which are not below "
+                                    f"{source}; put the lists there or use --split 5fold")
+        for triple in names if found else []:
+            check_disjoint({name: found[name] for name in triple})
+        lists = {name: {f"CAMUS_{patient}" for patient in found[name]} for name in found}
+        test = labelled & lists.get("subgroup_testing.txt", set())  # of ten folds each has its own
+        warnings = []
+        if lists:
+            role = "joined the folds" if self.split == "5fold" else "is in imagesTr, but in no fold"
+            warnings = unmatched(set().union(*lists.values()), labelled, role)
+        elif len(labelled) == len(patients):
+            warnings = [Note("no split list", "split", "no subgroup_testing.txt found; no case is kept for testing")]
+        if self.split == "5fold":
+            strata = {f"CAMUS_{name}": patient.stratum() for name, patient in patients.items()}
+            split = five_folds(labelled, strata, seed=self.seed, test=test)
+        else:
+            split = Split(partial(listed_folds, lists=[(lists[triple[0]], lists[triple[1]]) for triple in names]),
+                          frozenset(test))
+        return replace(split, warnings=(*split.warnings, *warnings))
 
 
 def _list_cases(source: Path, patient: Patient, views: Sequence[str], test: bool, reading: Reading) -> None:
@@ -141,39 +163,6 @@ def _list_cases(source: Path, patient: Patient, views: Sequence[str], test: bool
                          "quality": patient.quality(view)}
                 read = partial(read_pair, source, image, mask)
                 reading.cases.append(Case(case_id, f"CAMUS_{patient.name}", image, read, test, table))
-
-
-def _split(source: Path, patients: Mapping[str, Patient], split: str) -> tuple[set[str], FoldMaker, list[Note]]:
-    """The names of the test patients, a function that makes the folds, and what is odd about the lists."""
-    rounds = [f"subGroup{number}" for number in range(1, 11)] if split == "10fold" else ["subgroup"]
-    names = [[f"{stem}_{subset}.txt" for subset in SUBSETS] for stem in rounds]
-    lists = find_lists(source, [name for triple in names for name in triple])
-    if not lists and split != "5fold":
-        raise FileNotFoundError(f"--split {split} needs {names[0][0]} and its like, which are not below {source}; put "
-                                "the lists there or use --split 5fold")
-    for triple in names if lists else []:
-        check_disjoint({name: lists[name] for name in triple})
-
-    labelled = {name for name, patient in patients.items() if not patient.unlabelled and patient.files}
-    test = {name for name, patient in patients.items() if patient.unlabelled}
-    if split != "10fold":
-        test |= labelled & set(lists.get("subgroup_testing.txt", []))
-    warnings = []
-    if lists:
-        listed = set().union(*lists.values())
-        absent, unlisted = sorted(listed - labelled), sorted(labelled - listed)
-        if absent:
-            warnings.append(Note("listed patient absent", "split", f"{len(absent)} patients of the split lists have no "
-                                 f"image of these views in the source: {', '.join(absent)}"))
-        role = "joined the folds" if split == "5fold" else "is in imagesTr, but in no fold"
-        warnings += [Note("patient in no list", name, f"no split list names it; it {role}") for name in unlisted]
-    elif not test:
-        warnings.append(Note("no split list", "split", "no subgroup_testing.txt found; no case is kept for testing"))
-    if split == "5fold":
-        strata = {f"CAMUS_{name}": patient.stratum() for name, patient in patients.items()}
-        return test, partial(stratified_folds, strata=strata), warnings
-    pairs = [tuple({f"CAMUS_{name}" for name in lists[subset]} for subset in triple[:2]) for triple in names]
-    return test, partial(listed_folds, lists=pairs), warnings
 
 
 def _review(written: Mapping[str, Written]) -> list[Note]:

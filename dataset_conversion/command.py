@@ -64,9 +64,12 @@ def _add_options(reader: type[Reader], parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help=reader.source_help)
     parser.add_argument("-d", "--dataset-id", type=int, help=f"dataset id for nnU-Net (default: {ids})")
     for name, choices in (("mode", reader.modes), ("split", reader.splits)):
-        texts = [f"{choice}{' (default)' if choice == defaults[name] else ''}: {text}"
-                 for choice, text in choices.items()]
-        parser.add_argument(f"--{name}", choices=choices, default=defaults[name], help="; ".join(texts))
+        texts = "; ".join(f"{choice}{' (default)' if choice == defaults[name] else ''}: {text}"
+                          for choice, text in choices.items()).replace("%", "%%")
+        parser.add_argument(f"--{name}", choices=choices, default=defaults[name], help=texts)
+    parser.add_argument("--seed", type=int, default=defaults["seed"],
+                        help=f"of splits that are drawn (default {defaults['seed']})")
+    parser.add_argument("--split-file", metavar="FILE", help="CSV with columns patient and subset (train, val or test)")
     parser.add_argument("--raw", metavar="FOLDER", help="where to write (default: nnUNet_raw)")
     parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
     reader.add_arguments(parser)

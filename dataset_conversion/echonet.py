@@ -10,9 +10,10 @@ Left out, each with its reason in the report:
 - tracings of a video that is not listed, of other than two frames, with values that are no numbers;
 - videos that are missing, cut off, damaged, or of another length than listed.
 
-Splits (`--split`), one video being one patient; the release's TEST videos go to imagesTs in both:
+Splits (`--split`), one video being one patient; TEST videos go to imagesTs in the first two:
 - `official` (default): fold 0 is TRAIN against VAL.
 - `5fold`: five folds, stratified by EF, over TRAIN and VAL.
+- `7:1:2` and `file`, over all three and of any dataset: splits.py.
 
 Exit code 0: every row and tracing became its cases. 1: one was refused, for the reason in the report, and the dataset
 holds the others; the release itself has about a hundred such. 2: nothing was converted.
@@ -33,17 +34,21 @@ from numpy import ndarray
 
 from nnunet_echo.dataset_conversion.avi import read_frames
 from nnunet_echo.dataset_conversion.command import main
-from nnunet_echo.dataset_conversion.echonet_source import LIST, SIZE, TRACINGS, VIDEOS, Video, find_source, read_videos
-from nnunet_echo.dataset_conversion.images import Frame
-from nnunet_echo.dataset_conversion.raw_dataset import (
-    Case,
-    FoldMaker,
-    listed_folds,
-    stratified_folds,
-    warn_of_fewer_folds,
+from nnunet_echo.dataset_conversion.echonet_source import (
+    LIST,
+    SIZE,
+    SUBSETS,
+    TRACINGS,
+    VIDEOS,
+    Video,
+    find_source,
+    read_videos,
 )
+from nnunet_echo.dataset_conversion.images import Frame
+from nnunet_echo.dataset_conversion.raw_dataset import Case
 from nnunet_echo.dataset_conversion.reader import Reader, Reading
 from nnunet_echo.dataset_conversion.report import Note
+from nnunet_echo.dataset_conversion.splits import SPLITS_OF_ALL, Split, five_folds, listed_split
 from nnunet_echo.dataset_conversion.tracing import tracing_mask, why_irregular
 
 FEWEST_ROWS = 4  # the long axis and three lines: less encloses no area worth the name
@@ -78,6 +83,7 @@ class EchoNetDynamic(Reader):
     splits = {
         "official": "TRAIN against VAL, one fold, TEST apart",
         "5fold": "five folds stratified by EF over TRAIN and VAL, TEST apart",
+        **SPLITS_OF_ALL,
     }
 
     @classmethod
@@ -96,12 +102,20 @@ class EchoNetDynamic(Reader):
                 raise ValueError(f"--split official needs the column Split in {LIST}, which this copy lacks; use "
                                  "--split 5fold")
             warnings.append(Note("no split", "split", f"{LIST} has no column Split; no case is kept for testing"))
-        reading = Reading(_fold_maker(videos, self.split), refused=refused, warnings=warnings)
+        reading = Reading(refused=refused, warnings=warnings)
         for video in videos.values():
             _list_cases(root, video, self.keep_irregular, reading)
-        if self.split == "5fold":
-            reading.warnings += warn_of_fewer_folds(reading.cases)
+        patients = {case.patient for case in reading.cases}
+        reading.split = self.drawn_or_given_split(patients) or self._split_of_echonet(patients, videos)
         return reading
+
+    def _split_of_echonet(self, patients: set[str], videos: Mapping[str, Video]) -> Split:
+        subsets = {subset: patients & {f"ECHONET_{video.name}" for video in videos.values() if video.subset == subset}
+                   for subset in SUBSETS}
+        if self.split == "5fold":
+            strata = {f"ECHONET_{video.name}": (_ef_group(video),) for video in videos.values()}
+            return five_folds(patients, strata, seed=self.seed, test=subsets["TEST"])
+        return listed_split(subsets["TRAIN"], subsets["VAL"], subsets["TEST"])
 
 
 def read_traced_frame(root: Path, video: str, frame: int, frames: int | None, tracing: ndarray) -> Frame:
@@ -143,16 +157,7 @@ def _list_cases(root: Path, video: Video, keep_irregular: bool, reading: Reading
                      "ef_percent": "" if video.ef_percent is None else f"{video.ef_percent:.6g}",
                      "subset": video.subset}
             read = partial(read_traced_frame, root, source, frame, video.frames, tracings[frame])
-            reading.cases.append(Case(f"{patient}_{phase}", patient, source, read, video.subset == "TEST", table))
-
-
-def _fold_maker(videos: Mapping[str, Video], split: str) -> FoldMaker:
-    if split == "5fold":
-        strata = {f"ECHONET_{video.name}": (_ef_group(video),) for video in videos.values()}
-        return partial(stratified_folds, strata=strata)
-    training, validation = ({f"ECHONET_{video.name}" for video in videos.values() if video.subset == subset}
-                            for subset in ("TRAIN", "VAL"))
-    return partial(listed_folds, lists=[(training, validation)])
+            reading.cases.append(Case(f"{patient}_{phase}", patient, source, read, table=table))
 
 
 def _ef_group(video: Video) -> str:

@@ -1,6 +1,6 @@
-"""The one writer of nnU-Net raw datasets, and the splits by patient.
+"""The one writer of nnU-Net raw datasets.
 
-A reader (camus.py) lists `Case`s without opening an image; `write_dataset` reads, checks and writes them in parallel:
+A reader (reader.py) lists `Case`s without opening an image; `write_dataset` reads, checks and writes them in parallel:
 
     DatasetXXX_NAME/imagesTr  labelsTr  imagesTs  labelsTs  cases.csv  splits_final.json
     DatasetXXX_NAME/conversion_report.txt  conversion_report.json  dataset.json
@@ -16,7 +16,6 @@ What a user can rely on:
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -33,13 +32,12 @@ from nnunet_echo.dataset_conversion.folders import update_preprocessed_splits
 from nnunet_echo.dataset_conversion.images import Frame, SourceError, check_pair, write_image
 from nnunet_echo.dataset_conversion.parallel import map_in_order
 from nnunet_echo.dataset_conversion.report import Note, Report
+from nnunet_echo.dataset_conversion.splits import Fold, FoldMaker
 
 FILE_ENDING = ".nii.gz"
 IMAGE_FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 SCRATCH = ".unfinished"
 REPORT = "conversion_report.json"
-Fold = dict[str, list[str]]  # "train" and "val": names of patients, or of cases
-FoldMaker = Callable[[set[str]], list[Fold]]  # of the training patients that were converted
 OUR_FILE = re.compile(r"(imagesTr|imagesTs)/[A-Za-z0-9_-]+_0000\.nii\.gz|(labelsTr|labelsTs)/[A-Za-z0-9_-]+\.nii\.gz")
 
 
@@ -82,49 +80,6 @@ def patient_of(case_id: str, dataset_json: Mapping[str, object]) -> str:
     if match is None:
         raise ValueError(f"case id {case_id!r} does not match the dataset's case_id_pattern {pattern!r}")
     return match["patient"]
-
-
-def splits_by_patient(patients: Sequence[str], strata: Mapping[str, Sequence[str]], n_splits: int = 5,
-                      seed: int = 12345) -> list[Fold]:
-    """Cross-validation folds of patients: every patient is validated once, fold sizes differ by one at most.
-
-    Patients are ordered by stratum (`strata[patient]`, a tuple of strings), shuffled within it by a hash of seed and
-    name, and dealt to the folds in turn. So each stratum spreads as evenly as it can however small it is, and the folds
-    depend neither on the order of `patients` nor on any library's random numbers. Raises `ValueError` for fewer than
-    two folds or fewer patients than folds.
-    """
-    if not 2 <= n_splits <= len(set(patients)):
-        raise ValueError(f"n_splits is {n_splits} for {len(set(patients))} patients; it must be at least 2 and at most "
-                         "the number of patients")
-
-    def position(patient: str) -> tuple[tuple[str, ...], str]:
-        return tuple(strata[patient]), hashlib.sha256(f"{seed} {patient}".encode()).hexdigest()
-
-    dealt = sorted(set(patients), key=position)
-    folds = [set(dealt[fold::n_splits]) for fold in range(n_splits)]
-    return [{"train": sorted(set(dealt) - fold), "val": sorted(fold)} for fold in folds]
-
-
-def stratified_folds(patients: set[str], strata: Mapping[str, Sequence[str]]) -> list[Fold]:
-    """Five folds of these patients, or as many as there are patients."""
-    if len(patients) < 2:
-        raise ValueError(f"--split 5fold needs at least 2 patients outside the test list; there are {len(patients)}")
-    return splits_by_patient(sorted(patients), strata, n_splits=min(5, len(patients)))
-
-
-def warn_of_fewer_folds(cases: Sequence[Case]) -> list[Note]:
-    """A note when `stratified_folds` cannot make five folds of the patients of these cases."""
-    count = len(_training_patients(cases))
-    return [Note("fewer folds", "split", f"{count} patients make {count} folds, not 5")] if count < 5 else []
-
-
-def listed_folds(patients: set[str], lists: Sequence[tuple[set[str], set[str]]]) -> list[Fold]:
-    """A fold for each (training, validation) pair of lists, with those of its patients that are there."""
-    folds = [{"train": sorted(patients & training), "val": sorted(patients & validation)}
-             for training, validation in lists]
-    if not all(fold["train"] and fold["val"] for fold in folds):
-        raise ValueError("a fold of the split lists has no training or no validation patient here; use --split 5fold")
-    return folds
 
 
 def write_dataset(folder: Path, cases: Sequence[Case], dataset_json: Mapping[str, object], *, converter: str,

@@ -38,25 +38,27 @@ from __future__ import annotations
 
 import argparse
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
 from nnunet_echo import __version__
 from nnunet_echo.dataset_conversion.folders import new_dataset_folder, raw_folder
-from nnunet_echo.dataset_conversion.raw_dataset import Case, FoldMaker, Written, write_dataset
+from nnunet_echo.dataset_conversion.raw_dataset import Case, Written, write_dataset
 from nnunet_echo.dataset_conversion.report import Note, Report
+from nnunet_echo.dataset_conversion.splits import Split, seven_one_two, split_of_file
 
 
 @dataclass
 class Reading:
-    """What a reader found: the cases, how to make folds of the patients converted, and what is odd or unusable.
+    """What a reader found: the cases, their split, and what is odd or unusable.
 
-    `review` may add warnings once all cases are written; it gets what became of each.
+    `split` may move cases to the test cases. `review` may add warnings once all cases are written; it gets what became
+    of each.
     """
 
-    make_folds: FoldMaker
+    split: Split = field(init=False)
     cases: list[Case] = field(default_factory=list)
     refused: list[Note] = field(default_factory=list)
     warnings: list[Note] = field(default_factory=list)
@@ -75,6 +77,8 @@ class Reader(ABC):
 
     mode: str
     split: str
+    seed: int = 12345  # of splits that are drawn
+    split_file: str | None = None
 
     name: ClassVar[str]
     summary: ClassVar[str]
@@ -87,6 +91,9 @@ class Reader(ABC):
         for option, choices in (("mode", self.modes), ("split", self.splits)):
             if getattr(self, option) not in choices:
                 raise ValueError(f"{option} is {getattr(self, option)!r}; choose from {tuple(choices)}")
+        if (self.split == "file") != (self.split_file is not None):
+            raise ValueError(f"split is {self.split!r} and split_file {self.split_file!r}; --split file and "
+                             "--split-file FILE go together")
 
     @classmethod
     @abstractmethod
@@ -104,6 +111,12 @@ class Reader(ABC):
         Raises `FileNotFoundError` for a missing source or list, `ValueError` for one that contradicts itself.
         """
 
+    def drawn_or_given_split(self, patients: Collection[str]) -> Split | None:
+        """The split, one of `SPLITS_OF_ALL`, of all `patients` with masks; None for one of the dataset's own."""
+        if self.split == "7:1:2":
+            return seven_one_two(patients, self.seed)
+        return split_of_file(Path(self.split_file), patients) if self.split == "file" else None
+
     def convert(self, source: str | Path, *, dataset_id: int | None = None, raw: str | Path | None = None,
                 workers: int | None = None) -> Report:
         """Convert the download `source` to DatasetXXX_NAME below `raw` (default nnUNet_raw).
@@ -116,10 +129,13 @@ class Reader(ABC):
         folder = new_dataset_folder(raw_folder(raw), self.dataset_id() if dataset_id is None else dataset_id,
                                     dataset_json["name"])
         reading = self.read(Path(source))
+        cases = [replace(case, test=case.test or case.patient in reading.split.test) for case in reading.cases]
+        options = asdict(self) | {"split_file": self.split_file and Path(self.split_file).name}
         converter = f"nnunet_echo.dataset_conversion.{self.name} {__version__}"
-        return write_dataset(folder, reading.cases, {**dataset_json, "converted_by": converter}, converter=converter,
-                             options=asdict(self), make_folds=reading.make_folds, refused=reading.refused,
-                             warnings=reading.warnings, review=reading.review, workers=workers)
+        return write_dataset(folder, cases, {**dataset_json, "converted_by": converter}, converter=converter,
+                             options=options, make_folds=reading.split.make_folds, refused=reading.refused,
+                             warnings=[*reading.split.warnings, *reading.warnings], review=reading.review,
+                             workers=workers)
 
     def dataset_id(self) -> int:
         """The default id."""

@@ -25,7 +25,8 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunet_echo.dataset_conversion.raw_dataset import patient_of, splits_by_patient
+from nnunet_echo.dataset_conversion.raw_dataset import patient_of
+from nnunet_echo.dataset_conversion.splits import splits_by_patient
 from nnunet_echo.memory import keep_freed_memory, peak_memory_gib
 from nnunet_echo.safe_trainer import SafeTrainer
 from nnunet_echo.scan import choose_backend

@@ -29,7 +29,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_echo.dataset_conversion.camus import DATASET_JSON
 from nnunet_echo.dataset_conversion.check import check_dataset
-from nnunet_echo.dataset_conversion.raw_dataset import patient_of, splits_by_patient
+from nnunet_echo.dataset_conversion.raw_dataset import patient_of
 
 pytest_plugins = ("camus_download",)
 
@@ -161,32 +161,6 @@ def test_without_lists_all_patients_are_split_and_a_note_says_so(source: Path) -
     report = convert(source)
     assert report.exit_code == 0 and (report.training_cases, report.test_cases) == (CASES, 0)
     assert [note.kind for note in report.warnings] == ["no split list"]
-
-
-def test_splits_by_patient_hold_for_any_patients_and_strata() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        count, folds = int(rng.integers(5, 80)), int(rng.integers(2, 6))
-        patients = [f"p{number}" for number in rng.permutation(1000)[:count]]
-        strata = {patient: (str(rng.integers(4)), str(rng.integers(3))) for patient in patients}
-        splits = splits_by_patient(patients, strata, folds, seed=int(rng.integers(100)))
-        assert Counter(patient for fold in splits for patient in fold["val"]) == Counter(patients)
-        for fold in splits:
-            assert set(fold["train"]) == set(patients) - set(fold["val"])
-        sizes = [len(fold["val"]) for fold in splits]
-        assert max(sizes) - min(sizes) <= 1
-        for stratum in set(strata.values()):
-            spread = [sum(strata[patient] == stratum for patient in fold["val"]) for fold in splits]
-            assert max(spread) - min(spread) <= 1
-
-
-def test_splits_by_patient_depend_on_the_seed_and_not_on_the_order() -> None:
-    patients = [f"p{number}" for number in range(40)]
-    strata = dict.fromkeys(patients, ("all",))
-    assert splits_by_patient(patients, strata) == splits_by_patient(patients[::-1], strata)
-    assert splits_by_patient(patients, strata, seed=1) != splits_by_patient(patients, strata, seed=2)
-    with pytest.raises(ValueError, match="n_splits is 5 for 3 patients"):
-        splits_by_patient(patients[:3], strata)
 
 
 def test_patient_of() -> None:

@@ -32,8 +32,8 @@ from PIL import Image
 from skimage.draw import polygon
 
 from nnunet_echo import cli
-from nnunet_echo.dataset_conversion import echonet as converter
 from nnunet_echo.dataset_conversion.check import check_dataset
+from nnunet_echo.dataset_conversion.echonet import EchoNetDynamic
 from nnunet_echo.dataset_conversion.echonet_source import Video
 from nnunet_echo.dataset_conversion.raw_dataset import patient_of
 from nnunet_echo.evaluation.pairs import read_dataset
@@ -114,7 +114,8 @@ def test_five_folds_spread_the_ejection_fraction() -> None:
     rng = np.random.default_rng(0)
     efs = enumerate(rng.uniform(0, 100, 90))
     videos = {f"v{number}": Video(f"v{number}", "TRAIN", float(ef), 99, (112, 112)) for number, ef in efs}
-    folds = converter._fold_maker(videos, "5fold")({f"ECHONET_{name}" for name in videos})
+    patients = {f"ECHONET_{name}" for name in videos}
+    folds = EchoNetDynamic(split="5fold")._split_of_echonet(patients, videos).make_folds(patients)
     for low in range(0, 100, 5):
         members = {f"ECHONET_{v.name}" for v in videos.values() if low <= v.ef_percent < low + 5}
         counts = [len(members & set(fold["val"])) for fold in folds]
