@@ -95,6 +95,7 @@ def test_tables_of_perfect_predictions(predictions: Path, references: Path, tmp_
         heart = camus_heart(PHANTOM_SEED, number)
         assert float(row["reference_ef_percent"]) == pytest.approx(heart.ef_percent, abs=3)  # at 1.5 mm a pixel
         assert float(row["reference_edv_ml"]) == pytest.approx(heart.edv_ml, rel=0.05)
+        assert float(row["recorded_ef_percent"]) == round(heart.ef_percent)
         for name in ("edv_ml", "esv_ml", "ef_percent"):
             assert row[f"prediction_{name}"] == row[f"reference_{name}"]
     summary = load(tmp_path / "out", "summary.json")
@@ -162,6 +163,28 @@ def test_both_empty_is_neither_right_nor_wrong(predictions: Path, references: Pa
     assert (group["n_missing"], group["n_both_empty"], group["dice"]["frames_undefined"]) == (0, 1, 1)
     assert group["accuracy"]["frames_undefined"] == 0
     assert group["dice"]["patients"] == TRAINING
+
+
+def test_ef_on_record(predictions: Path, references: Path) -> None:
+    """Both sides are compared with the EF that the dataset came with; that of masks alone is what can be reached."""
+    for path in predictions.glob("*_ES.nii.gz"):
+        change(predictions, path.name.removesuffix(".nii.gz"), eroded)
+    result = compare(predictions, references)
+    found = result.summary["ejection_fraction"]["biplane"]["recorded_ef"]
+    for side in ("prediction", "reference"):
+        errors = [row[f"{side}_ef_percent"] - row["recorded_ef_percent"] for row in result.patients]
+        assert found[side]["n"] == TRAINING
+        assert found[side]["bias"] == pytest.approx(np.mean(errors))
+    assert found["prediction"]["mae"] > 5 > 3 > found["reference"]["mae"]
+
+
+def test_a_table_that_is_not_of_a_conversion(predictions: Path, references: Path, tmp_path: Path) -> None:
+    shutil.copy(references.parent / "dataset.json", tmp_path)
+    others = {"dataset_json": tmp_path / "dataset.json"}
+    assert math.isnan(compare(predictions, references, **others).patients[0]["recorded_ef_percent"])
+    (tmp_path / "cases.csv").write_text(f"case,patient,ef_percent\n{CASE},CAMUS_patient0002,high\n")
+    with pytest.raises(ValueError, match=r"cases\.csv: not the table of a conversion .*'high'.*; move it"):
+        compare(predictions, references, **others)
 
 
 def test_exchanged_phases_are_shown_as_they_are(predictions: Path, references: Path) -> None:

@@ -104,7 +104,8 @@ def test_every_column_is_documented(tables: Path) -> None:
             assert f"`{match[2]}`" in text
             assert match[1] is None or f"`{match[1]}`" in text
         else:
-            name = re.sub("^(MYO|LA|LV_EPI)_n_", "LV_n_", column.replace("esv_", "edv_"))
+            first = column.replace("esv_", "edv_").replace("_ef_reference_", "_ef_prediction_")
+            name = re.sub("^(MYO|LA|LV_EPI)_n_", "LV_n_", first)
             assert f"`{name}`" in text, column
 
 

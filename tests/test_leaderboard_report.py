@@ -246,7 +246,7 @@ def test_500_patients_stay_below_20_mb(tmp_path: Path) -> None:
                  for patient in patients for frame in ("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES")
                  for structure, values in zip(structures, rng.random((4, len(columns))).tolist(), strict=True)]
         volumes = {f"{side}_{volume}": 50.123 for side in ("prediction", "reference")
-                   for volume in ("edv_ml", "esv_ml", "ef_percent")}
+                   for volume in ("edv_ml", "esv_ml", "ef_percent")} | {"recorded_ef_percent": 50.0}
         flags = {"prediction_flags": "", "reference_flags": ""}
         ef = [{"trainer": name, "fold": 0, "patient": patient, "method": "ase", "planes": "biplane"} | volumes | flags
               for patient in patients]

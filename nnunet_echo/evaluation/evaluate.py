@@ -32,7 +32,15 @@ from nnunet_echo.dataset_conversion.parallel import map_in_order
 from nnunet_echo.evaluation.anatomy import anatomical_errors
 from nnunet_echo.evaluation.lv_volume import METHODS, LvShape, LvVolumes, lv_shape, lv_volumes
 from nnunet_echo.evaluation.metrics import REGION_METRICS, SURFACE_METRICS, region_metrics, surface_metrics
-from nnunet_echo.evaluation.pairs import CaseId, Dataset, find_dataset_json, pair_cases, read_dataset, read_pair
+from nnunet_echo.evaluation.pairs import (
+    CaseId,
+    Dataset,
+    find_dataset_json,
+    pair_cases,
+    read_dataset,
+    read_pair,
+    recorded_ef,
+)
 from nnunet_echo.evaluation.sequences import LIMITS, SIDES, sequence_tables
 from nnunet_echo.evaluation.summary import (
     summarise_anatomy,
@@ -95,12 +103,13 @@ def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: s
     if consistency_limits not in LIMITS or (consistency_limits == "painchaud2022" and dataset.unit == "px"):
         raise ValueError(f"consistency_limits is {consistency_limits!r}; choose from {LIMITS}, of which painchaud2022 "
                          "needs images with a spacing in mm")
+    on_record = recorded_ef(path)
     cases, unpredicted = pair_cases(predictions, references, dataset, subset=subset)
     work = partial(_evaluate_case, predictions=predictions, references=references, dataset=dataset, method=method)
     results = list(map_in_order(work, cases, title="evaluate", workers=workers))
 
     rows = [row for result in results for row in result.rows]
-    patients = _patient_rows(cases, [result.shapes for result in results], dataset, method, rounding)
+    patients = _patient_rows(cases, [result.shapes for result in results], dataset, method, rounding, on_record)
     anatomy = [result.anatomy for result in results if result.anatomy]
     moving = [(case, result) for case, result in zip(cases, results, strict=True) if result.attributes]
     frames, sequences, limits = sequence_tables(
@@ -205,7 +214,7 @@ def _evaluate_case(case: CaseId, predictions: Path, references: Path, dataset: D
 
 
 def _patient_rows(cases: Sequence[CaseId], shapes: Sequence[Mapping[str, LvShape]], dataset: Dataset, method: str,
-                  rounding: bool) -> list[dict[str, object]]:
+                  rounding: bool, on_record: Mapping[str, float]) -> list[dict[str, object]]:
     """patients.csv; without a spacing in mm there are no mL, and EF alone is given."""
     frames: dict[str, dict[tuple[str, str], Mapping[str, LvShape]]] = {}
     for case, measured in zip(cases, shapes, strict=True):
@@ -218,6 +227,7 @@ def _patient_rows(cases: Sequence[CaseId], shapes: Sequence[Mapping[str, LvShape
                "planes": volumes["reference"].planes}
         for side in SIDES:
             row |= {f"{side}_{name}": _value(volumes[side], name, dataset.unit) for name in VOLUMES}
+        row["recorded_ef_percent"] = on_record.get(patient, math.nan)
         rows.append(row | {f"{side}_flags": " ".join(volumes[side].flags) for side in SIDES})
     return rows
 
@@ -249,6 +259,10 @@ def _screen(summary: Mapping) -> str:
             ef = values["ef_percent"]
             lines.append(f"EF, {volumes['method']}, {planes}: {ef['n']} patients, bias {ef['bias']:.2f}, sd "
                          f"{ef['sd']:.2f}, MAE {ef['mae']:.2f} points, r {ef['pearson_r']:.3f}")
+            for side, found in values["recorded_ef"].items():
+                if found["n"]:
+                    lines.append(f"  {side} against the EF on record: {found['n']} patients, bias {found['bias']:.2f}, "
+                                 f"sd {found['sd']:.2f}, MAE {found['mae']:.2f} points, r {found['pearson_r']:.3f}")
     for side, found in (summary["anatomy"] or {}).items():
         lines.append(f"anatomical errors, {side}: {found['frames_with_errors']} of {found['frames']} frames")
     for side in SIDES if summary["sequences"] else ():

@@ -45,6 +45,8 @@ def summarise_volumes(patients: Sequence[Row]) -> dict[str, object]:
             **{f"ef_below_{threshold:g}": classification(*ef, threshold) for threshold in EF_THRESHOLDS},
             "edv_ml": agreement(*pair("edv_ml")),
             "esv_ml": agreement(*pair("esv_ml")),
+            "recorded_ef": {side: agreement(values, [row["recorded_ef_percent"] for row in group])
+                            for side, values in zip(("prediction", "reference"), ef, strict=True)},
         }
     result["patients_without_both_phases"] = sum(not row["planes"] for row in patients)
     for side in ("prediction", "reference"):

@@ -7,7 +7,6 @@ ranked and tested against the baseline, on the same patients; the others are sho
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import platform
@@ -22,7 +21,7 @@ from numpy import ndarray
 from nnunet_echo.dataset_conversion.folders import find_dataset, preprocessed_splits
 from nnunet_echo.dataset_conversion.raw_dataset import patient_of
 from nnunet_echo.evaluation.evaluate import Evaluation, evaluate, metric_columns
-from nnunet_echo.evaluation.pairs import Dataset, read_dataset
+from nnunet_echo.evaluation.pairs import Dataset, case_table, read_dataset
 from nnunet_echo.evaluation.summary import patient_means
 from nnunet_echo.leaderboard.collect import REFUSED, WHOLE, Model, Split, find_models, read_split, results_folder
 from nnunet_echo.leaderboard.costs import Costs, network_costs
@@ -174,12 +173,8 @@ def case_scores(board: Board, entry: Entry, cases: Sequence[str]) -> ndarray:
 
 def image_quality(board: Board, cases: Sequence[str]) -> list[str]:
     """The image quality of each case in the table that `nnunet-echo convert` wrote, "" where it is not known."""
-    path = board.raw / "cases.csv"
-    if not path.is_file():
-        return [""] * len(cases)
-    with path.open(newline="", encoding="utf-8") as file:
-        known = {row["case"]: row.get("quality") or "" for row in csv.DictReader(file)}
-    return [known.get(case, "") for case in cases]
+    known = case_table(board.raw / "dataset.json")
+    return [known.get(case, {}).get("quality") or "" for case in cases]
 
 
 def ef_error(entry: Entry, patients: Sequence[str]) -> ndarray:

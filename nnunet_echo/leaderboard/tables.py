@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_echo.evaluation.evaluate import Evaluation, write_table
+from nnunet_echo.evaluation.sequences import SIDES
 from nnunet_echo.evaluation.summary import summarise_anatomy, summarise_sequences, summarise_volumes
 from nnunet_echo.leaderboard.board import Board, Entry, values_of
 from nnunet_echo.leaderboard.collect import REFUSED, WHOLE
@@ -20,6 +21,7 @@ from nnunet_echo.leaderboard.statistics import SAMPLES, describe
 
 METRICS = ("dice", "iou", "hd", "hd95", "hd95_penalised", "assd", "nsd_1", "nsd_2")
 EF_STATISTICS = ("n", "n_undefined", "bias", "sd", "loa_low", "loa_high", "mae", "rmse", "pearson_r", "r2")
+RECORDED_EF_STATISTICS = ("n", "bias", "sd", "mae", "rmse", "pearson_r", "r2")
 TRAINING_NOT_SEEDED = "not set"  # nnU-Net draws its own, and logs none
 
 
@@ -162,6 +164,8 @@ def _ejection_fraction(board: Board, entry: Entry) -> dict[str, object]:
     for threshold in (40, 50):
         columns |= {f"ef_below_{threshold}_{name}": group.get(f"ef_below_{threshold}", {}).get(name, math.nan)
                     for name in ("auc", "kappa")}
+    for side, found in group.get("recorded_ef", dict.fromkeys(SIDES, {})).items():
+        columns |= {f"recorded_ef_{side}_{name}": found.get(name, math.nan) for name in RECORDED_EF_STATISTICS}
     for volume in ("edv_ml", "esv_ml"):
         columns |= {f"{volume}_{name}": group.get(volume, {}).get(name, math.nan) for name in ("bias", "sd", "mae")}
     return columns
