@@ -1,0 +1,193 @@
+"""TED to nnU-Net: `nnunet-echo convert ted SOURCE` or `python -m nnunet_echo.dataset_conversion.ted SOURCE`.
+
+    database/patient001/patient001_4CH_sequence.mhd, .._4CH_sequence_gt.mhd   a whole cycle, a mask for every frame
+    database/patient001/patient001_4CH_info.cfg                               ED, ES, NbFrame, ... EF
+
+A film becomes one 3D case, `TED_patient001_4CH_sequence`: x, y and, as the slowest axis, time, with the spacing of the
+header (0.308 x 0.154 x 1.54 mm, the last without a meaning); background 0, left ventricle 1, myocardium 2. There is no
+left atrium. `--mode frames` makes 2D cases of ED and ES, `TED_patient001_4CH_ED`, the frames that the cfg names; a film
+in which the ventricle is not larger at ED is refused.
+
+TED's 98 patients are patients of CAMUS under other numbers. NEVER train on the one and test on the other.
+
+Splits (`--split`), by patient: `5fold`, stratified by EF and image quality; there is no official list.
+Source: Painchaud et al., IEEE TMI 41(10):2867-2878, 2022, and the files of the release.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_echo.dataset_conversion.camus_source import Patient, read_info
+from nnunet_echo.dataset_conversion.command import main
+from nnunet_echo.dataset_conversion.folders import walk_folders
+from nnunet_echo.dataset_conversion.images import Frame, SourceError, as_frame, read_image
+from nnunet_echo.dataset_conversion.raw_dataset import Case
+from nnunet_echo.dataset_conversion.reader import Reader, Reading
+from nnunet_echo.dataset_conversion.report import Note
+from nnunet_echo.dataset_conversion.splits import SPLITS_OF_ALL, five_folds
+from nnunet_echo.dataset_conversion.tables import whole
+
+PATIENT_FOLDER = re.compile(r"patient\d{3}")
+FILM_FILE = re.compile(r"(?P<patient>patient\d{3})_4CH_(?P<kind>sequence\.mhd|sequence_gt\.mhd|info\.cfg)")
+VIEW, LV = "4CH", 1
+
+DATASET_JSON = {
+    "name": "TED",
+    "description": "TED: whole cardiac cycles of the apical 4-chamber view; patients of CAMUS under other numbers",
+    "reference": "N. Painchaud et al., IEEE TMI 41(10):2867-2878, 2022, doi 10.1109/TMI.2022.3173669",
+    "licence": "CC BY-NC-SA 4.0, non-commercial scientific research only",
+    "channel_names": {"0": "ultrasound"},  # not a name that nnU-Net treats in a special way: z-score
+    "labels": {"background": 0, "LV": LV, "MYO": 2},
+    "file_ending": ".nii.gz",
+    "overwrite_image_reader_writer": "SimpleITKIO",
+    "case_id_pattern": r"(?P<patient>TED_patient\d{3})_(?P<view>4CH)_sequence",
+}
+FRAMES_JSON = {**DATASET_JSON, "name": "TEDFrames",
+               "case_id_pattern": r"(?P<patient>TED_patient\d{3})_(?P<view>4CH)_(?P<phase>ED|ES)"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ted(Reader):
+    """TED; see the module's docstring."""
+
+    mode: str = "sequence"
+    split: str = "5fold"
+
+    name = "ted"
+    summary = "TED, whole cycles of the 4-chamber view as 3D cases; never to be mixed with CAMUS, whose patients it has"
+    source_help = "the unpacked download: a folder with patientXXX folders somewhere below it"
+    dataset_ids = {"TED": 761, "TEDFrames": 762}
+    modes = {"sequence": "each film a 3D case, time the slowest axis", "frames": "its ED and ES frame, 2D cases"}
+    splits = {"5fold": "five folds stratified by EF and image quality", **SPLITS_OF_ALL}
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        pass
+
+    def dataset_json(self) -> dict[str, object]:
+        return FRAMES_JSON if self.mode == "frames" else DATASET_JSON
+
+    def read(self, source: Path) -> Reading:
+        patients = _find_patients(source)
+        strata = {f"TED_{name}": patient.stratum() for name, patient in patients.items() if len(patient.files) == 2}
+        reading = Reading()
+        reading.split = self.drawn_or_given_split(strata) or five_folds(strata, strata, seed=self.seed)
+        reading.warn("patients of CAMUS", "TED", "the patients are patients of CAMUS under other numbers: never train "
+                     "on the one and test on the other")
+        for patient in patients.values():
+            _list_cases(source, patient, self.mode, reading)
+        return reading
+
+
+def read_film(root: Path, image: str, label: str, frames: int | None) -> Frame:
+    """The film (x, y, t) and its masks at these paths below `root`; `frames` is how many the cfg says it has."""
+    film = Frame(read_image(root / image, image), image, read_image(root / label, label), label)
+    sizes = film.image.GetSize(), film.label.GetSize()
+    if len(sizes[0]) != 3 or sizes[0] != sizes[1]:
+        raise SourceError(f"{label}: {sizes[1]} pixels, but {image} has {sizes[0]}; both must be x, y and time")
+    if frames not in (None, sizes[0][2]):
+        raise SourceError(f"{image}: {sizes[0][2]} frames where its cfg has NbFrame {frames}; it is another film")
+    return film
+
+
+def read_phase(root: Path, image: str, label: str, frames: int, phases: Mapping[str, int], phase: str) -> Frame:
+    """One frame of the film; `phases` gives ED and ES, counted from 1."""
+    film = read_film(root, image, label, frames)
+    if not all(1 <= frame <= frames for frame in phases.values()):
+        raise SourceError(f"{image}: its cfg has ED {phases['ED']} and ES {phases['ES']} of {frames} frames")
+    masks = sitk.GetArrayViewFromImage(film.label)
+    areas = {name: np.count_nonzero(masks[frame - 1] == LV) for name, frame in phases.items()}
+    if areas["ED"] <= areas["ES"]:
+        raise SourceError(f"{label}: the ventricle is no larger in frame {phases['ED']} ({areas['ED']} pixels) than in "
+                          f"frame {phases['ES']} ({areas['ES']}), which the cfg calls ED and ES")
+    number = phases[phase]
+    names = [f"{name}, frame {number}" for name in (image, label)]
+    pair = [as_frame(volume[:, :, number - 1 : number], name)
+            for volume, name in zip((film.image, film.label), names, strict=True)]
+    return Frame(pair[0], names[0], pair[1], names[1])
+
+
+def _find_patients(source: Path) -> dict[str, Patient]:
+    found: dict[str, Patient] = {}
+    for folder, subfolders in walk_folders(source, _may_hold_patients):
+        for name in filter(PATIENT_FOLDER.fullmatch, subfolders):
+            patient = _list_patient(source, folder / name)
+            if name in found:
+                raise ValueError(f"{name} is in two folders of {source}, {found[name].folder} and {patient.folder}; "
+                                 "give the folder of one copy as the source")
+            found[name] = patient
+    if not found:
+        raise FileNotFoundError(f"no folder patientXXX below {source}; expected the unpacked TED download with "
+                                "database/patient001/...")
+    return dict(sorted(found.items()))
+
+
+def _may_hold_patients(name: str) -> bool:
+    return not PATIENT_FOLDER.fullmatch(name) and not name.startswith((".", "__"))
+
+
+def _list_patient(source: Path, folder: Path) -> Patient:
+    patient = Patient(folder.name, folder.relative_to(source).as_posix())
+    for match in filter(None, map(FILM_FILE.fullmatch, sorted(entry.name for entry in folder.iterdir()))):
+        path = f"{patient.folder}/{match.string}"
+        if match["patient"] != folder.name:
+            patient.refused.append(Note("misplaced file", path, f"{path}: named {match['patient']} in the folder of "
+                                        f"{folder.name}; rename the file or move it"))
+        elif match["kind"] != "info.cfg":
+            patient.files[VIEW, "sequence", "mask" if "_gt" in match["kind"] else "image"] = path
+        else:
+            try:
+                patient.info[VIEW] = read_info(source / path)
+            except OSError as error:
+                patient.warnings.append(Note("cfg unreadable", patient.name, f"{path}: {error.strerror or error}"))
+    return patient
+
+
+def _list_cases(source: Path, patient: Patient, mode: str, reading: Reading) -> None:
+    reading.refused += patient.refused
+    reading.warnings += patient.warnings
+    case_id, info = f"TED_{patient.name}_{VIEW}", patient.info.get(VIEW, {})
+    image, mask = (patient.files.get((VIEW, "sequence", kind)) for kind in ("image", "mask"))
+    if not patient.files:
+        reading.warn("patient without film", patient.name, f"{patient.folder}: no film and no masks")
+        return
+    if image is None or mask is None:
+        lacking = "film" if image is None else "masks (.._gt)"
+        reading.refuse("file missing", case_id, f"{image or mask} is there, but not its {lacking}")
+        return
+    ef = patient.ef_percent()
+    frames, ed, es = (whole(info.get(key, "")) for key in ("NbFrame", "ED", "ES"))
+    unknown = [name for name, value in (("EF", ef), ("NbFrame", frames), ("ED", ed), ("ES", es)) if value is None]
+    if unknown and mode == "frames" and unknown != ["EF"]:
+        reading.refuse("cfg field missing", case_id, f"{patient.folder}: no usable {', '.join(unknown)} in "
+                       f"{patient.name}_{VIEW}_info.cfg, so that ED and ES are not known")
+        return
+    if unknown:
+        reading.warn("cfg field missing", patient.name, f"{patient.folder}: no usable {', '.join(unknown)} in "
+                     f"{patient.name}_{VIEW}_info.cfg; left empty")
+    common = {"ef_percent": "" if ef is None else f"{ef:g}", "quality": patient.quality(VIEW)}
+    if mode == "frames":
+        for phase, frame in (("ED", ed), ("ES", es)):
+            read = partial(read_phase, source, image, mask, frames, {"ED": ed, "ES": es}, phase)
+            table = {"view": VIEW, "phase": phase, "frame": str(frame), **common}
+            reading.cases.append(Case(f"{case_id}_{phase}", f"TED_{patient.name}", image, read, table=table))
+    else:
+        table = {"view": VIEW, "ed": "" if ed is None else str(ed), "es": "" if es is None else str(es), **common}
+        read = partial(read_film, source, image, mask, frames)
+        reading.cases.append(Case(f"{case_id}_sequence", f"TED_{patient.name}", image, read, table=table))
+
+
+READER = Ted
+
+if __name__ == "__main__":
+    sys.exit(main(READER))
