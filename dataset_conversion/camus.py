@@ -4,6 +4,16 @@ Each ED or ES frame of a view becomes one 2D case, `CAMUS_patient0001_4CH_ED`, w
 background 0, left ventricle 1, myocardium 2 (without the cavity), left atrium 3. camus_source.py tells which releases
 are read, raw_dataset.py what is written.
 
+`--mode half_sequence` writes the film of a view from ED to ES as one 3D case, `CAMUS_patient0001_4CH` (sequences.py):
+- `--labels all` (default, CAMUS-Full) keeps the masks of all frames, `--labels ed_es` (CAMUS-Semi) those of ED and ES,
+  and every frame between holds the ignore label.
+- `--clip 10 --size 256` are the clips of published work: ten frames from ED to ES, evenly spaced, 256 x 256 pixels.
+- A few films run from ES to ED: the frame numbers in Info_<view>.cfg tell, and such a film is turned round. Without a
+  cfg the end with the larger ventricle is ED, and a warning says so. Frames before ED or after ES are left out.
+- Masks stay as they are, also where pixels lie apart from their structure, as tracking leaves some between ED and ES: a
+  converter that cleans its references changes every score. How many such pixels a film has is a warning.
+- Only the NIfTI release has masks of the films, so the other one has no such cases.
+
 Splits (`--split`), always by patient:
 - `5fold` (default): five folds, stratified by EF and image quality, over all patients but the official test patients.
   It is the default because nnU-Net's own pipeline (ensembles, nnUNetv2_find_best_configuration) needs five folds, and
@@ -27,7 +37,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import SimpleITK as sitk
+
 from nnunet_echo.dataset_conversion.camus_source import (
+    FILM,
     PHASES,
     SUBSETS,
     Patient,
@@ -36,15 +50,25 @@ from nnunet_echo.dataset_conversion.camus_source import (
     find_patients,
 )
 from nnunet_echo.dataset_conversion.command import main
-from nnunet_echo.dataset_conversion.images import read_pair
+from nnunet_echo.dataset_conversion.images import (
+    Frame,
+    SourceError,
+    check_grid,
+    check_labels,
+    read_image,
+    read_pair,
+    to_uint8,
+)
 from nnunet_echo.dataset_conversion.raw_dataset import Case, Written
-from nnunet_echo.dataset_conversion.reader import Reader, Reading
+from nnunet_echo.dataset_conversion.reader import Reading, SequenceReader
 from nnunet_echo.dataset_conversion.report import Note
+from nnunet_echo.dataset_conversion.sequences import as_film, make_case, sampled_frames, sequence_json, stray_pixels
 from nnunet_echo.dataset_conversion.splits import SPLITS_OF_ALL, Split, five_folds, listed_folds, unmatched
+from nnunet_echo.dataset_conversion.tables import whole
 
-VIEWS = ("2CH", "4CH")
+VIEWS, LABELS = ("2CH", "4CH"), ("all", "ed_es")
 SUSPECT_EF = ("CAMUS_patient0185", "CAMUS_patient0217")
-LV = 1
+LV, IGNORE = 1, 4
 
 DATASET_JSON = {
     "name": "CAMUS",
@@ -57,21 +81,30 @@ DATASET_JSON = {
     "overwrite_image_reader_writer": "SimpleITKIO",
     "case_id_pattern": r"(?P<patient>CAMUS_(?:patient|test)\d{4})_(?P<view>2CH|4CH)_(?P<phase>ED|ES)",
 }
+FILMS_JSON = {
+    **DATASET_JSON,
+    "name": "CAMUS_Full",
+    "description": "Cardiac Acquisitions for Multi-structure Ultrasound Segmentation: apical views from ED to ES",
+    "case_id_pattern": r"(?P<patient>CAMUS_(?:patient|test)\d{4})_(?P<view>2CH|4CH)",
+    "sequence": sequence_json("mm"),
+}
+SPARSE_JSON = {**FILMS_JSON, "name": "CAMUS_Semi", "labels": {**DATASET_JSON["labels"], "ignore": IGNORE}}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Camus(Reader):
+class Camus(SequenceReader):
     """CAMUS; see the module's docstring."""
 
     mode: str = "frames"
     split: str = "5fold"
     views: Sequence[str] = VIEWS
+    labels: str = "all"
 
     name = "camus"
-    summary = "CAMUS, both releases: 2D frames at ED and ES"
+    summary = "CAMUS, both releases: 2D frames at ED and ES, or the films between them"
     source_help = "the unpacked download: a folder with patientXXXX folders somewhere below it"
-    dataset_ids = {"CAMUS": 751}
-    modes = {"frames": "each ED and ES frame a 2D case"}
+    dataset_ids = {"CAMUS": 751, "CAMUS_Full": 753, "CAMUS_Semi": 754}
+    modes = {"frames": "each ED and ES frame a 2D case", FILM: "each view from ED to ES a 3D case"}
     splits = {
         "5fold": "five folds stratified by EF and image quality, official test patients apart",
         "official": "the list in the download, one fold",
@@ -83,23 +116,71 @@ class Camus(Reader):
         super().__post_init__()
         if not self.views or set(self.views) - set(VIEWS):
             raise ValueError(f"views is {self.views}; choose from {VIEWS}")
+        if self.labels not in LABELS or (self.labels != "all" and self.mode != FILM):
+            raise ValueError(f"labels is {self.labels!r} and mode {self.mode!r}; choose from {LABELS}, and all but the "
+                             f"first is for mode {FILM}")
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument("--labels", choices=LABELS, default="all",
+                            help="of sequences: all (default), or ed_es, with the ignore label in the frames between")
         parser.add_argument("--views", nargs="+", choices=VIEWS, default=VIEWS, help="default: both")
 
     def dataset_json(self) -> dict[str, object]:
-        return DATASET_JSON
+        if self.mode != FILM:
+            return DATASET_JSON
+        return FILMS_JSON if self.labels == "all" else SPARSE_JSON
 
     def read(self, source: Path) -> Reading:
-        patients = find_patients(source, self.views)
+        patients = find_patients(source, self.views, (FILM,) if self.mode == FILM else PHASES)
         labelled = {f"CAMUS_{name}" for name, patient in patients.items() if not patient.unlabelled and patient.files}
         reading = Reading(review=_review)
         reading.split = self.drawn_or_given_split(labelled) or self._split_of_camus(source, patients, labelled)
         for patient in patients.values():
             test = patient.unlabelled or f"CAMUS_{patient.name}" in reading.split.test
-            _list_cases(source, patient, self.views, test, reading)
+            self._list_cases(source, patient, test, reading)
         return reading
+
+    def _list_cases(self, source: Path, patient: Patient, test: bool, reading: Reading) -> None:
+        """Add the patient's cases, and what it lacks."""
+
+        def warn(kind: str, text: str) -> None:
+            reading.warn(kind, patient.name, f"{patient.folder}: {text}")
+
+        reading.refused += patient.refused
+        reading.warnings += patient.warnings
+        ef = patient.ef_percent()
+        if not patient.files:
+            warn("patient without images", f"no image or mask of {' or '.join(self.views)}")
+            return
+        if ef is None:
+            warn("EF unknown", "no Info_*.cfg gives an EF; left empty")
+        for view in self.views:
+            if not any(key[0] == view for key in patient.files):
+                warn("view missing", f"no image or mask of view {view}")
+                continue
+            if view not in patient.info:
+                warn("cfg missing", f"no Info_{view}.cfg; quality left empty")
+            for part in (FILM,) if self.mode == FILM else PHASES:
+                image, mask = (patient.files.get((view, part, kind)) for kind in ("image", "mask"))
+                case_id = f"CAMUS_{patient.name}_{view}" + (f"_{part}" if part in PHASES else "")
+                if image is None and mask is None:
+                    warn("phase missing", f"no {part} image or mask of view {view}")
+                elif image is None:
+                    reading.refuse("image missing", case_id, f"{mask} is there, but not its image")
+                elif mask is None and not test:
+                    reading.refuse("mask missing", case_id, f"{image} is there, but not its mask (.._gt)")
+                else:
+                    if mask is None and not patient.unlabelled:
+                        reading.warn("mask missing", case_id, f"{image}: a test case without mask")
+                    table = {"view": view, **({"phase": part} if part in PHASES else {}),
+                             "ef_percent": "" if ef is None else f"{ef:g}", "quality": patient.quality(view)}
+                    read = partial(read_pair, source, image, mask)
+                    if part == FILM:
+                        read = partial(read_film, source, image, mask, patient.info.get(view, {}), self.clip, self.size,
+                                       IGNORE if self.labels == "ed_es" else None)
+                    reading.cases.append(Case(case_id, f"CAMUS_{patient.name}", image, read, test, table))
 
     def _split_of_camus(self, source: Path, patients: Mapping[str, Patient], labelled: set[str]) -> Split:
         rounds = [f"subGroup{number}" for number in range(1, 11)] if self.split == "10fold" else ["subgroup"]
@@ -127,42 +208,40 @@ class Camus(Reader):
         return replace(split, warnings=(*split.warnings, *warnings))
 
 
-def _list_cases(source: Path, patient: Patient, views: Sequence[str], test: bool, reading: Reading) -> None:
-    """Add the patient's cases, and what it lacks."""
-
-    def warn(kind: str, text: str) -> None:
-        reading.warn(kind, patient.name, f"{patient.folder}: {text}")
-
-    reading.refused += patient.refused
-    reading.warnings += patient.warnings
-    ef = patient.ef_percent()
-    if not patient.files:
-        warn("patient without images", f"no image or mask of {' or '.join(views)}")
-        return
-    if ef is None:
-        warn("EF unknown", "no Info_*.cfg gives an EF; left empty")
-    for view in views:
-        if not any(key[0] == view for key in patient.files):
-            warn("view missing", f"no image or mask of view {view}")
-            continue
-        if view not in patient.info:
-            warn("cfg missing", f"no Info_{view}.cfg; quality left empty")
-        for phase in PHASES:
-            image, mask = (patient.files.get((view, phase, kind)) for kind in ("image", "mask"))
-            case_id = f"CAMUS_{patient.name}_{view}_{phase}"
-            if image is None and mask is None:
-                warn("phase missing", f"no {phase} image or mask of view {view}")
-            elif image is None:
-                reading.refuse("image missing", case_id, f"{mask} is there, but not its image")
-            elif mask is None and not test:
-                reading.refuse("mask missing", case_id, f"{image} is there, but not its mask (.._gt)")
-            else:
-                if mask is None and not patient.unlabelled:
-                    reading.warn("mask missing", case_id, f"{image}: a test case without mask")
-                table = {"view": view, "phase": phase, "ef_percent": "" if ef is None else f"{ef:g}",
-                         "quality": patient.quality(view)}
-                read = partial(read_pair, source, image, mask)
-                reading.cases.append(Case(case_id, f"CAMUS_{patient.name}", image, read, test, table))
+def read_film(root: Path, image: str, label: str | None, info: Mapping[str, str], clip: int | None, size: int | None,
+              ignore: int | None) -> Frame:
+    """The film of one view, at paths below `root`, from ED to ES by its cfg; see `sequences.make_case`."""
+    film = Frame(to_uint8(as_film(read_image(root / image, image), image), image), image)
+    frames = film.image.GetSize()[2]
+    warnings, areas = [], None
+    if label is not None:
+        film = replace(film, label=to_uint8(as_film(read_image(root / label, label), label), label), label_name=label)
+        check_grid(film)
+        mask = sitk.GetArrayViewFromImage(film.label)
+        check_labels(mask, label, DATASET_JSON["labels"].values())
+        areas = np.count_nonzero(mask == LV, axis=(1, 2))
+        if any(stray := stray_pixels(mask)):
+            warnings.append(("stray pixels", f"{label}: {sum(stray)} pixels lie apart from the largest part of their "
+                             f"structure, in {np.count_nonzero(stray)} of {frames} frames; they stay"))
+    ed, es, total = (whole(info.get(key, "")) for key in ("ED", "ES", "NbFrame"))
+    if ed and es and ed != es:
+        if max(ed, es) > frames or total not in (None, frames):
+            raise SourceError(f"{image}: {frames} frames, but its cfg has ED {ed}, ES {es} and NbFrame {total}; it is "
+                              "cut off or another film")
+    elif areas is not None:
+        ed, es = (1, frames) if areas[0] >= areas[-1] else (frames, 1)
+        warnings.append(("ED and ES by area", f"{image}: no cfg says which frames are ED and ES; of the first and the "
+                         f"last, {ed} is ED, with the larger ventricle"))
+    else:
+        raise SourceError(f"{image}: neither a cfg nor a mask tells ED from ES")
+    if areas is not None and areas[ed - 1] <= areas[es - 1]:
+        warnings.append(("ED not larger than ES", f"{label}: LV of {areas[ed - 1]} pixels at ED (frame {ed}), "
+                         f"{areas[es - 1]} at ES (frame {es}): they may be exchanged; they stay as the cfg names them"))
+    numbers = sampled_frames(ed, es, clip)
+    if len(set(numbers)) < len(numbers):
+        warnings.append(("frames twice", f"{image}: {len(set(numbers))} frames from ED to ES for a clip of {clip}"))
+    return make_case(replace(film, warnings=tuple(warnings)), [number - 1 for number in numbers], numbers, size=size,
+                     unit="mm", ignore=ignore)
 
 
 def _review(written: Mapping[str, Written]) -> list[Note]:
@@ -175,7 +254,7 @@ def _review(written: Mapping[str, Written]) -> list[Note]:
             if ed <= es:
                 notes.append(Note("ED not larger than ES", case_id, f"LV area {ed:.1f} cm2 at ED, {es:.1f} cm2 at ES: "
                                   "the phases may be exchanged; they stay as the files name them"))
-        if case.spacing == (1.0, 1.0):
+        if case.spacing[:2] == (1.0, 1.0):
             notes.append(Note("spacing lost", case_id, "spacing is 1 x 1 mm, the release has 0.308 mm; volumes in mL "
                               "from this copy would be wrong"))
     for patient in SUSPECT_EF:

@@ -1,6 +1,7 @@
 """What a download of CAMUS holds, in either release, found by its names alone; no image is opened here.
 
     NIfTI release      database_nifti/patient0001/patient0001_2CH_ED.nii.gz, .._gt.nii.gz, Info_2CH.cfg
+                       database_nifti/patient0001/patient0001_2CH_half_sequence.nii.gz, .._gt.nii.gz
                        database_split/subgroup_{training,validation,testing}.txt
     challenge of 2019  training/patient0001/patient0001_2CH_ED.mhd, .._gt.mhd, Info_2CH.cfg
                        testing/patient0001/... without masks; another person than training/patient0001
@@ -20,9 +21,9 @@ from nnunet_echo.dataset_conversion.folders import walk_folders
 from nnunet_echo.dataset_conversion.report import Note
 from nnunet_echo.dataset_conversion.tables import number_between
 
-PHASES = ("ED", "ES")
+PHASES, FILM = ("ED", "ES"), "half_sequence"
 PATIENT_FOLDER = re.compile(r"patient\d{4}")
-FRAME_FILE = re.compile(r"(?P<patient>patient\d{4})_(?P<view>2CH|4CH)_(?P<phase>ED|ES)(?P<mask>_gt)?"
+IMAGE_FILE = re.compile(r"(?P<patient>patient\d{4})_(?P<view>2CH|4CH)_(?P<part>ED|ES|half_sequence)(?P<mask>_gt)?"
                         r"(?P<ending>\.nii\.gz|\.nii|\.mhd)")
 ENDINGS = (".nii.gz", ".nii", ".mhd")  # the first that is there is read
 QUALITIES = ("Poor", "Medium", "Good")
@@ -34,7 +35,8 @@ SUBSETS = ("training", "validation", "testing")
 class Patient:
     """One person: `name` is the folder's, or test0001 for testing/patient0001 of the 2019 release.
 
-    `files[view, phase, "image" | "mask"]` is a path relative to the source, `info[view]` the fields of Info_<view>.cfg.
+    `files[view, part, "image" | "mask"]` is a path relative to the source, part one of ED, ES and half_sequence;
+    `info[view]` has the fields of Info_<view>.cfg.
     """
 
     name: str
@@ -63,15 +65,15 @@ class Patient:
         return group, min(known, key=QUALITIES.index, default="quality unknown")
 
 
-def find_patients(source: Path, views: Sequence[str]) -> dict[str, Patient]:
-    """All patients below `source`, by name, with their files of `views` and the cfg of every view.
+def find_patients(source: Path, views: Sequence[str], parts: Sequence[str]) -> dict[str, Patient]:
+    """All patients below `source`, by name, with their files of `views` and `parts` and the cfg of every view.
 
     Raises `FileNotFoundError` when there is none and `ValueError` when two folders claim to be the same patient.
     """
     found: dict[str, Patient] = {}
     for folder, subfolders in walk_folders(source, _may_hold_patients):
         for name in filter(PATIENT_FOLDER.fullmatch, subfolders):
-            patient = _list_patient(source, folder / name, views)
+            patient = _list_patient(source, folder / name, views, parts)
             if patient.name in found:
                 raise ValueError(f"{name} is in two folders of {source}, {found[patient.name].folder} and "
                                  f"{patient.folder}; give the folder of one release as the source")
@@ -119,19 +121,20 @@ def _may_hold_patients(name: str) -> bool:
     return not PATIENT_FOLDER.fullmatch(name) and not name.startswith((".", "__"))
 
 
-def _list_patient(source: Path, folder: Path, views: Sequence[str]) -> Patient:
+def _list_patient(source: Path, folder: Path, views: Sequence[str], parts: Sequence[str]) -> Patient:
     names = sorted(entry.name for entry in folder.iterdir())
-    frames = [match for match in map(FRAME_FILE.fullmatch, names) if match and match["view"] in views]
+    matches = filter(None, map(IMAGE_FILE.fullmatch, names))
+    found = [match for match in matches if match["view"] in views and match["part"] in parts]
     relative = folder.relative_to(source)
     # Only the 2019 release has a folder of test patients, and only its ids collide.
     nearest = [part for part in (source.name, *relative.parts) if part in ("training", "testing")][-1:]
-    test = nearest == ["testing"] and all(match["ending"] == ".mhd" for match in frames)
+    test = nearest == ["testing"] and all(match["ending"] == ".mhd" for match in found)
     name = folder.name.replace("patient", "test") if test else folder.name
     patient = Patient(name, relative.as_posix(), unlabelled=test)
 
-    for match in sorted(frames, key=lambda match: ENDINGS.index(match["ending"])):
+    for match in sorted(found, key=lambda match: ENDINGS.index(match["ending"])):
         path = f"{patient.folder}/{match.string}"
-        key = match["view"], match["phase"], "mask" if match["mask"] else "image"
+        key = match["view"], match["part"], "mask" if match["mask"] else "image"
         if match["patient"] != folder.name:
             patient.refused.append(Note("misplaced file", path, f"{path}: named {match['patient']} in the folder of "
                                         f"{folder.name}; rename the file or move it"))

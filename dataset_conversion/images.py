@@ -2,7 +2,8 @@
 
 SimpleITK opens a truncated or damaged NIfTI file without an error (what is missing becomes zero, NaN too), and reports
 nothing when a full disk cuts off what it writes. So `verify_file` looks at each file before it is read and after it is
-written. Orientation is never changed. Arrays are (rows, columns); SimpleITK's sizes and spacings are (x, y).
+written. Orientation is never changed. Arrays are (rows, columns), or (frames, rows, columns) of a sequence; SimpleITK's
+sizes and spacings are (x, y) or (x, y, t).
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from numpy import ndarray
 
 META_BYTES = {"MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4,
               "MET_FLOAT": 4, "MET_DOUBLE": 8}
@@ -30,12 +32,18 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class Frame:
-    """One image as read, and its mask where there is one; the names, relative to the source, go into messages."""
+    """One image, or one sequence, as read, and its mask where there is one.
+
+    The names, relative to the source, go into messages. `warnings` are (kind, message), `facts` columns of cases.csv
+    that only the files tell.
+    """
 
     image: sitk.Image
     image_name: str
     label: sitk.Image | None = None
     label_name: str = ""
+    warnings: tuple[tuple[str, str], ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def verify_file(path: Path, name: str) -> None:
@@ -97,40 +105,60 @@ def to_uint8(image: sitk.Image, name: str) -> sitk.Image:
 
 
 def check_pair(frame: Frame, labels: Mapping[str, int]) -> tuple[sitk.Image, sitk.Image | None, list[tuple[str, str]]]:
-    """Check a frame and bring it to the form that is written.
+    """Check a frame, or each frame of a sequence, and bring it to the form that is written.
 
-    `labels` maps every structure, background included, to its value. Returns the uint8 image, the uint8 mask on the
-    image's grid (None without one) and the warnings as (kind, message). Raises `SourceError` for a pair that would
-    teach a network nonsense: an image without content or of labels, another grid than the mask's, unknown labels, an
-    empty mask.
+    `labels` maps every structure, background included, and "ignore" to its value. Returns the uint8 image, the uint8
+    mask on the image's grid (None without one) and the warnings as (kind, message). Raises `SourceError` for a pair
+    that would teach a network nonsense: an image without content or of labels, another grid than the mask's, unknown
+    labels, an empty mask.
     """
     image = to_uint8(frame.image, frame.image_name)
-    pixels = sitk.GetArrayViewFromImage(image)
-    if pixels.min() == pixels.max():
-        raise SourceError(f"{frame.image_name}: every pixel is {pixels.min()}; the image has no content")
-    if set(np.unique(pixels).tolist()) <= set(labels.values()):
+    for where, pixels in _frames(image, frame.image_name):
+        if pixels.min() == pixels.max():
+            raise SourceError(f"{where}: every pixel is {pixels.min()}; the image has no content")
+    if set(np.unique(sitk.GetArrayViewFromImage(image)).tolist()) <= set(labels.values()):
         raise SourceError(f"{frame.image_name}: holds nothing but label values; it is a mask, not an image")
     if frame.label is None:
-        return image, None, []
+        return image, None, list(frame.warnings)
 
-    _check_grid(frame)
+    check_grid(frame)
     label = to_uint8(frame.label, frame.label_name)
-    present = {int(value) for value in np.unique(sitk.GetArrayViewFromImage(label))}
-    unknown = sorted(present - set(labels.values()))
-    if unknown:
-        raise SourceError(f"{frame.label_name}: unknown labels {_some(unknown)}; allowed are {sorted(labels.values())}")
-    if present == {0}:
-        raise SourceError(f"{frame.label_name}: the mask is empty (background only)")
-
-    warnings = []
-    absent = [structure for structure, value in labels.items() if value and value not in present]
-    if absent:
-        warnings.append(("structure missing", f"{frame.label_name}: the mask has no {', '.join(absent)}"))
+    without: dict[str, list[str]] = {name: [] for name in labels if name not in ("background", "ignore")}
+    for where, pixels in _frames(label, frame.label_name):
+        present = check_labels(pixels, where, labels.values())
+        if present == {0}:
+            raise SourceError(f"{where}: the mask is empty (background only)")
+        if labels.get("ignore") not in present:
+            for structure in without:
+                without[structure] += [where] * (labels[structure] not in present)
+    warnings = [*frame.warnings, *(("structure missing", f"{where[0]}: the mask has no {structure}; {len(where)} such "
+                                    "frame(s) in the case") for structure, where in without.items() if where)]
     if not np.allclose(frame.label.GetOrigin(), image.GetOrigin(), rtol=0, atol=1e-3):
         warnings.append(("origin differs", f"{frame.label_name}: origin {_text(frame.label.GetOrigin())} mm, image "
                          f"{_text(image.GetOrigin())} mm; the image's is used"))
     label.CopyInformation(image)
     return image, label, warnings
+
+
+def check_labels(pixels: ndarray, name: str, allowed: Collection[int]) -> set[int]:
+    """The values of a mask. Raises `SourceError` when one is not `allowed`."""
+    present = set(np.unique(pixels).tolist())
+    if unknown := sorted(present - set(allowed)):
+        raise SourceError(f"{name}: unknown labels {_some(unknown)}; allowed are {sorted(allowed)}")
+    return present
+
+
+def check_grid(frame: Frame) -> None:
+    """Raise `SourceError` unless image and mask have the same size, spacing and direction."""
+    image, label = frame.image, frame.label
+    for what, ours, theirs, tolerance in (
+        ("size", label.GetSize(), image.GetSize(), 0.0),
+        ("spacing", label.GetSpacing(), image.GetSpacing(), 1e-4),
+        ("direction", label.GetDirection(), image.GetDirection(), 1e-3),
+    ):
+        if len(ours) != len(theirs) or not np.allclose(ours, theirs, rtol=0, atol=tolerance):
+            raise SourceError(f"{frame.label_name}: {what} {_text(ours)}, but the image {frame.image_name} has "
+                              f"{_text(theirs)}; mask and image must lie on one grid")
 
 
 def write_image(image: sitk.Image, target: Path, scratch: Path) -> None:
@@ -148,16 +176,13 @@ def write_image(image: sitk.Image, target: Path, scratch: Path) -> None:
         raise OSError(f"cannot write {target} ({reason}); is the disk full or read-only?") from error
 
 
-def _check_grid(frame: Frame) -> None:
-    image, label = frame.image, frame.label
-    for what, ours, theirs, tolerance in (
-        ("size", label.GetSize(), image.GetSize(), 0.0),
-        ("spacing", label.GetSpacing(), image.GetSpacing(), 1e-4),
-        ("direction", label.GetDirection(), image.GetDirection(), 1e-3),
-    ):
-        if not np.allclose(ours, theirs, rtol=0, atol=tolerance):
-            raise SourceError(f"{frame.label_name}: {what} {_text(ours)}, but the image {frame.image_name} has "
-                              f"{_text(theirs)}; mask and image must lie on one grid")
+def _frames(image: sitk.Image, name: str) -> Iterator[tuple[str, ndarray]]:
+    """The pixels (H, W) of a 2D image, or of each frame of a sequence, with what messages call them."""
+    pixels = sitk.GetArrayViewFromImage(image)
+    if pixels.ndim == 2:
+        yield name, pixels
+    else:
+        yield from ((f"{name}, frame {number} of the case", frame) for number, frame in enumerate(pixels, 1))
 
 
 def _verify_nifti(path: Path, name: str) -> None:

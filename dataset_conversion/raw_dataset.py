@@ -55,7 +55,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Written:
-    """What became of a case: its refusal, or its geometry (x, y order), warnings, and each label's area or volume.
+    """What became of a case: its refusal, or its geometry (x, y order), warnings, each label's area (or
+    volume, of a sequence), and the facts that its reader found in the files.
 
     Lengths are in the dataset's unit, millimetres or (`spacing_unit` "px") pixels.
     """
@@ -66,6 +67,7 @@ class Written:
     labelled: bool = False
     label_sizes: Mapping[int, float] = field(default_factory=dict)
     warnings: tuple[tuple[str, str], ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def patient_of(case_id: str, dataset_json: Mapping[str, object]) -> str:
@@ -182,7 +184,8 @@ def _claim(folder: Path, converter: str, planned: set[str]) -> set[str]:
 def _convert(case: Case, folder: Path, labels: Mapping[str, int]) -> Written:
     """Read, check and write one case, in a worker. Only what happens while reading is the source's fault."""
     try:
-        image, label, warnings = check_pair(case.read(), labels)
+        frame = case.read()
+        image, label, warnings = check_pair(frame, labels)
     except SourceError as error:
         return Written(refusal=str(error))
     except (OSError, RuntimeError, ValueError) as error:  # whatever the file holds, it ends as a named refusal
@@ -195,7 +198,7 @@ def _convert(case: Case, folder: Path, labels: Mapping[str, int]) -> Written:
         pixel = float(np.prod(label.GetSpacing()))
         areas = {int(value): int(count) * pixel for value, count in zip(values, counts, strict=True)}
     write_image(image, folder / image_name, folder / SCRATCH)
-    return Written("", image.GetSize(), image.GetSpacing(), label is not None, areas, tuple(warnings))
+    return Written("", image.GetSize(), image.GetSpacing(), label is not None, areas, tuple(warnings), frame.facts)
 
 
 def _file_names(case: Case, labelled: bool = True) -> list[str]:
@@ -214,13 +217,13 @@ def _splits_of_cases(done: Sequence[Case], folds: Sequence[Fold]) -> list[Fold]:
 
 def _table(done: Sequence[Case], written: Mapping[str, Written], unit: str) -> str:
     """cases.csv; spacing and size are in x y order, the size in pixels."""
-    columns = list(done[0].table) if done else []
+    columns = [*done[0].table, *written[done[0].case_id].facts] if done else []
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["case", "patient", *columns, f"spacing_{unit}", "size", "source", "split"])
     for case in done:
         result = written[case.case_id]
-        rows.writerow([case.case_id, case.patient, *case.table.values(),
+        rows.writerow([case.case_id, case.patient, *case.table.values(), *result.facts.values(),
                        " ".join(f"{length:.6g}" for length in result.spacing),
                        " ".join(map(str, result.size)), case.source, "ts" if case.test else "tr"])
     return text.getvalue()

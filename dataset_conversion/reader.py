@@ -140,3 +140,25 @@ class Reader(ABC):
     def dataset_id(self) -> int:
         """The default id."""
         return self.dataset_ids[self.dataset_json()["name"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceReader(Reader):
+    """A dataset with sequences that `sequences.make_case` writes: how many frames of each, and of which size."""
+
+    clip: int | None = None  # all frames without
+    size: int | None = None  # the film's own without
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for option, least in (("clip", 2), ("size", 16)):
+            value = getattr(self, option)
+            if value is not None and (self.mode == "frames" or value < least):
+                raise ValueError(f"{option} is {value} and mode {self.mode!r}; it must be at least {least} and is for "
+                                 "sequences")
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--clip", type=int, metavar="N",
+                            help="of each sequence N frames, evenly spaced, the first and the last included")
+        parser.add_argument("--size", type=int, metavar="N", help="resize the frames of sequences to N x N pixels")
