@@ -237,9 +237,14 @@ def time_of(run: Callable[[], None], case: Case) -> float:
     return median(seconds[1:])
 
 
-for name in ("scan_cpu", "scan_triton"):
+def conv_flops(u: tuple[int, ...], weight: tuple[int, ...], *others: object, **options: object) -> int:
+    """A multiply-add for each token, channel and weight of the channel."""
+    return 2 * math.prod(u) * weight[1]
+
+
+for name, flops in {"scan_cpu": scan_flops, "scan_triton": scan_flops, "causal_conv_silu": conv_flops}.items():
     if hasattr(torch.ops.nnunet_echo, name):
-        register_flop_formula(getattr(torch.ops.nnunet_echo, name))(scan_flops)
+        register_flop_formula(getattr(torch.ops.nnunet_echo, name))(flops)
 
 if __name__ == "__main__":
     main()

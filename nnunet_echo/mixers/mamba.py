@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nnunet_echo.scan import selective_scan
+from nnunet_echo.scan.convolution import causal_conv_silu
 from nnunet_echo.scan.precision import autocast_off
 
 # Elements (a quarter of a GiB) of one of the ten or so maps (B, channels, L) that a block keeps for its backward.
@@ -46,13 +47,6 @@ class Mamba(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         with autocast_off(tokens.device):
             return self.out_proj(scan_blocks([self], tokens.to(self.A_log.dtype)).transpose(1, 2))
-
-    def convolve(self, u: Tensor, backwards: bool) -> Tensor:
-        """Convolution and SiLU of u (B, d_inner, L), in which a token sees those that the scan reads before it."""
-        (reach,) = self.conv1d.padding
-        weight = self.conv1d.weight.flip(-1) if backwards else self.conv1d.weight
-        u = F.conv1d(u, weight, self.conv1d.bias, padding=reach, groups=u.shape[1])
-        return F.silu(u[..., reach:] if backwards else u[..., : u.shape[-1] - reach])
 
 
 class BiMamba(nn.Module):
@@ -95,9 +89,9 @@ def scan_blocks(blocks: Sequence[Mamba], tokens: Tensor) -> Tensor:
     backwards = [block is not blocks[0] for block in blocks]
     halves = zip(*(block.in_proj.weight.chunk(2) for block in blocks), strict=True)  # for u, and for z
     u, z = F.linear(tokens, torch.cat([w for half in halves for w in half])).transpose(1, 2).chunk(2, dim=1)
-    inputs = zip(blocks, u.chunk(len(blocks), dim=1), backwards, strict=True)
+    weight, bias = (torch.cat([getattr(block.conv1d, name) for block in blocks]) for name in ("weight", "bias"))
     return input_dependent_scan(
-        torch.stack([block.convolve(u, turn) for block, u, turn in inputs], dim=1),
+        causal_conv_silu(u, weight, bias, backwards).unflatten(1, (len(blocks), -1)),
         torch.stack([block.x_proj.weight for block in blocks]),
         torch.stack([block.dt_proj.weight for block in blocks]),
         torch.cat([block.dt_proj.bias for block in blocks]),

@@ -1,8 +1,9 @@
-/* Selective scan on the CPU, float32, forward and backward: tasks, threads, choice of the instruction set.
+/* Selective scan on the CPU, float32, forward and backward: tasks, threads, choice of the instruction set. Beside it
+ * the convolution that stands in front of it.
  *
- * Plain C, no header of Python or PyTorch: cpu.py loads the library with ctypes, fills a `Scan` and calls scan_forward
- * or scan_backward without the interpreter lock. Letters and shapes as in nnunet_echo/scan/__init__.py. The kernels are
- * in _cpu_scan_kernel.h.
+ * Plain C, no header of Python or PyTorch: cpu.py loads the library with ctypes, fills a `Scan` and calls scan_forward,
+ * scan_backward, conv_forward or conv_backward without the interpreter lock. Letters and shapes as in
+ * nnunet_echo/scan/__init__.py. The kernels are in _cpu_scan_kernel.h and _cpu_conv_kernel.h.
  *
  * A task is a few channels of one group of one sequence, walked in chunks of tokens. The forward keeps the state at the
  * start of each chunk (`starts`); the backward walks the chunks from the last to the first and recomputes the states
@@ -18,11 +19,15 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define CHUNK 64   /* tokens; B, C, their gradients and the states of a chunk fit the first cache */
 #define SLICE 16   /* most channels of a task, a line of the cache where channels are neighbours in memory */
 #define TOGETHER 4 /* exponentials computed side by side */
+#define FRAME 16   /* most taps of the convolution, less one */
+#define PITCH (CHUNK + FRAME)
 #define LOG2E 1.44269504f
 
 #define INLINE static inline __attribute__((always_inline))
@@ -48,6 +53,7 @@ typedef void Parallel(void (*work)(void *), void *argument, unsigned threads, un
 
 typedef struct {
     int64_t batch, groups, channels, states, length; /* channels of a group */
+    int64_t taps;                                    /* of the convolution */
     int64_t softplus, threads, width;                /* width: floats in a vector, 0 for the widest there is */
     const char *reverse;                             /* per group: read the tokens from the last to the first */
     Parallel *parallel;                              /* of the runtime that PyTorch uses; NULL: threads of our own */
@@ -56,112 +62,18 @@ typedef struct {
     float *last, *starts;               /* (B, D, N), (B, D, chunks, N) */
     const float *grad_last;
     float *grad_A, *grad_D, *grad_delta_bias; /* one for each sequence of the batch: (B, D, N), (B, D), (B, D) */
+    const float *weight, *bias;               /* of the convolution: (D, taps), (D) */
+    float *grad_weight, *grad_bias;           /* one for each sequence of the batch */
 } Scan;
 
-typedef struct {
-    int64_t batch, group, first, channels; /* channels first .. first + channels of the group */
-    int64_t channel, row;                  /* the first one, counted over all groups, and over all sequences too */
-    int64_t turn;                          /* number of the task in its group */
-    _Atomic int64_t *progress;             /* of all tasks of the group: the earliest chunk that is done */
-} Task;
-
-typedef struct {
-    int64_t start, count, padded; /* tokens; padded to whole vectors */
-} Chunk;
-
-typedef struct { /* a chunk of the task's channels, in the array itself or in a copy */
-    Array array;
-    Chunk chunk;
-    float *first;
-    int64_t pitch;
-    int copied;
-} Rows;
-
-typedef struct { /* memory that will be needed soon: lines at a distance, in floats */
-    const float *from;
-    int64_t step;
-} Ahead;
-
-INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int is_one(int64_t step) { return step == 1 || step == -1; }
-INLINE int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
-INLINE int64_t chunks_of(const Scan *s) { return (s->length + CHUNK - 1) / CHUNK; }
-
-INLINE float *take(float **scratch, int64_t count) {
-    float *taken = *scratch;
-    *scratch += round_up(count, 16);
-    return taken;
-}
-
-INLINE Chunk chunk_of(const Scan *s, int64_t i, int64_t width) {
-    Chunk k = {i * CHUNK, min(CHUNK, s->length - i * CHUNK), 0};
-    k.padded = round_up(k.count, width);
-    return k;
-}
-
-INLINE float *states_at(Array x, Task task, Chunk k, int64_t state) {
-    return x.data + task.batch * x.batch + task.group * x.group + state * x.row + k.start * x.token;
-}
-
-INLINE float *at(Array x, Task task, Chunk k) { return states_at(x, task, k, task.first); }
-
-INLINE Rows room_for(Array x, Task task, Chunk k, float *copy) {
-    if (x.token == 1 && k.count == k.padded)
-        return (Rows){x, k, at(x, task, k), x.row, 0};
-    return (Rows){x, k, copy, CHUNK, 1};
-}
-
-INLINE float *row_of(Rows rows, int64_t c) { return rows.first + c * rows.pitch; }
-
-/* What to fetch while channel c is computed: rows in place one by one, of other arrays a share of the next chunk. The
- * hardware does not see these patterns. Addresses outside of an array do no harm. */
-INLINE Ahead next_share(Array x, const float *chunk, Task task, int64_t c) {
-    if (is_one(x.token))
-        return (Ahead){chunk + c * x.row, 16 * x.token};
-    return (Ahead){chunk + c * (CHUNK / task.channels) * x.token, x.token};
-}
-
-INLINE Ahead next_rows(Rows rows, Task task, int64_t c, int64_t direction) {
-    if (!rows.copied && c + 1 < task.channels)
-        return (Ahead){row_of(rows, c + 1), 16};
-    const float *next = at(rows.array, task, rows.chunk) + direction * CHUNK * rows.array.token;
-    return rows.copied ? next_share(rows.array, next, task, c) : (Ahead){next, 16};
-}
-
-INLINE Ahead next_states(Array x, Task task, Chunk k, int64_t c, int64_t direction) {
-    return next_share(x, states_at(x, task, k, 0) + direction * CHUNK * x.token, task, c);
-}
-
-INLINE void fetch(const Ahead *ahead, int64_t t) {
-    for (int i = 0; i < 6; i++)
-        __builtin_prefetch(ahead[i].from + t / 16 * ahead[i].step);
-}
-
-/* Without a copy: the last token becomes the first, and the distance to the next one negative. */
-static void turn_around(Scan *s) {
-    Array *all[] = {&s->u, &s->delta, &s->B, &s->C, &s->z, &s->y, &s->grad_y, &s->grad_u, &s->grad_delta, &s->grad_B,
-                    &s->grad_C, &s->grad_z};
-    for (int i = 0; i < 12; i++)
-        if (all[i]->data) {
-            all[i]->data += (s->length - 1) * all[i]->token;
-            all[i]->token = -all[i]->token;
-        }
-}
-
-static void wait_for_turn(Task task, int64_t chunk) {
-    while (task.turn && atomic_load_explicit(&task.progress[task.turn - 1], memory_order_acquire) > chunk)
-        sched_yield();
-}
-
-static void end_turn(Task task, int64_t chunk) {
-    atomic_store_explicit(&task.progress[task.turn], chunk, memory_order_release);
-}
+#include "_cpu_scan_chunks.h"
 
 typedef void Kernel(const Scan *, Task, float *);
 
 #define WIDTH 4
 #define NAME(x) x##_4
 #include "_cpu_scan_kernel.h"
+#include "_cpu_conv_kernel.h"
 #undef WIDTH
 #undef NAME
 
@@ -179,6 +91,7 @@ BEGIN_TARGET("avx2,fma")
 #define WIDTH 8
 #define NAME(x) x##_8
 #include "_cpu_scan_kernel.h"
+#include "_cpu_conv_kernel.h"
 #undef WIDTH
 #undef NAME
 END_TARGET
@@ -187,6 +100,7 @@ BEGIN_TARGET("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")
 #define WIDTH 16
 #define NAME(x) x##_16
 #include "_cpu_scan_kernel.h"
+#include "_cpu_conv_kernel.h"
 #undef WIDTH
 #undef NAME
 END_TARGET
@@ -280,6 +194,7 @@ static int run(const Scan *s, Kernel *kernel) {
     Job job = {.scan = s, .kernel = kernel, .slice = SLICE};
     job.slices = (s->channels + job.slice - 1) / job.slice;
     job.tasks = groups * job.slices;
+    /* What `backward` takes; the others take less. */
     job.scratch_size = 4 * (CHUNK + SLICE) * lanes + (2 * CHUNK + 1 + 2 * SLICE) * 16 + (7 + 7 * SLICE) * CHUNK;
     int64_t threads = min(s->threads < 1 ? 1 : s->threads, job.tasks);
     void *scratch = NULL;
@@ -298,5 +213,9 @@ static int run(const Scan *s, Kernel *kernel) {
 }
 
 int scan_forward(const Scan *s) { return run(s, CHOOSE(forward, (s->width ? s->width : scan_width()))); }
+
+int conv_forward(const Scan *s) { return run(s, CHOOSE(convolve, (s->width ? s->width : scan_width()))); }
+
+int conv_backward(const Scan *s) { return run(s, CHOOSE(convolve_back, (s->width ? s->width : scan_width()))); }
 
 int scan_backward(const Scan *s) { return run(s, CHOOSE(backward, (s->width ? s->width : scan_width()))); }

@@ -256,10 +256,7 @@ static void backward(const Scan *s, Task task, float *scratch) {
     }
     scatter(s->grad_A + task.row * N, N, 1, dA, lanes, channels, N, 0);
     for (int64_t c = 0; c < channels; c++) {
-        s->grad_D[task.row + c] = s->grad_delta_bias[task.row + c] = 0;
-        for (int i = 0; i < WIDTH; i++) {
-            s->grad_D[task.row + c] += dD[c * WIDTH + i];
-            s->grad_delta_bias[task.row + c] += dbias[c * WIDTH + i];
-        }
+        s->grad_D[task.row + c] = sum_of(dD + c * WIDTH);
+        s->grad_delta_bias[task.row + c] = sum_of(dbias + c * WIDTH);
     }
 }

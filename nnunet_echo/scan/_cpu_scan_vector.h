@@ -73,6 +73,15 @@ INLINE V sums(V *x) {
     return x[0];
 }
 
+/* The lanes of one vector. */
+#define sum_of NAME(sum_of)
+INLINE float sum_of(const float *x) {
+    float sum = 0;
+    for (int i = 0; i < WIDTH; i++)
+        sum += x[i];
+    return sum;
+}
+
 /* x[i][j] = x[j][i]: inside the blocks of 4 x 4, then of the blocks. */
 #define transpose NAME(transpose)
 INLINE void transpose(V *x) {
@@ -118,6 +127,7 @@ INLINE void exp2_small(V *x, int count) {
 }
 
 /* Parts of 2**x: x within bounds, its nearest integer k, and p * 2**k: 0 where that is too small, NaN stays NaN. */
+#define within NAME(within)
 #define bounded NAME(bounded)
 #define nearest NAME(nearest)
 #define scale NAME(scale)
@@ -127,8 +137,7 @@ INLINE V nearest(V x) { return (V)_mm512_roundscale_ps((__m512)x, 0); }
 INLINE V scale(V p, V k) { return (V)_mm512_scalef_ps((__m512)p, (__m512)k); }
 #else
 #define ROUND 0x1.8p23f /* floats of this size are one apart, so adding it rounds */
-INLINE V bounded(V x) {
-    V low = all_of(-127.0f), high = all_of(128.0f);
+INLINE V within(V x, V low, V high) {
 #if WIDTH == 8 /* these return the second argument where one is NaN */
     return (V)_mm256_max_ps((__m256)low, _mm256_min_ps((__m256)high, (__m256)x));
 #elif defined(__x86_64__)
@@ -137,10 +146,29 @@ INLINE V bounded(V x) {
     return select(x < low, low, select(x > high, high, x));
 #endif
 }
+INLINE V bounded(V x) { return within(x, all_of(-127), all_of(128)); }
 INLINE V nearest(V x) { return (x + ROUND) - ROUND; }
 INLINE V scale(V p, V k) { return p * (V)((I)(k + (ROUND + 127.0f)) << 23); }
 #undef ROUND
 #endif
+
+#define rest_of NAME(rest_of)
+/* a * b - k, rounded once, within -1 and 1: where a * b is -100, rounding it first would change exp2 by 3e-6, another
+ * time for every token, and gradients that are sums of a few tokens would lose more. */
+INLINE V rest_of(V a, float b, V k) {
+#if WIDTH == 16
+    __m512 rest = _mm512_fmsub_ps((__m512)a, (__m512)all_of(b), (__m512)k);
+    return (V)_mm512_range_ps(rest, (__m512)all_of(1), 2); /* the smaller of the two, with the sign of the first */
+#elif WIDTH == 8
+    return within((V)_mm256_fmsub_ps((__m256)a, (__m256)all_of(b), (__m256)k), all_of(-1), all_of(1));
+#elif defined(__aarch64__)
+    return within((V)vfmaq_n_f32((float32x4_t)-k, (float32x4_t)a, b), all_of(-1), all_of(1));
+#else /* upper halves of the floats have exact products */
+    V b_all = all_of(b), a_high = (V)((I)a & ~0xfff), b_high = (V)((I)b_all & ~0xfff);
+    return within((a_high * b_high - k) + (a_high * (b_all - b_high) + (a - a_high) * b_all),
+                  all_of(-1), all_of(1));
+#endif
+}
 
 /* 2**(a * delta[i]) of the next tokens. */
 #define decays NAME(decays)
@@ -148,9 +176,8 @@ INLINE void decays(V *e, V a, const float *delta) {
     V k[TOGETHER];
     UNROLL
     for (int i = 0; i < TOGETHER; i++) {
-        V x = bounded(a * delta[i]);
-        k[i] = nearest(x);
-        e[i] = x - k[i];
+        k[i] = nearest(bounded(a * delta[i]));
+        e[i] = rest_of(a, delta[i], k[i]);
     }
     exp2_small(e, TOGETHER);
     UNROLL

@@ -1,4 +1,5 @@
-"""Selective scan in C for CPUs: float32, forward and backward, the states recomputed in the backward.
+"""Selective scan in C for CPUs: float32, forward and backward, the states recomputed in the backward. And the
+convolution in front of it, as `nnunet_echo.scan.convolution` has it.
 
 The library is optional: it is compiled at install from _cpu_scan.c, which says how it works, and called through ctypes,
 so without the interpreter lock. It takes as many threads as PyTorch has (`torch.get_num_threads`); the result does not
@@ -22,6 +23,9 @@ READS_BACKWARDS = True
 # Floats in a vector (4, 8 or 16, as far as the processor has them); 0 is the widest. For tests and benchmarks.
 vector_width = 0
 
+# Of the convolution, FRAME + 1 in _cpu_scan.c.
+MOST_WEIGHTS = 17
+
 
 class _Array(ctypes.Structure):
     """`Array` in _cpu_scan.c: (B, G, rows, L)."""
@@ -29,9 +33,10 @@ class _Array(ctypes.Structure):
     _fields_ = [("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("batch", "group", "row", "token"))]
 
 
-_SIZES = ("batch", "groups", "channels", "states", "length", "softplus", "threads", "width")
+_SIZES = ("batch", "groups", "channels", "states", "length", "taps", "softplus", "threads", "width")
 _STRIDED = ("u", "delta", "B", "C", "z", "y", "grad_y", "grad_u", "grad_delta", "grad_B", "grad_C", "grad_z")
-_CONTIGUOUS = ("A", "D", "delta_bias", "last", "starts", "grad_last", "grad_A", "grad_D", "grad_delta_bias")
+_OF_THE_SCAN = ("A", "D", "delta_bias", "last", "starts", "grad_last", "grad_A", "grad_D", "grad_delta_bias")
+_CONTIGUOUS = (*_OF_THE_SCAN, "weight", "bias", "grad_weight", "grad_bias")
 
 
 class _Scan(ctypes.Structure):
@@ -79,7 +84,8 @@ def _scan(u, delta, A, B, C, D, z, delta_bias, softplus, reverse):
     """y, last state, and what the backward starts from: the state before each chunk of tokens (B, D, chunks, N)."""
     y, last, starts = _outputs(u, delta, A)
     inputs = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
-    _call("scan_forward", softplus, reverse, **inputs, y=y, last=last, starts=starts)
+    outputs = {"y": y, "last": last, "starts": starts}
+    _call("scan_forward", {"states": A.shape[1], "softplus": softplus}, reverse, **inputs, **outputs)
     return y, last, starts
 
 
@@ -104,7 +110,8 @@ def _scan_backward(u, delta, A, B, C, D, z, delta_bias, softplus, reverse, start
     # Each sequence of the batch has its own sums over tokens; adding them up comes last.
     parts = {name: u.new_empty(len(u), *gradients[name].shape) for name in ("A", "D", "delta_bias")}
     outputs = {f"grad_{name}": x for name, x in (gradients | parts).items() if name != "z" or z is not None}
-    _call("scan_backward", softplus, reverse, **inputs, **outputs, starts=starts, grad_y=grad_y, grad_last=grad_last)
+    outputs |= {"starts": starts, "grad_y": grad_y, "grad_last": grad_last}
+    _call("scan_backward", {"states": A.shape[1], "softplus": softplus}, reverse, **inputs, **outputs)
     for name, part in parts.items():
         torch.sum(part, 0, out=gradients[name])
     return list(gradients.values())
@@ -120,12 +127,56 @@ def _gradients_like(u, delta, A, B, C, D, z, *others):
 register_gradients(_scan, _scan_backward)
 
 
-def _call(function: str, softplus: bool, reverse: list[bool], **tensors: Tensor | None) -> None:
-    """Call the library with tensors by their names in `_Scan`, None for a missing one."""
-    batch, groups, states, length = tensors["B"].shape
-    channels = tensors["u"].shape[1] // groups
-    sizes = (batch, groups, channels, states, length, softplus, torch.get_num_threads(), vector_width)
-    scan = _Scan(**dict(zip(_SIZES, sizes, strict=True)), reverse=bytes(reverse), parallel=_parallel())
+def causal_conv_silu(u: Tensor, weight: Tensor, bias: Tensor, reverse: tuple[bool, ...]) -> Tensor:
+    """`nnunet_echo.scan.convolution.causal_conv_silu` with weight (D, W)."""
+    return _convolve(u, weight, bias, reverse)
+
+
+@torch.library.custom_op("nnunet_echo::causal_conv_silu", mutates_args=(), device_types="cpu")
+def _convolve(u: Tensor, weight: Tensor, bias: Tensor, reverse: list[bool]) -> Tensor:
+    y = u.new_empty(u.shape)
+    _call("conv_forward", {"taps": weight.shape[1]}, reverse, u=u, weight=weight, bias=bias, y=y)
+    return y
+
+
+@_convolve.register_fake
+def _(u, weight, bias, reverse):
+    return u.new_empty(u.shape)
+
+
+@torch.library.custom_op("nnunet_echo::causal_conv_silu_backward", mutates_args=(), device_types="cpu")
+def _convolve_backward(
+    u: Tensor, weight: Tensor, bias: Tensor, reverse: list[bool], grad_y: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad_u, grad_weight, grad_bias = torch.empty_like(u), *(u.new_empty(len(u), *x.shape) for x in (weight, bias))
+    outputs = {"grad_u": grad_u, "grad_weight": grad_weight, "grad_bias": grad_bias}
+    _call("conv_backward", {"taps": weight.shape[1]}, reverse, u=u, weight=weight, bias=bias, grad_y=grad_y, **outputs)
+    return grad_u, grad_weight.sum(0), grad_bias.sum(0)
+
+
+@_convolve_backward.register_fake
+def _(u, weight, bias, reverse, grad_y):
+    return torch.empty_like(u), torch.empty_like(weight), torch.empty_like(bias)
+
+
+def _keep(ctx, inputs, output) -> None:
+    *tensors, ctx.reverse = inputs
+    ctx.save_for_backward(*tensors)
+
+
+_convolve.register_autograd(
+    lambda ctx, grad_y: (*_convolve_backward(*ctx.saved_tensors, ctx.reverse, grad_y), None), setup_context=_keep
+)
+
+
+def _call(function: str, options: dict[str, int], reverse: list[bool], **tensors: Tensor | None) -> None:
+    """Call the library with tensors by their names in `_Scan`, None for a missing one; `options` are more of its."""
+    batch, channels, length = tensors["u"].shape
+    groups = len(reverse)
+    channels //= groups
+    sizes = {"batch": batch, "groups": groups, "channels": channels, "length": length, **options}
+    sizes |= {"threads": torch.get_num_threads(), "width": vector_width}
+    scan = _Scan(**sizes, reverse=bytes(reverse), parallel=_parallel())
     present = {name: x for name, x in tensors.items() if x is not None}
     contiguous = {name: x.contiguous() for name, x in present.items() if name in _CONTIGUOUS}  # alive during the call
     for name, x in present.items():

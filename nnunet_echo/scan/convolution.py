@@ -1,0 +1,35 @@
+"""Causal depthwise convolution and SiLU, which a Mamba block has in front of its scan, in one pass where C can.
+
+Letters as in `nnunet_echo.scan`; W is the number of weights of a channel, d_conv.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nnunet_echo.scan import choose_backend, cpu
+
+
+def causal_conv_silu(u: Tensor, weight: Tensor, bias: Tensor, reverse: Sequence[bool]) -> Tensor:
+    """silu(bias + convolution) of u (B, D, L) in any layout with weight (D, 1, W), as `torch.nn.Conv1d` has it.
+
+    A token sees itself and the W - 1 tokens that are read before it: `reverse` has one bool for each of its groups of
+    neighbouring channels, whether it reads from the last token to the first. Computes on a CPU in C, where that is the
+    backend that a scan of u would get. Returns (B, D, L), contiguous.
+    """
+    fused = weight.shape[-1] <= cpu.MOST_WEIGHTS and choose_backend(u.device, u.dtype) == "cpu"
+    if fused:
+        return cpu.causal_conv_silu(u, weight.squeeze(1), bias, tuple(reverse))
+    parts = zip(*(x.chunk(len(reverse), dim) for x, dim in ((u, 1), (weight, 0), (bias, 0))), reverse, strict=True)
+    return torch.cat([_of_one_group(*part) for part in parts], dim=1)
+
+
+def _of_one_group(u: Tensor, weight: Tensor, bias: Tensor, backwards: bool) -> Tensor:
+    reach = weight.shape[-1] - 1
+    weight = weight.flip(-1) if backwards else weight
+    u = F.conv1d(u, weight, bias, padding=reach, groups=u.shape[1])
+    return F.silu(u[..., reach:] if backwards else u[..., : u.shape[-1] - reach])
