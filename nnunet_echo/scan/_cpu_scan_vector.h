@@ -127,7 +127,6 @@ INLINE void exp2_small(V *x, int count) {
 }
 
 /* Parts of 2**x: x within bounds, its nearest integer k, and p * 2**k: 0 where that is too small, NaN stays NaN. */
-#define within NAME(within)
 #define bounded NAME(bounded)
 #define nearest NAME(nearest)
 #define scale NAME(scale)
@@ -137,36 +136,38 @@ INLINE V nearest(V x) { return (V)_mm512_roundscale_ps((__m512)x, 0); }
 INLINE V scale(V p, V k) { return (V)_mm512_scalef_ps((__m512)p, (__m512)k); }
 #else
 #define ROUND 0x1.8p23f /* floats of this size are one apart, so adding it rounds */
-INLINE V within(V x, V low, V high) {
-#if WIDTH == 8 /* these return the second argument where one is NaN */
-    return (V)_mm256_max_ps((__m256)low, _mm256_min_ps((__m256)high, (__m256)x));
+#define larger NAME(larger)
+#define smaller NAME(smaller)
+#if WIDTH == 8 /* these return x where one is NaN */
+INLINE V larger(V low, V x) { return (V)_mm256_max_ps((__m256)low, (__m256)x); }
+INLINE V smaller(V high, V x) { return (V)_mm256_min_ps((__m256)high, (__m256)x); }
 #elif defined(__x86_64__)
-    return (V)_mm_max_ps((__m128)low, _mm_min_ps((__m128)high, (__m128)x));
+INLINE V larger(V low, V x) { return (V)_mm_max_ps((__m128)low, (__m128)x); }
+INLINE V smaller(V high, V x) { return (V)_mm_min_ps((__m128)high, (__m128)x); }
 #else
-    return select(x < low, low, select(x > high, high, x));
+INLINE V larger(V low, V x) { return select(x < low, low, x); }
+INLINE V smaller(V high, V x) { return select(x > high, high, x); }
 #endif
-}
-INLINE V bounded(V x) { return within(x, all_of(-127), all_of(128)); }
+INLINE V bounded(V x) { return larger(all_of(-127), smaller(all_of(128), x)); }
 INLINE V nearest(V x) { return (x + ROUND) - ROUND; }
 INLINE V scale(V p, V k) { return p * (V)((I)(k + (ROUND + 127.0f)) << 23); }
 #undef ROUND
 #endif
 
+/* a * b - k, rounded once: where a * b is -100, rounding it first would change 2**(a * b) by 3e-6, another time for
+ * every token, and gradients that are sums of a few tokens that cancel would lose more. Not below -1, which it is where
+ * a * b is out of bounds: 2**k is zero there and has to meet a finite factor. */
 #define rest_of NAME(rest_of)
-/* a * b - k, rounded once, within -1 and 1: where a * b is -100, rounding it first would change exp2 by 3e-6, another
- * time for every token, and gradients that are sums of a few tokens would lose more. */
 INLINE V rest_of(V a, float b, V k) {
-#if WIDTH == 16
-    __m512 rest = _mm512_fmsub_ps((__m512)a, (__m512)all_of(b), (__m512)k);
-    return (V)_mm512_range_ps(rest, (__m512)all_of(1), 2); /* the smaller of the two, with the sign of the first */
+#if WIDTH == 16 /* k has no bounds, and the error of so large a product either sign: the smaller of it and 1, signed */
+    return (V)_mm512_range_ps(_mm512_fmsub_ps((__m512)a, (__m512)all_of(b), (__m512)k), (__m512)all_of(1), 2);
 #elif WIDTH == 8
-    return within((V)_mm256_fmsub_ps((__m256)a, (__m256)all_of(b), (__m256)k), all_of(-1), all_of(1));
+    return larger(all_of(-1), (V)_mm256_fmsub_ps((__m256)a, (__m256)all_of(b), (__m256)k));
 #elif defined(__aarch64__)
-    return within((V)vfmaq_n_f32((float32x4_t)-k, (float32x4_t)a, b), all_of(-1), all_of(1));
+    return larger(all_of(-1), (V)vfmaq_n_f32((float32x4_t)-k, (float32x4_t)a, b));
 #else /* upper halves of the floats have exact products */
     V b_all = all_of(b), a_high = (V)((I)a & ~0xfff), b_high = (V)((I)b_all & ~0xfff);
-    return within((a_high * b_high - k) + (a_high * (b_all - b_high) + (a - a_high) * b_all),
-                  all_of(-1), all_of(1));
+    return larger(all_of(-1), (a_high * b_high - k) + (a_high * (b_all - b_high) + (a - a_high) * b_all));
 #endif
 }
 
