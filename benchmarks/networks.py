@@ -7,9 +7,10 @@ Every network runs in a process of its own: one channel, four classes, deep supe
 512; under float16 autocast on CUDA, in float32 on a CPU. Before a network is timed its output is compared with the one
 that the reference scan gives; a wrong one is not timed. Prints one table for each size, in Markdown: parameters, FLOPs
 of a forward (a multiply-add is two; a scan has seven for each token, channel and state), medians of the forward without
-gradients and of forward plus backward, with their ratios to nnU-Net's plain U-Net, and the peak memory of forward plus
-backward beyond what the process held before. `--token-loop` adds how many times slower the forward is with the scan as
-a loop over tokens; `--default-allocator` leaves out what trainers do to keep freed memory on a CPU.
+gradients and of forward plus backward, and the peak memory of forward plus backward beyond what the process held
+before. Ratios are to nnU-Net's plain U-Net, which runs in the same process, in turns with the network: what else the
+machine does meets both. `--token-loop` adds, in turns with them too, how many times slower the forward is with the
+scan as a loop over tokens; `--default-allocator` leaves out what trainers do to keep freed memory on a CPU.
 `--kept` computes nothing: from shapes alone it prints what autograd keeps between forward and backward under 16 bit
 autocast, weights left out; what a backward needs meanwhile comes on top.
 """
@@ -22,10 +23,10 @@ import multiprocessing
 import os
 import pkgutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -78,6 +79,8 @@ class Costs:
     forward_s: float
     step_s: float
     peak_gib: float
+    plain_forward_s: float
+    plain_step_s: float
     token_loop_s: float
 
 
@@ -105,7 +108,6 @@ def main() -> None:
         print("| network | M parameters | GFLOPs | forward, s | ratio | with backward, s | ratio | peak, GiB |", end="")
         print(" token loop, times slower |" if args.token_loop else "")
         print("|---|" + "---:|" * (7 + args.token_loop))
-        plain = None
         for network in dict.fromkeys([PLAIN, *args.networks]):
             case = Case(
                 network, size, args.batch, args.stages, args.device, args.repetitions, args.token_loop,
@@ -114,11 +116,10 @@ def main() -> None:
             for step in (check, measure):  # in fresh processes: none pays for memory or threads of the one before
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                     costs = pool.submit(step, case).result()
-            plain = plain or costs
             cells = [
                 f"{costs.parameters / 1e6:.2f}", f"{costs.flops / 1e9:.1f}",
-                f"{costs.forward_s:.3f}", f"{costs.forward_s / plain.forward_s:.1f}",
-                f"{costs.step_s:.3f}", f"{costs.step_s / plain.step_s:.1f}", f"{costs.peak_gib:.2f}",
+                f"{costs.forward_s:.3f}", f"{costs.forward_s / costs.plain_forward_s:.1f}",
+                f"{costs.step_s:.3f}", f"{costs.step_s / costs.plain_step_s:.1f}", f"{costs.peak_gib:.2f}",
             ]
             if args.token_loop:
                 slower = costs.token_loop_s / costs.forward_s
@@ -136,27 +137,30 @@ def measure(case: Case) -> Costs:
     autocast = torch.autocast("cuda", torch.float16) if case.device.type == "cuda" else nullcontext()
     held = peak_memory_gib(case.device)
 
-    def step() -> None:
+    def step(network: nn.Module) -> None:
         network.zero_grad(set_to_none=True)
         with autocast:
             loss = sum(logits.float().square().mean() for logits in network(x))
         loss.backward()
 
     @torch.no_grad()
-    def forward() -> None:
+    def forward(network: nn.Module) -> None:
         with autocast:
             network(x)
 
-    step_s = time_of(step, case)
+    step(network)
     peak_gib = peak_memory_gib(case.device) - held
-    forward_s = time_of(forward, case)
-    with FlopCounterMode(display=False) as flops:
-        forward()
-    token_loop_s = math.nan
+    plain = network if case.network == PLAIN else build(replace(case, network=PLAIN)).to(case.device)
+    step_s, plain_step_s = times_of([lambda: step(network), lambda: step(plain)], case)
+    forwards = [lambda: forward(network), lambda: forward(plain)]
     if case.token_loop and case.network in WITH_A_SCAN:
-        token_loop_s = with_scan("reference", lambda: time_of(forward, case))
+        forwards.append(lambda: with_scan("reference", forwards[0]))
+    forward_s, plain_forward_s, *token_loop_s = times_of(forwards, case)
+    with FlopCounterMode(display=False) as flops:
+        forward(network)
     parameters = sum(p.numel() for p in network.parameters())
-    return Costs(parameters, flops.get_total_flops(), forward_s, step_s, peak_gib, token_loop_s)
+    times = (forward_s, step_s, peak_gib, plain_forward_s, plain_step_s, *(token_loop_s or [math.nan]))
+    return Costs(parameters, flops.get_total_flops(), *times)
 
 
 def kept_gib(case: Case) -> float:
@@ -225,16 +229,17 @@ def with_scan(backend: str, function: Callable[[], Any]) -> Any:
         os.environ[BACKEND_VARIABLE] = before
 
 
-def time_of(run: Callable[[], None], case: Case) -> float:
-    """Median seconds, after one run that is not counted."""
-    seconds = []
+def times_of(runs: Sequence[Callable[[], None]], case: Case) -> list[float]:
+    """Median seconds of each, all in turns, after one run that is not counted."""
+    seconds = [[] for _ in runs]
     for _ in range(1 + case.repetitions):
-        began = time.perf_counter()
-        run()
-        if case.device.type == "cuda":
-            torch.cuda.synchronize(case.device)
-        seconds.append(time.perf_counter() - began)
-    return median(seconds[1:])
+        for run, times in zip(runs, seconds, strict=True):
+            began = time.perf_counter()
+            run()
+            if case.device.type == "cuda":
+                torch.cuda.synchronize(case.device)
+            times.append(time.perf_counter() - began)
+    return [median(times[1:]) for times in seconds]
 
 
 def conv_flops(u: tuple[int, ...], weight: tuple[int, ...], *others: object, **options: object) -> int:
