@@ -151,7 +151,7 @@ class SequenceReader(Reader):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for option, least in (("clip", 2), ("size", 16)):
+        for option, least in (("clip", 2), ("size", 64)):
             value = getattr(self, option)
             if value is not None and (self.mode == "frames" or value < least):
                 raise ValueError(f"{option} is {value} and mode {self.mode!r}; it must be at least {least} and is for "

@@ -3,12 +3,16 @@
 Arrays are (T, H, W), images (x, y, t), so that nnU-Net sees one volume whose slices are frames. `dataset.json` says so
 under "sequence", with the step of t and what the first and the last frame are.
 
-The step of t is a constant, 1.54 mm (5 pixels where no scale is known), not the time between two frames. nnU-Net plans
-by spacing and resamples every case to one: were the step the true time, films of unlike frame rates would be
-interpolated in time, image and mask. With one value for all a frame stays a frame. This value is that of the .mhd files
-of CAMUS and TED, five times their lateral pixel: as long as pixels are smaller than a third of it, nnU-Net resamples
-frame by frame, and while they are smaller than half of it its networks do not pool t (kernels and strides of 1 along
-it), which suits films of ten to thirty frames. Other values, such as 1.0 (Ling et al., FIMH 2023), were not compared.
+The step of t is 5 for all, in the unit of the pixels, and not the time between two frames, because of what nnU-Net does
+with a spacing:
+- It resamples all cases to one spacing. Were the step the true time, films of unlike frame rates would be interpolated
+  in time, image and mask. With one value for all a frame stays a frame.
+- Its planner takes the axis of the largest spacing for that of slices, which configuration 2d cuts into images and
+  augmentation does not rotate into the others. So the step must be larger than any pixel. CAMUS has pixels of 0.31 mm,
+  up to 4.4 mm at the smallest `size`; the 1.54 mm of the .mhd files and the 1.0 in use elsewhere (Ling et al., FIMH
+  2023) are too small for films of 112 x 112 pixels. Where a pixel is below 5 / 3, frames are resampled one by one.
+- Its networks pool an axis once the others are half as coarse: space alone at first, which suits ten to thirty frames.
+Other values were not compared by what networks learn.
 
 Sparse labels: every frame between the first and the last holds nnU-Net's ignore label, the highest value.
 """
@@ -27,13 +31,13 @@ from skimage.transform import resize
 
 from nnunet_echo.dataset_conversion.images import Frame, SourceError
 
-TIME_STEP = {"mm": 1.54, "px": 5.0}
+TIME_STEP = 5.0
 
 
 def sequence_json(unit: str) -> dict[str, object]:
     """The entry "sequence" of dataset.json, for lengths in `unit` ("mm" or "px")."""
     return {"axis": "slowest: array (T, H, W), image (x, y, t)", "first": "ED", "last": "ES",
-            f"time_step_{unit}": TIME_STEP[unit], "time_step_is": "a constant, not the time between two frames"}
+            f"time_step_{unit}": TIME_STEP, "time_step_is": "a constant, not the time between two frames"}
 
 
 def sampled_frames(first: int, last: int, clip: int | None) -> list[int]:
@@ -120,5 +124,5 @@ def _take(film: sitk.Image, taken: Sequence[int], size: int | None, unit: str,
     image.SetDirection(film.GetDirection())
     # The corner of the field of view stays where it is, so the middle of the first pixel moves.
     image.SetOrigin(film.TransformContinuousIndexToPhysicalPoint(((growth - 1) / 2).tolist()))
-    image.SetSpacing([*(spacing * growth if unit == "mm" else spacing)[:2].tolist(), TIME_STEP[unit]])
+    image.SetSpacing([*(spacing * growth if unit == "mm" else spacing)[:2].tolist(), TIME_STEP])
     return image

@@ -83,9 +83,9 @@ def test_every_film_becomes_a_case_of_its_pixels_in_the_order_of_time(films: Pat
         assert areas[0] == max(areas) > min(areas) == areas[-1]
         numbers = list(range(1, len(image) + 1))
         assert row["frames"] == " ".join(map(str, numbers[::-1] if REVERSED in case else numbers))
-        assert row["spacing_mm"] == "3 3 1.54" and row["size"] == f"{row['film_size']} {len(image)}"
+        assert row["spacing_mm"] == "3 3 5" and row["size"] == f"{row['film_size']} {len(image)}"
     assert [note.kind for note in report.warnings] == ["fewer folds"]
-    assert load(report.folder, "dataset.json")["sequence"]["time_step_mm"] == TIME_STEP["mm"]
+    assert load(report.folder, "dataset.json")["sequence"]["time_step_mm"] == TIME_STEP
     assert check_dataset(report.folder, 1) == []
 
 
@@ -94,7 +94,7 @@ def test_nnunet_reads_time_as_the_slowest_axis(films: Path) -> None:
     pixels, properties = SimpleITKIO().read_images([str(folder / "imagesTr" / "CAMUS_patient0001_4CH_0000.nii.gz")])
     film, _ = source_arrays(films, table(folder)["CAMUS_patient0001_4CH"])
     assert np.array_equal(pixels[0], film)
-    np.testing.assert_allclose(properties["spacing"], (1.54, 3, 3), rtol=1e-6)
+    np.testing.assert_allclose(properties["spacing"], (TIME_STEP, 3, 3), rtol=1e-6)
 
 
 def test_a_folder_of_both_views_is_one_patient(films: Path) -> None:
@@ -116,17 +116,17 @@ def test_sparse_labels_keep_ed_and_es_alone(films: Path) -> None:
 
 
 def test_clips_of_the_published_size(films: Path) -> None:
-    full, clips = convert(films), convert(films, clip=10, size=32, dataset_id=9)
+    full, clips = convert(films), convert(films, clip=10, size=64, dataset_id=9)
     for case, row in table(clips.folder).items():
         image, label = case_arrays(clips, case, row)
         film, mask = case_arrays(full, case, row)
         numbers = [int(number) for number in row["frames"].split()]
-        assert image.shape == label.shape == (10, 32, 32)
+        assert image.shape == label.shape == (10, 64, 64)
         first, last = (len(film), 1) if REVERSED in case else (1, len(film))
         assert (numbers[0], numbers[-1]) == (first, last) and max(np.abs(np.diff(np.diff(numbers)))) <= 1
         taken = [abs(number - first) for number in numbers]
         spacing = sitk.ReadImage(str(next(clips.folder.glob(f"images*/{case}_0000.nii.gz")))).GetSpacing()
-        np.testing.assert_allclose(np.array(spacing[:2]) * 32, np.array(film.shape[:0:-1]) * SPACING_MM, rtol=1e-6)
+        np.testing.assert_allclose(np.array(spacing[:2]) * 64, np.array(film.shape[:0:-1]) * SPACING_MM, rtol=1e-6)
         for ours, frame, theirs in zip(label, taken, mask[taken], strict=True):
             area = (ours == 1).sum() * spacing[0] * spacing[1]
             assert area == pytest.approx((theirs == 1).sum() * SPACING_MM**2, rel=0.15), frame
@@ -212,7 +212,7 @@ def test_a_film_with_time_as_its_fourth_axis(films: Path) -> None:
 
 @pytest.mark.parametrize("options", [
     {"mode": "frames", "clip": 10}, {"mode": "frames", "size": 64}, {"mode": "frames", "labels": "ed_es"},
-    {"clip": 1}, {"size": 0}, {"labels": "none"},
+    {"clip": 1}, {"size": 63}, {"labels": "none"},
 ])
 def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="mode"):
