@@ -16,15 +16,21 @@ from nnunet_echo.crossval.run_one import start_time
 
 DATASET, TRAINER = "Dataset751_CAMUS", "nnUNetTrainerFake"
 # Writes what nnU-Net writes and notes each start, its command and its processes. MODE says what becomes of it:
-# "train" reaches the end, "hang" stays in its first epoch, "stubborn" also ignores TERM, "fail" raises,
-# "nothing" exits with 0 and leaves no results.
+# "train" reaches the end, "hang" stays in its first epoch, "stubborn" also ignores TERM, "fail" raises, "die" is
+# killed, "die once" so too, but the next start reaches the end, "nothing" exits with 0 and leaves no results.
+# MODE_TRAINER is for one trainer. Called as nnUNetv2_predict it makes the folder.
 FAKE = """#!{python}
 import json, os, pathlib, signal, sys, time, zipfile
+if "-o" in sys.argv:
+    out = pathlib.Path(sys.argv[sys.argv.index("-o") + 1])
+    out.mkdir()
+    (out / "arguments").write_text(" ".join(sys.argv[1:]))
+    sys.exit(os.environ["MODE"] == "fail")
 dataset, configuration, fold = sys.argv[1:4]
 trainer, plans = (sys.argv[sys.argv.index(name) + 1] for name in ("-tr", "-p"))
 model = pathlib.Path(os.environ["nnUNet_results"], dataset, f"{{trainer}}__{{plans}}__{{configuration}}")
 folder = model / f"fold_{{fold}}"
-mode = os.environ["MODE"]
+mode = os.environ.get("MODE_" + trainer, os.environ["MODE"])
 def save(name):
     with zipfile.ZipFile(folder / name, "w") as file:
         file.writestr("data", "weights" * 1000)
@@ -39,11 +45,15 @@ def stop(*_):
         save("checkpoint_latest.pth")
         sys.exit(143)
 signal.signal(signal.SIGTERM, stop)
+if mode == "die once" and (folder / "checkpoint_best.pth").exists():
+    mode = "train"
 if mode == "fail":
     raise RuntimeError("it cannot be trained")
 if mode != "nothing":
     save("checkpoint_best.pth")
 (folder / "ready").touch()
+if mode.startswith("die"):
+    os.kill(os.getpid(), signal.SIGKILL)
 if mode in ("hang", "stubborn"):
     while True:
         time.sleep(0.05)
@@ -64,18 +74,22 @@ sys.exit(run_one.main())
 class FakeFold:
     """A fold folder below `results`, and how to train it."""
 
-    def __init__(self, folder: Path, fold: str = "0") -> None:
+    def __init__(self, folder: Path, fold: str = "0", trainer: str = TRAINER) -> None:
         self.fold = fold
+        self.trainer = trainer
         self.results = folder
-        self.folder = folder / DATASET / f"{TRAINER}__nnUNetPlans__2d" / f"fold_{fold}"
+        self.folder = folder / DATASET / f"{trainer}__nnUNetPlans__2d" / f"fold_{fold}"
         (folder / DATASET).mkdir(parents=True, exist_ok=True)
         self.fake = folder / "nnUNetv2_train"
         self.fake.write_text(FAKE.format(python=sys.executable))
         self.fake.chmod(0o755)
 
     def command(self, *options: str, grace: float = 60) -> list[str]:
-        code = RUN_ONE.format(fake=str(self.fake), grace=grace)
-        return [sys.executable, "-c", code, DATASET, "2d", self.fold, "-tr", TRAINER, *options]
+        return [*self.run_one(grace), DATASET, "2d", self.fold, "-tr", self.trainer, *options]
+
+    def run_one(self, grace: float = 60) -> list[str]:
+        """The module as a command, with the stand-in."""
+        return [sys.executable, "-c", RUN_ONE.format(fake=str(self.fake), grace=grace)]
 
     def environment(self, mode: str, **more: str) -> dict[str, str]:
         folders = {f"nnUNet_{name}": str(self.results) for name in ("raw", "preprocessed", "results")}

@@ -233,14 +233,13 @@ def test_without_locks_it_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytes
 
 
 def test_predicts_into_a_folder_that_is_whole_or_not_there(fold: FakeFold) -> None:
-    fake = "#!/bin/sh\nwhile [ $1 != -o ]; do shift; done; mkdir -p $2; touch $2/$MODE; [ $MODE = good ]"
-    fold.fake.write_text(fake)
     out = fold.folder.parent / "predicted_imagesTs"
     images = fold.results / "imagesTs"
-    assert fold.run("bad", "--predict", str(images)) == 1
+    assert fold.run("fail", "--predict", str(images)) == 1
     assert not out.exists()
-    assert fold.run("good", "--predict", str(images)) == 0
-    assert [path.name for path in out.iterdir()] == ["good"]  # what the failure left is gone
+    (fold.folder.parent / "predicted_imagesTs.unfinished" / "torn.nii.gz").touch()
+    assert fold.run("train", "--predict", str(images)) == 0
+    assert [path.name for path in out.iterdir()] == ["arguments"]  # what the failure left is gone
 
 
 def test_standard_library_only() -> None:

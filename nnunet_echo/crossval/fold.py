@@ -49,11 +49,14 @@ class Fold:
         """All of it but the name, in a line."""
         if self.state in (DONE, WAITING):
             return self.state
-        total = "" if math.isnan(self.epochs) else f" of {self.epochs:.0f}"
-        parts = [self.state, f"{self.epoch}{total} epochs", f"last write {duration(time.time() - self.written)} ago"]
+        parts = [self.state, f"epoch {self.progress()}", f"last write {duration(time.time() - self.written)} ago"]
         if self.state == RUNNING and not math.isnan(end := self.expected_end()):
             parts.append(f"ends about {time.strftime('%a %H:%M', time.localtime(end))}")
         return ", ".join(parts) + (f": {self.reason}" if self.reason else "")
+
+    def progress(self) -> str:
+        """Finished epochs of all, as far as these are known."""
+        return f"{self.epoch}/{'?' if math.isnan(self.epochs) else int(self.epochs)}"
 
     def expected_end(self) -> float:
         """When the last epoch ends if all take as long as the median so far; the validation comes on top."""

@@ -54,20 +54,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--predict", type=Path, metavar="FOLDER", help="predict its images instead of training")
     parser.add_argument("--wait", type=float, default=LOCK_WAIT_S, metavar="S",
                         help=f"seconds to wait where another process is at it (default: {LOCK_WAIT_S:.0f})")
+    parser.add_argument("--processors", type=int, metavar="N",
+                        help="for this job (default: those of Slurm's task, else of this process)")
     parser.add_argument("--parent", type=int, metavar="PID", help="stop when this process, which started it, ends")
     args = parser.parse_args(arguments)
     try:
         model = Model(dataset_name(args.dataset), args.configuration, args.trainer, args.plans, args.device)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    if args.predict is not None:
-        return run_alone(Prediction(model, tuple(args.folds), args.predict), args.wait, args.parent)
-    if len(args.folds) > 1:
+    if args.predict is None and len(args.folds) > 1:
         parser.error(f"folds {' '.join(args.folds)}: it trains one")
-    return run_alone(Training(model, args.folds[0]), args.wait, args.parent)
+    job = Prediction(model, tuple(args.folds), args.predict) if args.predict else Training(model, args.folds[0])
+    return run_alone(job, args.wait, args.parent, args.processors)
 
 
-def run_alone(job: Training | Prediction, wait_s: float = LOCK_WAIT_S, parent: int | None = None) -> int:
+def run_alone(job: Training | Prediction, wait_s: float, parent: int | None, processors: int | None) -> int:
     """Run the job's command unless the job is done or another process is at it; returns the exit status above."""
     if job.is_done():
         return 0
@@ -80,7 +81,7 @@ def run_alone(job: Training | Prediction, wait_s: float = LOCK_WAIT_S, parent: i
             return 0
         try:
             kill_recorded(record)
-            status = _run(job.command(), record, log, parent)
+            status = _run(job.command(), _environment(processors), record, log, parent)
             if status == 0:
                 job.finish()
                 if not job.is_done():
@@ -110,7 +111,7 @@ def _lock(lock: TextIO, wait_s: float, log: TextIO) -> bool:
             return True
 
 
-def _run(command: list[str], record: Path, log: TextIO, parent: int | None) -> int:
+def _run(command: list[str], environment: dict[str, str], record: Path, log: TextIO, parent: int | None) -> int:
     """Run the command in a process group of its own, of which nothing is left afterwards; returns its status."""
     asked_to_stop = False
 
@@ -121,7 +122,7 @@ def _run(command: list[str], record: Path, log: TextIO, parent: int | None) -> i
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, ask_to_stop)
     _mark(log, f"start on {socket.gethostname()}: {' '.join(command)}")
-    process = subprocess.Popen(command, env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                start_new_session=True)
     lifeline = _start_guardian(process.pid)
     record.write_text(json.dumps({"host": socket.gethostname(), "group": process.pid,
@@ -189,14 +190,15 @@ def start_time(process: int) -> str | None:
     return listed.stdout.strip() or None
 
 
-def _environment() -> dict[str, str]:
+def _environment(processors: int | None) -> dict[str, str]:
     """Ours, with nnU-Net's numbers of processes, where not set, held to the processors of this job."""
-    if "SLURM_CPUS_PER_TASK" in os.environ:
-        processors = int(os.environ["SLURM_CPUS_PER_TASK"])
-    elif hasattr(os, "sched_getaffinity"):  # not on macOS
-        processors = len(os.sched_getaffinity(0))
-    else:
-        processors = os.cpu_count() or 1
+    if processors is None:
+        if "SLURM_CPUS_PER_TASK" in os.environ:
+            processors = int(os.environ["SLURM_CPUS_PER_TASK"])
+        elif hasattr(os, "sched_getaffinity"):  # not on macOS
+            processors = len(os.sched_getaffinity(0))
+        else:
+            processors = os.cpu_count() or 1
     held = {name: str(min(usual, processors)) for name, usual in PROCESSES.items()}
     return {**held, **os.environ, "PYTHONUNBUFFERED": "1"}
 
