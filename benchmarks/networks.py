@@ -1,6 +1,7 @@
 """What does each network cost, beside nnU-Net's own U-Nets and beside itself with a scan that loops over tokens?
 
     python benchmarks/networks.py [--sizes 256x256 512x512] [--batch 1] [--device cpu] [--token-loop]
+    python benchmarks/networks.py --growth --sizes 512x512
     python benchmarks/networks.py --device cuda --sizes 512x640 --batch 9 --stages 8      # nnU-Net's plan of CAMUS
 
 Every network runs in a process of its own: one channel, four classes, deep supervision, features from 32 doubling up to
@@ -11,6 +12,7 @@ gradients and of forward plus backward, and the peak memory of forward plus back
 before. Ratios are to nnU-Net's plain U-Net, which runs in the same process, in turns with the network: what else the
 machine does meets both. `--token-loop` adds, in turns with them too, how many times slower the forward is with the
 scan as a loop over tokens; `--default-allocator` leaves out what trainers do to keep freed memory on a CPU.
+`--growth` prints, instead, both times over those at half the height and width, in turns.
 `--kept` computes nothing: from shapes alone it prints what autograd keeps between forward and backward under 16 bit
 autocast, weights left out; what a backward needs meanwhile comes on top.
 """
@@ -39,7 +41,7 @@ from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 from nnunet_echo.leaderboard.costs import scan_flops
 from nnunet_echo.memory import keep_freed_memory, peak_memory_gib
 from nnunet_echo.networks.skeleton import UNetShape
-from nnunet_echo.scan import BACKEND_VARIABLE, choose_backend
+from nnunet_echo.scan import BACKEND_VARIABLE, choose_backend, cpu
 
 CLASSES = 4
 PLAIN = "nnU-Net plain"
@@ -94,77 +96,112 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--token-loop", action="store_true")
     parser.add_argument("--default-allocator", action="store_true")
+    parser.add_argument("--growth", action="store_true")
     parser.add_argument("--kept", action="store_true")
     args = parser.parse_args()
+    columns = ["M parameters", "GFLOPs", "forward, s", "ratio", "with backward, s", "ratio", "peak, GiB"]
+    columns += ["token loop, times slower"] * args.token_loop
+    row = measured_row
+    if args.growth:
+        columns, row = ["forward, over that of half the size", "with backward"], grown_row
     if args.kept:
-        for network in args.networks:
-            size = tuple(int(n) for n in args.sizes[0].split("x"))
-            case = Case(network, size, args.batch, args.stages, torch.device("cpu"), 0, False, False)
-            print(f"| {network} | {kept_gib(case):.1f} |", flush=True)
-        return
+        columns, row = ["kept, GiB"], kept_row
     print(f"scan: {choose_backend(args.device)}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
     for size in (tuple(int(n) for n in text.split("x")) for text in args.sizes):
         print(f"\n{size[0]} x {size[1]}, batch {args.batch}, {args.stages} stages\n")
-        print("| network | M parameters | GFLOPs | forward, s | ratio | with backward, s | ratio | peak, GiB |", end="")
-        print(" token loop, times slower |" if args.token_loop else "")
-        print("|---|" + "---:|" * (7 + args.token_loop))
-        for network in dict.fromkeys([PLAIN, *args.networks]):
+        print(f"| network | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
+        for network in args.networks:
             case = Case(
                 network, size, args.batch, args.stages, args.device, args.repetitions, args.token_loop,
                 keep_memory=args.device.type == "cpu" and not args.default_allocator,
             )
-            for step in (check, measure):  # in fresh processes: none pays for memory or threads of the one before
-                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                    costs = pool.submit(step, case).result()
-            cells = [
-                f"{costs.parameters / 1e6:.2f}", f"{costs.flops / 1e9:.1f}",
-                f"{costs.forward_s:.3f}", f"{costs.forward_s / costs.plain_forward_s:.1f}",
-                f"{costs.step_s:.3f}", f"{costs.step_s / costs.plain_step_s:.1f}", f"{costs.peak_gib:.2f}",
-            ]
-            if args.token_loop:
-                slower = costs.token_loop_s / costs.forward_s
-                cells.append("" if math.isnan(slower) else f"{slower:.1f}")
-            print(f"| {network} | {' | '.join(cells)} |", flush=True)
+            print(f"| {network} | {' | '.join(row(case))} |", flush=True)
+
+
+def measured_row(case: Case) -> list[str]:
+    in_a_fresh_process(check, case)
+    costs = in_a_fresh_process(measure, case)
+    cells = [
+        f"{costs.parameters / 1e6:.2f}", f"{costs.flops / 1e9:.1f}",
+        f"{costs.forward_s:.3f}", f"{costs.forward_s / costs.plain_forward_s:.1f}",
+        f"{costs.step_s:.3f}", f"{costs.step_s / costs.plain_step_s:.1f}", f"{costs.peak_gib:.2f}",
+    ]
+    if case.token_loop:
+        slower = costs.token_loop_s / costs.forward_s
+        cells.append("" if math.isnan(slower) else f"{slower:.1f}")
+    return cells
+
+
+def grown_row(case: Case) -> list[str]:
+    in_a_fresh_process(check, case)
+    return [f"{times:.1f}" for times in in_a_fresh_process(growth, case)]
+
+
+def kept_row(case: Case) -> list[str]:
+    return [f"{kept_gib(replace(case, device=torch.device('cpu'))):.1f}"]
+
+
+def in_a_fresh_process(function: Callable[[Case], Any], case: Case) -> Any:
+    """So that none pays for memory or threads of the one before."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, case).result()
 
 
 def measure(case: Case) -> Costs:
     """All costs of one network."""
     if case.keep_memory:
         keep_freed_memory()
-    torch.manual_seed(0)
-    network = build(case).to(case.device)
-    x = torch.randn(case.batch, 1, *case.size, device=case.device)
-    autocast = torch.autocast("cuda", torch.float16) if case.device.type == "cuda" else nullcontext()
+    network, forward, step = prepare(case)
     held = peak_memory_gib(case.device)
-
-    def step(network: nn.Module) -> None:
-        network.zero_grad(set_to_none=True)
-        with autocast:
-            loss = sum(logits.float().square().mean() for logits in network(x))
-        loss.backward()
-
-    @torch.no_grad()
-    def forward(network: nn.Module) -> None:
-        with autocast:
-            network(x)
-
-    step(network)
+    step()
     peak_gib = peak_memory_gib(case.device) - held
-    plain = network if case.network == PLAIN else build(replace(case, network=PLAIN)).to(case.device)
-    step_s, plain_step_s = times_of([lambda: step(network), lambda: step(plain)], case)
-    forwards = [lambda: forward(network), lambda: forward(plain)]
+    _, plain_forward, plain_step = prepare(replace(case, network=PLAIN))
+    step_s, plain_step_s = times_of([step, plain_step], case)
+    forwards = [forward, plain_forward]
     if case.token_loop and case.network in WITH_A_SCAN:
-        forwards.append(lambda: with_scan("reference", forwards[0]))
+        forwards.append(lambda: with_scan("reference", forward))
     forward_s, plain_forward_s, *token_loop_s = times_of(forwards, case)
     with FlopCounterMode(display=False) as flops:
-        forward(network)
+        forward()
     parameters = sum(p.numel() for p in network.parameters())
     times = (forward_s, step_s, peak_gib, plain_forward_s, plain_step_s, *(token_loop_s or [math.nan]))
     return Costs(parameters, flops.get_total_flops(), *times)
 
 
+def growth(case: Case) -> tuple[float, float]:
+    """Forward, and forward plus backward, over those of half the height and width, all in turns."""
+    if case.keep_memory:
+        keep_freed_memory()
+    half = replace(case, size=tuple(n // 2 for n in case.size))
+    (_, forward, step), (_, half_forward, half_step) = prepare(case), prepare(half)
+    forward_s, half_forward_s, step_s, half_step_s = times_of([forward, half_forward, step, half_step], case)
+    return forward_s / half_forward_s, step_s / half_step_s
+
+
+def prepare(case: Case) -> tuple[nn.Module, Callable[[], None], Callable[[], None]]:
+    """The network, its forward without gradients, and its forward plus backward."""
+    torch.manual_seed(0)
+    network = build(case).to(case.device)
+    x = torch.randn(case.batch, 1, *case.size, device=case.device)
+    autocast = torch.autocast("cuda", torch.float16) if case.device.type == "cuda" else nullcontext()
+
+    @torch.no_grad()
+    def forward() -> None:
+        with autocast:
+            network(x)
+
+    def step() -> None:
+        network.zero_grad(set_to_none=True)
+        with autocast:
+            loss = sum(logits.float().square().mean() for logits in network(x))
+        loss.backward()
+
+    return network, forward, step
+
+
 def kept_gib(case: Case) -> float:
     network, kept = build(case), {}
+    cpu.MOST_WEIGHTS = 0  # PyTorch convolves, as on a GPU
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
