@@ -47,12 +47,16 @@ class Fold:
 
     def __str__(self) -> str:
         """All of it but the name, in a line."""
-        if self.state in (DONE, WAITING):
-            return self.state
-        parts = [self.state, f"epoch {self.progress()}", f"last write {duration(time.time() - self.written)} ago"]
+        parts = [self.short()]
+        if not math.isnan(self.written):
+            parts.append(f"last write {duration(time.time() - self.written)} ago")
         if self.state == RUNNING and not math.isnan(end := self.expected_end()):
             parts.append(f"ends about {time.strftime('%a %H:%M', time.localtime(end))}")
         return ", ".join(parts) + (f": {self.reason}" if self.reason else "")
+
+    def short(self) -> str:
+        """State and epoch."""
+        return self.state if self.state in (DONE, WAITING) else f"{self.state}, epoch {self.progress()}"
 
     def progress(self) -> str:
         """Finished epochs of all, as far as these are known."""
@@ -75,11 +79,16 @@ def dataset_name(dataset: str) -> str:
     return find_dataset(dataset).name
 
 
-def model_folder(dataset: str, trainer: str, plans: str, configuration: str) -> Path:
-    """Where nnU-Net keeps all folds of a trainer. Raises `ValueError` when nnUNet_results is not set."""
+def results_folder() -> Path:
+    """The folder in nnUNet_results. Raises `ValueError` when that is not set."""
     if not os.environ.get(RESULTS):
         raise ValueError("nnUNet_results is not set; set it (export nnUNet_results=/path)")
-    return Path(os.environ[RESULTS], dataset, f"{trainer}__{plans}__{configuration}")
+    return Path(os.environ[RESULTS])
+
+
+def model_folder(dataset: str, trainer: str, plans: str, configuration: str) -> Path:
+    """Where nnU-Net keeps all folds of a trainer. Raises as `results_folder`."""
+    return results_folder() / dataset / f"{trainer}__{plans}__{configuration}"
 
 
 def is_done(folder: Path) -> bool:

@@ -6,11 +6,9 @@ It asks no engine, so it tells the same during and after a run, on any machine t
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from nnunet_echo.crossval.fold import (
     DEFAULT_PLANS,
@@ -21,9 +19,9 @@ from nnunet_echo.crossval.fold import (
     dataset_name,
     model_folder,
     read_fold,
+    results_folder,
 )
 from nnunet_echo.crossval.prepare import read_folds
-from nnunet_echo.dataset_conversion.folders import RESULTS
 
 Table = dict[str, dict[int, Fold]]  # trainer -> fold number -> fold
 
@@ -56,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     trainers = args.trainers or _trainers(dataset, args.plans, args.configuration)
     if not trainers:
         raise FileNotFoundError(f"no trainer has a folder TRAINER__{args.plans}__{args.configuration} in "
-                                f"{Path(os.environ[RESULTS], dataset)}; start with nnunet-echo crossval")
+                                f"{results_folder() / dataset}; start with nnunet-echo crossval")
     table = read_table(dataset, args.configuration, args.plans, trainers, folds)
     print("\n".join(screen(f"{dataset}, {args.configuration}", table)))
     command = finishing_command(args.dataset, args.configuration, args.plans, table)

@@ -16,12 +16,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nnunet_echo.crossval.engines import Job, OneByOne, OnRay, why_not_ray
-from nnunet_echo.crossval.fold import ENDED_BY_SIGNAL, dataset_name, is_locked, last_lines
+from nnunet_echo.crossval.fold import ENDED_BY_SIGNAL, dataset_name, is_locked, last_lines, results_folder
 from nnunet_echo.crossval.jobs import Model, Prediction, Training
 from nnunet_echo.crossval.prepare import prepare
 from nnunet_echo.crossval.run_one import LOCKED
 from nnunet_echo.crossval.status import add_sweep_arguments, finishing_command, parse_folds, read_table, screen
-from nnunet_echo.dataset_conversion.folders import RESULTS
 
 RETRIES = 5  # of a job that a signal ended, such as the kernel's out of memory
 LINES_OF_A_FAILURE = 12
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     trainings = [Training(model, str(fold)) for fold in folds for model in models]
     for training in trainings:  # so that `status` knows what is planned
         training.folder.mkdir(parents=True, exist_ok=True)
-    results = Path(os.environ[RESULTS], dataset)
+    results = results_folder() / dataset
     _warn_without_locks(results / "crossval.lock")
 
     engine = OneByOne() if why_not else OnRay(args.gpus_per_job, results / "crossval_ray.log")

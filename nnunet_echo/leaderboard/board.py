@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
+from nnunet_echo.crossval.fold import results_folder
 from nnunet_echo.dataset_conversion.folders import find_dataset, preprocessed_splits
 from nnunet_echo.dataset_conversion.raw_dataset import patient_of
 from nnunet_echo.evaluation.evaluate import Evaluation, evaluate, metric_columns
 from nnunet_echo.evaluation.pairs import Dataset, case_table, read_dataset
 from nnunet_echo.evaluation.summary import patient_means
-from nnunet_echo.leaderboard.collect import REFUSED, WHOLE, Model, Split, find_models, read_split, results_folder
+from nnunet_echo.leaderboard.collect import REFUSED, WHOLE, Model, Split, find_models, read_split
 from nnunet_echo.leaderboard.costs import Costs, network_costs
 from nnunet_echo.leaderboard.logs import Training, read_training
 from nnunet_echo.leaderboard.statistics import Ranking, bootstrap_weights, compare, holm, rank

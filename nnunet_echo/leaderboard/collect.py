@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_echo.dataset_conversion.folders import RESULTS
+from nnunet_echo.crossval.fold import DEFAULT_PLANS, DONE, read_fold
 from nnunet_echo.dataset_conversion.raw_dataset import patient_of
 from nnunet_echo.leaderboard.logs import logged_split
 
 WHOLE, INCOMPLETE, REFUSED = "whole", "incomplete", "refused"
-DEFAULT_PLANS = "nnUNetPlans"
 
 
 @dataclass(frozen=True)
@@ -54,13 +52,6 @@ class Model:
     def validation(self, fold: int) -> Path:
         """Where nnU-Net put the predictions of a fold's validation cases."""
         return self.folder / f"fold_{fold}" / "validation"
-
-
-def results_folder() -> Path:
-    """The folder in nnUNet_results. Raises `ValueError` when that is not set."""
-    if not os.environ.get(RESULTS):
-        raise ValueError("nnUNet_results is not set; set it (export nnUNet_results=/path)")
-    return Path(os.environ[RESULTS])
 
 
 def read_split(path: Path, dataset_json: dict, folds: Sequence[int] | None = None) -> Split:
@@ -146,10 +137,9 @@ def _check_fold(folder: Path, fold: int, split: Split, file_ending: str) -> tupl
     found = {path.name.removesuffix(file_ending) for path in validation.glob(f"*{file_ending}")}
     if strangers := sorted(found - expected):
         return (f"fold {fold} is of another split: it validates {strangers[0]} ({len(strangers)} such cases)"), False
-    try:
-        json.loads((validation / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return f"fold {fold} is not finished: no readable {validation.name}/summary.json", True
+    now = read_fold(folder)
+    if now.state != DONE:
+        return f"fold {fold} is not finished: {now.short()}", True
     if absent := sorted(expected - found):
         return f"fold {fold} lacks {len(absent)} of {len(expected)} validation cases, first {absent[0]}", True
     return "", True
