@@ -70,15 +70,16 @@ def make_case(film: Frame, taken: Sequence[int], numbers: Sequence[int], *, size
 
     With `size` the whole field of view becomes `size` x `size` pixels, and a spacing in mm follows, so that lengths
     stay what they are; in pixels it is 1. With `ignore` the mask holds that value between the first and the last frame.
-    The frames' `numbers` in the source and the film's own size and spacing become columns of cases.csv, for the way
-    back.
+    Columns of cases.csv tell where ED and ES are, from 1, the frames' `numbers` in the source, and the film's own size
+    and spacing, for the way back (frames.py).
     """
     label = film.label
     if label is not None:
         label = _take(label, taken, size, unit, partial(resize_labels, nearest=True))
         if ignore is not None:
             label[:, :, 1:-1] = ignore
-    facts = {"frames": " ".join(map(str, numbers)), "film_size": " ".join(map(str, film.image.GetSize()[:2])),
+    facts = {"ed": "1", "es": str(len(taken)), "frames": " ".join(map(str, numbers)),
+             "film_size": " ".join(map(str, film.image.GetSize()[:2])),
              f"film_spacing_{unit}": " ".join(f"{length:.6g}" for length in film.image.GetSpacing()[:2])}
     return replace(film, image=_take(film.image, taken, size, unit, resize_image), label=label, facts=facts)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from nnunet_echo import __version__
 
-# Subcommand (two words: a group and its member): module, help. Modules are imported when their command is used.
+# Subcommand: module, help. Modules are imported when their command is used.
 COMMANDS = {
     "doctor": ("nnunet_echo.doctor", "what is installed, which scan backend runs, whether the trainers are found"),
     "demo": ("nnunet_echo.demo", "phantom hearts, training, prediction and pictures, in one go"),
@@ -19,6 +19,7 @@ COMMANDS = {
     "crossval": ("nnunet_echo.crossval.sweep", "train all folds of several trainers on all GPUs, through failures"),
     "status": ("nnunet_echo.crossval.status", "how far every fold is, from the disk, and what finishes the rest"),
     "slurm-script": ("nnunet_echo.crossval.slurm_script", "print an sbatch script that does what crossval does"),
+    "frames": ("nnunet_echo.dataset_conversion.frames", "write sequences of label maps as single frames, to evaluate"),
     "evaluate": ("nnunet_echo.evaluation.evaluate", "score predictions: overlap, distances, ejection fraction"),
     "leaderboard": ("nnunet_echo.leaderboard.command", "all trainers side by side: tables, statistics, a report"),
     "erf": ("nnunet_echo.erf", "how far each network sees: its effective receptive field, drawn and measured"),
@@ -31,14 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="nnunet-echo", description="Mamba and Vision-LSTM for echo in nnU-Net v2.")
     parser.add_argument("--version", action="version", version=f"nnunet-echo {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    groups: dict[str, argparse._SubParsersAction] = {}
-    for words, (module, text) in COMMANDS.items():
-        group, _, member = words.rpartition(" ")
-        if group and group not in groups:
-            members = commands.add_parser(group, help=f"{group} a dataset")
-            groups[group] = members.add_subparsers(required=True, metavar="DATASET")
-        subparser = (groups[group] if group else commands).add_parser(member, help=text, description=text)
-        if arguments[: len(words.split())] == words.split():
+    for name, (module, text) in COMMANDS.items():
+        subparser = commands.add_parser(name, help=text, description=text)
+        if arguments[:1] == [name]:
             command = importlib.import_module(module)
             command.add_arguments(subparser)
             subparser.set_defaults(run=command.run)

@@ -75,7 +75,8 @@ def read_dataset(path: Path) -> Dataset:
     if ending not in ENDINGS:
         raise ValueError(f"{path}: file_ending is {ending!r}; {', '.join(ENDINGS)} can be evaluated")
     if "ignore" in labels:
-        raise ValueError(f"{path}: has an ignore label; partly labelled references cannot be evaluated")
+        raise ValueError(f"{path}: has an ignore label; partly labelled references cannot be evaluated. Of sequences, "
+                         "nnunet-echo frames writes the frames that have a reference")
     has_spacing = ending != ".png"
     unit = content.get("spacing_unit", "mm" if has_spacing else "px")
     if unit not in UNITS or (unit == "mm" and not has_spacing):
