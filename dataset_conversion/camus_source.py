@@ -12,6 +12,7 @@ Source: Leclerc et al., IEEE TMI 38(9):2198-2210, 2019, and the files of the two
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -108,7 +109,9 @@ def find_lists(source: Path, names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def read_info(path: Path) -> dict[str, str]:
-    """The fields of a cfg file, "Key: value" lines; LVef of the 2019 release is called EF."""
+    """The fields of a cfg file, "Key: value" lines; LVef of the 2019 release is called EF. Raises `OSError`."""
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise OSError(errno.EINVAL, "missing or not a file", str(path))
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     pairs = (line.split(":", 1) for line in lines if ":" in line)
     info = {key.strip(): value.strip() for key, value in pairs}

@@ -48,6 +48,8 @@ class Frame:
 
 def verify_file(path: Path, name: str) -> None:
     """Raise `SourceError`, naming the file `name`, unless every pixel that the header promises is there and intact."""
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise SourceError(f"{name} is missing or not a file")
     try:
         if path.suffix == ".mhd":
             _verify_meta_image(path, name)
@@ -216,8 +218,8 @@ def _verify_meta_image(path: Path, name: str) -> None:
         raise SourceError(f"{name}: damaged MetaImage header ({error}); copy the file again") from error
     if raw == "LOCAL":  # pixels in the same file, which SimpleITK checks
         return
-    if Path(raw).name != raw:
-        raise SourceError(f"{name}: its ElementDataFile {raw!r} is not a file of the same folder")
+    if raw != path.with_suffix(Path(raw).suffix).name:
+        raise SourceError(f"{name}: its ElementDataFile {raw!r} is not a file of the same folder and name")
     if not (path.parent / raw).is_file():
         raise SourceError(f"{name}: its data file {raw} is missing")
     if fields.get("CompressedData", "False") != "True" and "HeaderSize" not in fields:

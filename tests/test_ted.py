@@ -131,7 +131,7 @@ def test_a_damaged_film_is_refused_by_name_and_the_rest_converted(
 
 @pytest.mark.parametrize(("name", "damage", "message"), [
     (CFG, lambda p: p.unlink(), "no usable EF, NbFrame, ED, ES"),
-    (CFG, lambda p: (p.unlink(), p.mkdir()), "Is a directory"),
+    (CFG, lambda p: (p.unlink(), p.mkdir()), "missing or not a file"),
     (CFG, replace(r"EF: \d+", "EF: high"), "no usable EF in"),
     (CFG, replace(r"EF: \d+", "EF: 990"), "no usable EF in"),
 ])
