@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 from nnunet_echo.mixers import mamba
 from nnunet_echo.mixers.tokens import merge_windows, partition_windows
-from nnunet_echo.networks.lkm_unet import LKMUNet, PixelLevelSSM
+from nnunet_echo.networks.lkm_unet import LKMUNet, PatchLevelSSM, PixelLevelSSM
 from nnunet_echo.networks.skeleton import UNetShape
 from nnunet_echo.networks.u_mamba import ChannelTokens, NoMamba, UMambaBot, UMambaEnc
 from nnunet_echo.networks.vision_lstm import ViL2UNet, ViLUNet
@@ -148,6 +150,19 @@ def test_it_compiles_into_one_graph(name: str) -> None:
     compiled = outputs_and_gradients(torch.compile(network, fullgraph=True, backend="aot_eager"), x)
     for ours, expected in zip(compiled, outputs_and_gradients(network, x), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="generated code needs a C++ compiler")
+def test_generated_code_averages_patches_at_the_border_as_we_do() -> None:
+    """PyTorch 2.15 generates a wrong gradient for one way to ask for these averages."""
+    network = PatchLevelSSM(4, (4, 4), bidirectional=False)
+    x, results = torch.randn(1, 4, 6, 6), []
+    torch.compiler.reset()
+    for layer in (network, torch.compile(network, fullgraph=True)):
+        leaf = x.clone().requires_grad_()
+        layer(leaf).square().sum().backward()
+        results.append(leaf.grad)
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
 
 @every_network

@@ -121,7 +121,8 @@ class PatchLevelSSM(BiMamba):
         if self.released and any(n % p for n, p in zip(size, self.patch, strict=True)):
             patch = (1,) * len(size)
         pool = F.avg_pool2d if len(size) == 2 else F.avg_pool3d
-        pooled = pool(x, patch, patch, ceil_mode=True)
+        # There is no padding to count, but told to, torch.compile makes wrong gradients (pytorch/pytorch#198119).
+        pooled = pool(x, patch, patch, ceil_mode=True, count_include_pad=False)
         tokens = super().forward(self.norm(to_tokens(pooled)))
         spread = to_image(tokens, pooled.shape[2:])
         for axis, n in enumerate(patch, start=2):

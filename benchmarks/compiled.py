@@ -1,0 +1,62 @@
+"""What does torch.compile give each network?
+
+    python benchmarks/compiled.py [--networks LKMUNet ...] [--size 256x256] [--stages 7] [--batch 1] [--device cpu]
+
+Every network runs in a process of its own, in evaluation mode, since stochastic depth would differ, compiled whole
+(`fullgraph=True`) by PyTorch's default backend, which needs a C++ compiler on a CPU. A network whose gradients are not
+those without compilation, to 1e-3 of the largest one's norm, is not timed. Prints a table in Markdown: seconds until
+the first forward and backward are done, and how many times faster later ones are than without, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+from networks import NETWORKS, Case, in_a_fresh_process, prepare, times_of
+
+from nnunet_echo.memory import keep_freed_memory
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--size", default="256x256", metavar="HxW")
+    parser.add_argument("--stages", type=int, default=7)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--repetitions", type=int, default=5)
+    args = parser.parse_args()
+    print(f"{args.device.type}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}\n")
+    print("| network | first step, s | forward, times faster | with backward |\n|---|---:|---:|---:|")
+    size = tuple(int(n) for n in args.size.split("x"))
+    for network in args.networks:
+        case = Case(network, size, args.batch, args.stages, args.device, args.repetitions, False, True)
+        print(f"| {network} | {' | '.join(f'{n:.2f}' for n in in_a_fresh_process(measure, case))} |", flush=True)
+
+
+def measure(case: Case) -> tuple[float, float, float]:
+    """Seconds of the first step, and how many times faster forward and step are; RuntimeError for wrong gradients."""
+    if case.keep_memory:
+        keep_freed_memory()
+    (network, forward, step), (compiled, compiled_forward, compiled_step) = prepare(case), prepare(case)
+    compiled.compile(fullgraph=True)
+    for one in (network, compiled):
+        one.eval()
+    step()
+    began = time.perf_counter()
+    compiled_step()
+    first = time.perf_counter() - began
+    parameters = [(x.grad, y.grad) for x, y in zip(network.parameters(), compiled.parameters(), strict=True)]
+    pairs = [(x, y) for x, y in parameters if x is not None]
+    error = max((x - y).norm() for x, y in pairs) / max(x.norm() for x, _ in pairs)
+    if not error < 1e-3:
+        raise RuntimeError(f"{case.network} compiled is wrong: error {error:.1e} of its gradients. It is not timed.")
+    runs = [forward, compiled_forward, step, compiled_step]
+    forward_s, compiled_forward_s, step_s, compiled_step_s = times_of(runs, case)
+    return first, forward_s / compiled_forward_s, step_s / compiled_step_s
+
+
+if __name__ == "__main__":
+    main()
