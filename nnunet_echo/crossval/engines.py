@@ -15,11 +15,11 @@ from collections import deque
 from pathlib import Path
 from types import ModuleType
 
-from nnunet_echo.crossval.fold import ENDED_BY_SIGNAL
+from nnunet_echo.crossval.fold import exit_status
 from nnunet_echo.crossval.jobs import Prediction, Training
 
 Job = Training | Prediction
-LOST = ENDED_BY_SIGNAL + 9  # status of a job whose worker, or machine, did not live to tell it
+LOST = exit_status(-9)  # status of a job whose worker, or machine, did not live to tell it
 RETRIES = 5  # by Ray
 RUN_ONE = (sys.executable, "-m", "nnunet_echo.crossval.run_one")
 
@@ -44,11 +44,11 @@ class OneByOne:
             self._running = job, subprocess.Popen([*RUN_ONE, *job.arguments(), "--parent", str(os.getpid())])
         job, process = self._running
         try:
-            status = process.wait(seconds)
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
             return []
         self._running = None
-        return [(job, status if status >= 0 else ENDED_BY_SIGNAL - status)]
+        return [(job, exit_status(process.returncode))]
 
     def close(self) -> None:
         if self._running is not None:
@@ -144,10 +144,9 @@ def _run_on_worker(arguments: list[str], environment: dict[str, str], gpus: floa
 
     me = ray.get_runtime_context().get_node_id()
     machine = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == me)
-    processors = max(1, int(machine["CPU"] * gpus / machine["GPU"]))
+    processors = max(1, int(machine.get("CPU", 1) * gpus / machine["GPU"]))
     command = [*RUN_ONE, *arguments, "--processors", str(processors), "--parent", str(os.getpid())]
-    status = subprocess.run(command, env={**os.environ, **environment}, stdin=subprocess.DEVNULL).returncode
-    return status if status >= 0 else ENDED_BY_SIGNAL - status
+    return exit_status(subprocess.run(command, env={**os.environ, **environment}, stdin=subprocess.DEVNULL).returncode)
 
 
 def _send_stderr_to(file: Path) -> int:

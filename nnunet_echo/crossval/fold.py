@@ -25,7 +25,7 @@ from nnunet_echo.leaderboard.logs import read_training
 DONE, RUNNING, FAILED, STOPPED, WAITING = "done", "running", "failed", "stopped", "not started"
 DEFAULT_PLANS = "nnUNetPlans"
 MARK = "=== "
-ENDED_BY_SIGNAL = 128  # a command that signal n ended has status 128 + n
+ENDED_BY_SIGNAL = range(129, 193)  # a command that signal n ended has status 128 + n
 _END = re.compile(rf"{MARK}\S+ \S+ end, status (\d+)")
 _TAIL_BYTES = 65536  # of a log, enough for a traceback
 
@@ -141,6 +141,11 @@ def last_lines(log: Path, lines: int) -> list[str]:
     return [line for line in text.splitlines() if line.strip() and not line.startswith(MARK)][-lines:]
 
 
+def exit_status(returncode: int) -> int:
+    """Of a process in Python's terms, -n if signal n ended it, in the shell's."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
 def duration(seconds: float) -> str:
     """Seconds in the unit that gives a short number: 45 s, 12 min, 30 h, 3 d."""
     for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
@@ -163,8 +168,8 @@ def _last_end(log: Path) -> tuple[str, str]:
     if end is None:  # also of a training by hand
         return STOPPED, ""
     status = int(end[1])
-    if status > ENDED_BY_SIGNAL:
-        return STOPPED, f"by signal {status - ENDED_BY_SIGNAL}"
+    if status in ENDED_BY_SIGNAL:
+        return STOPPED, f"by signal {status - 128}"
     return FAILED, f"status {status}: {''.join(last_lines(log, 1))}"
 
 

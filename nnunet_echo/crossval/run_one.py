@@ -32,7 +32,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from nnunet_echo.crossval.fold import DEFAULT_PLANS, ENDED_BY_SIGNAL, MARK, dataset_name
+from nnunet_echo.crossval.fold import DEFAULT_PLANS, MARK, dataset_name, exit_status
 from nnunet_echo.crossval.jobs import Model, Prediction, Training
 
 LOCKED = os.EX_TEMPFAIL
@@ -140,8 +140,7 @@ def _run(command: list[str], environment: dict[str, str], record: Path, log: Tex
     with suppress(BrokenPipeError):  # somebody killed it
         os.write(lifeline, b"x")  # the guardian has nothing to do
     os.close(lifeline)
-    status = process.wait()
-    return status if status >= 0 else ENDED_BY_SIGNAL - status
+    return exit_status(process.wait())
 
 
 def _start_guardian(group: int) -> int:

@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{job} failed. The end of {log}:")
         print("\n".join(f"    {line}" for line in last_lines(log, LINES_OF_A_FAILURE)) + "\n")
     options = [] if args.device == "cuda" else ["--device", args.device]
+    options += [] if args.predict is None else ["--predict", str(args.predict)]
     if command := finishing_command(args.dataset, args.configuration, args.plans, table, options):
         print(f"To try again: {command}")
     return int(bool(failures))
@@ -113,7 +114,7 @@ def sweep(trainings: Sequence[Training], images: Path | None, engine: OneByOne |
                 finish(job)
             elif status == LOCKED:
                 waiting.append(job)
-            elif status > ENDED_BY_SIGNAL and tries[job] < RETRIES:
+            elif status in ENDED_BY_SIGNAL and tries[job] < RETRIES:
                 news.append(f"{job} was killed, runs again")
                 tries[job] += 1
                 engine.submit(job)
