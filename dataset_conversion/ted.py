@@ -3,10 +3,9 @@
     database/patient001/patient001_4CH_sequence.mhd, .._4CH_sequence_gt.mhd   a whole cycle, a mask for every frame
     database/patient001/patient001_4CH_info.cfg                               ED, ES, NbFrame, ... EF
 
-A film becomes one 3D case, `TED_patient001_4CH_sequence`: x, y and, as the slowest axis, time, with the spacing of the
-header (0.308 x 0.154 x 1.54 mm, the last without a meaning); background 0, left ventricle 1, myocardium 2. There is no
-left atrium. `--mode frames` makes 2D cases of ED and ES, `TED_patient001_4CH_ED`, the frames that the cfg names; a film
-in which the ventricle is not larger at ED is refused.
+A film becomes one 3D case, `TED_patient001_4CH` (sequences.py), from one ED through ES to the next: background 0, left
+ventricle 1, myocardium 2. There is no left atrium. `--mode frames` makes 2D cases of the ED and the ES that the cfg
+names, `TED_patient001_4CH_ED`; a film whose ventricle is no larger at ED is refused then.
 
 TED's 98 patients are patients of CAMUS under other numbers. NEVER train on the one and test on the other.
 
@@ -16,11 +15,10 @@ Source: Painchaud et al., IEEE TMI 41(10):2867-2878, 2022, and the files of the 
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,10 +28,11 @@ import SimpleITK as sitk
 from nnunet_echo.dataset_conversion.camus_source import Patient, read_info
 from nnunet_echo.dataset_conversion.command import main
 from nnunet_echo.dataset_conversion.folders import walk_folders
-from nnunet_echo.dataset_conversion.images import Frame, SourceError, as_frame, read_image
+from nnunet_echo.dataset_conversion.images import Frame, SourceError, check_grid, read_image, to_uint8
 from nnunet_echo.dataset_conversion.raw_dataset import Case
-from nnunet_echo.dataset_conversion.reader import Reader, Reading
+from nnunet_echo.dataset_conversion.reader import Reading, SequenceReader
 from nnunet_echo.dataset_conversion.report import Note
+from nnunet_echo.dataset_conversion.sequences import as_film, make_case, sampled_frames, sequence_json
 from nnunet_echo.dataset_conversion.splits import SPLITS_OF_ALL, five_folds
 from nnunet_echo.dataset_conversion.tables import whole
 
@@ -50,14 +49,15 @@ DATASET_JSON = {
     "labels": {"background": 0, "LV": LV, "MYO": 2},
     "file_ending": ".nii.gz",
     "overwrite_image_reader_writer": "SimpleITKIO",
-    "case_id_pattern": r"(?P<patient>TED_patient\d{3})_(?P<view>4CH)_sequence",
+    "case_id_pattern": r"(?P<patient>TED_patient\d{3})_(?P<view>4CH)",
+    "sequence": {**sequence_json("mm"), "last": "ED"},
 }
-FRAMES_JSON = {**DATASET_JSON, "name": "TEDFrames",
-               "case_id_pattern": r"(?P<patient>TED_patient\d{3})_(?P<view>4CH)_(?P<phase>ED|ES)"}
+FRAMES_JSON = {key: value for key, value in DATASET_JSON.items() if key != "sequence"} | {
+    "name": "TEDFrames", "case_id_pattern": r"(?P<patient>TED_patient\d{3})_(?P<view>4CH)_(?P<phase>ED|ES)"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ted(Reader):
+class Ted(SequenceReader):
     """TED; see the module's docstring."""
 
     mode: str = "sequence"
@@ -70,10 +70,6 @@ class Ted(Reader):
     modes = {"sequence": "each film a 3D case, time the slowest axis", "frames": "its ED and ES frame, 2D cases"}
     splits = {"5fold": "five folds stratified by EF and image quality", **SPLITS_OF_ALL}
 
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        pass
-
     def dataset_json(self) -> dict[str, object]:
         return FRAMES_JSON if self.mode == "frames" else DATASET_JSON
 
@@ -85,19 +81,30 @@ class Ted(Reader):
         reading.warn("patients of CAMUS", "TED", "the patients are patients of CAMUS under other numbers: never train "
                      "on the one and test on the other")
         for patient in patients.values():
-            _list_cases(source, patient, self.mode, reading)
+            _list_cases(source, patient, self, reading)
         return reading
 
 
 def read_film(root: Path, image: str, label: str, frames: int | None) -> Frame:
     """The film (x, y, t) and its masks at these paths below `root`; `frames` is how many the cfg says it has."""
-    film = Frame(read_image(root / image, image), image, read_image(root / label, label), label)
-    sizes = film.image.GetSize(), film.label.GetSize()
-    if len(sizes[0]) != 3 or sizes[0] != sizes[1]:
-        raise SourceError(f"{label}: {sizes[1]} pixels, but {image} has {sizes[0]}; both must be x, y and time")
-    if frames not in (None, sizes[0][2]):
-        raise SourceError(f"{image}: {sizes[0][2]} frames where its cfg has NbFrame {frames}; it is another film")
+    pair = [to_uint8(as_film(read_image(root / name, name), name), name) for name in (image, label)]
+    film = Frame(pair[0], image, pair[1], label)
+    check_grid(film)
+    found = film.image.GetSize()[2]
+    if frames not in (None, found):
+        raise SourceError(f"{image}: {found} frames where its cfg has NbFrame {frames}; it is another film")
     return film
+
+
+def read_sequence(root: Path, image: str, label: str, frames: int | None, phases: Mapping[str, int | None],
+                  clip: int | None, size: int | None) -> Frame:
+    """The case of a film, see `sequences.make_case`; `phases` gives ED and ES, counted from 1, where they are known."""
+    film = read_film(root, image, label, frames)
+    numbers = sampled_frames(1, film.image.GetSize()[2], clip)
+    case = make_case(film, [number - 1 for number in numbers], numbers, size=size, unit="mm")
+    places = {phase.lower(): str(numbers.index(frame) + 1) if frame in numbers else ""
+              for phase, frame in phases.items()}
+    return replace(case, facts={**case.facts, **places})
 
 
 def read_phase(root: Path, image: str, label: str, frames: int, phases: Mapping[str, int], phase: str) -> Frame:
@@ -111,10 +118,8 @@ def read_phase(root: Path, image: str, label: str, frames: int, phases: Mapping[
         raise SourceError(f"{label}: the ventricle is no larger in frame {phases['ED']} ({areas['ED']} pixels) than in "
                           f"frame {phases['ES']} ({areas['ES']}), which the cfg calls ED and ES")
     number = phases[phase]
-    names = [f"{name}, frame {number}" for name in (image, label)]
-    pair = [as_frame(volume[:, :, number - 1 : number], name)
-            for volume, name in zip((film.image, film.label), names, strict=True)]
-    return Frame(pair[0], names[0], pair[1], names[1])
+    return replace(film, image=film.image[:, :, number - 1], image_name=f"{image}, frame {number}",
+                   label=film.label[:, :, number - 1], label_name=f"{label}, frame {number}")
 
 
 def _find_patients(source: Path) -> dict[str, Patient]:
@@ -153,7 +158,7 @@ def _list_patient(source: Path, folder: Path) -> Patient:
     return patient
 
 
-def _list_cases(source: Path, patient: Patient, mode: str, reading: Reading) -> None:
+def _list_cases(source: Path, patient: Patient, options: Ted, reading: Reading) -> None:
     reading.refused += patient.refused
     reading.warnings += patient.warnings
     case_id, info = f"TED_{patient.name}_{VIEW}", patient.info.get(VIEW, {})
@@ -168,7 +173,7 @@ def _list_cases(source: Path, patient: Patient, mode: str, reading: Reading) -> 
     ef = patient.ef_percent()
     frames, ed, es = (whole(info.get(key, "")) for key in ("NbFrame", "ED", "ES"))
     unknown = [name for name, value in (("EF", ef), ("NbFrame", frames), ("ED", ed), ("ES", es)) if value is None]
-    if unknown and mode == "frames" and unknown != ["EF"]:
+    if unknown and options.mode == "frames" and unknown != ["EF"]:
         reading.refuse("cfg field missing", case_id, f"{patient.folder}: no usable {', '.join(unknown)} in "
                        f"{patient.name}_{VIEW}_info.cfg, so that ED and ES are not known")
         return
@@ -176,15 +181,14 @@ def _list_cases(source: Path, patient: Patient, mode: str, reading: Reading) -> 
         reading.warn("cfg field missing", patient.name, f"{patient.folder}: no usable {', '.join(unknown)} in "
                      f"{patient.name}_{VIEW}_info.cfg; left empty")
     common = {"ef_percent": "" if ef is None else f"{ef:g}", "quality": patient.quality(VIEW)}
-    if mode == "frames":
+    if options.mode == "frames":
         for phase, frame in (("ED", ed), ("ES", es)):
             read = partial(read_phase, source, image, mask, frames, {"ED": ed, "ES": es}, phase)
             table = {"view": VIEW, "phase": phase, "frame": str(frame), **common}
             reading.cases.append(Case(f"{case_id}_{phase}", f"TED_{patient.name}", image, read, table=table))
     else:
-        table = {"view": VIEW, "ed": "" if ed is None else str(ed), "es": "" if es is None else str(es), **common}
-        read = partial(read_film, source, image, mask, frames)
-        reading.cases.append(Case(f"{case_id}_sequence", f"TED_{patient.name}", image, read, table=table))
+        read = partial(read_sequence, source, image, mask, frames, {"ED": ed, "ES": es}, options.clip, options.size)
+        reading.cases.append(Case(case_id, f"TED_{patient.name}", image, read, table={"view": VIEW, **common}))
 
 
 READER = Ted

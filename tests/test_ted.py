@@ -19,6 +19,7 @@ from ted_download import PATIENTS, SPACING_MM, TED, TED_FRAMES, convert_ted
 from nnunet_echo import cli
 from nnunet_echo.dataset_conversion.check import check_dataset
 from nnunet_echo.dataset_conversion.raw_dataset import patient_of
+from nnunet_echo.dataset_conversion.sequences import TIME_STEP
 
 pytest_plugins = ("ted_download",)
 
@@ -35,7 +36,7 @@ def test_a_film_is_one_case_with_all_its_frames_and_masks(ted: Path, raw: Path) 
     report = convert_ted(ted)
     assert report.exit_code == 0 and [note.kind for note in report.warnings] == ["patients of CAMUS"]
     rows = table(raw / TED)
-    assert set(rows) == {f"TED_patient{number:03d}_4CH_sequence" for number in range(1, PATIENTS + 1)}
+    assert set(rows) == {f"TED_patient{number:03d}_4CH" for number in range(1, PATIENTS + 1)}
     for case, row in rows.items():
         image, label = (sitk.ReadImage(str(raw / TED / name)) for name in (
             f"imagesTr/{case}_0000.nii.gz", f"labelsTr/{case}.nii.gz"))
@@ -45,15 +46,28 @@ def test_a_film_is_one_case_with_all_its_frames_and_masks(ted: Path, raw: Path) 
         assert np.array_equal(sitk.GetArrayFromImage(label), masks)
         assert all(set(np.unique(mask)) == {0, 1, 2} for mask in masks)
         for written in (image, label):
-            np.testing.assert_allclose(written.GetSpacing(), (SPACING_MM, SPACING_MM / 2, 1.54), rtol=1e-6)
+            np.testing.assert_allclose(written.GetSpacing(), (SPACING_MM, SPACING_MM / 2, TIME_STEP), rtol=1e-6)
         info = cfg(ted, row["patient"].removeprefix("TED_"))
         assert (row["ed"], row["es"], row["ef_percent"]) == (info["ED"], info["ES"], info["EF"])
         assert image.GetSize()[2] == int(info["NbFrame"])
-    written = raw / TED / "imagesTr" / "TED_patient001_4CH_sequence_0000.nii.gz"
+    written = raw / TED / "imagesTr" / "TED_patient001_4CH_0000.nii.gz"
     pixels, properties = SimpleITKIO().read_images([str(written)])
     assert np.array_equal(pixels[0], array(ted / "database" / "patient001" / "patient001_4CH_sequence.mhd"))
-    np.testing.assert_allclose(properties["spacing"], (1.54, SPACING_MM / 2, SPACING_MM), rtol=1e-6)
+    np.testing.assert_allclose(properties["spacing"], (TIME_STEP, SPACING_MM / 2, SPACING_MM), rtol=1e-6)
     assert not check_dataset(raw / TED, 1)
+
+
+def test_a_clip_runs_from_one_end_diastole_to_the_next(ted: Path, raw: Path) -> None:
+    assert convert_ted(ted, clip=5, size=64).exit_code == 0
+    dataset_json = load(raw / TED, "dataset.json")
+    assert (dataset_json["sequence"]["first"], dataset_json["sequence"]["last"]) == ("ED", "ED")
+    for case, row in table(raw / TED).items():
+        mask = array(raw / TED / "labelsTr" / f"{case}.nii.gz")
+        areas = (mask == 1).sum((1, 2))
+        assert mask.shape == (5, 64, 64) and areas.argmin() == 2 and areas[0] == areas[4] == areas.max()
+        numbers = [int(number) for number in row["frames"].split()]
+        info = cfg(ted, row["patient"].removeprefix("TED_"))
+        assert (row["ed"], row["es"]) == ("1", "3") and numbers[::2] == [1, int(info["ES"]), int(info["NbFrame"])]
 
 
 def test_dataset_json_has_no_atrium(ted: Path, raw: Path) -> None:
@@ -140,7 +154,7 @@ def test_a_film_needs_no_cfg(ted: Path, raw: Path, name: str, damage: Callable[[
     report = convert_ted(ted)
     assert report.exit_code == 0 and report.training_cases == PATIENTS
     assert message in " ".join(note.message for note in report.warnings if note.subject == "patient002")
-    assert table(raw / TED)["TED_patient002_4CH_sequence"]["ef_percent"] == ""
+    assert table(raw / TED)["TED_patient002_4CH"]["ef_percent"] == ""
 
 
 def test_other_oddities_of_the_folders(ted: Path, raw: Path) -> None:
