@@ -2,7 +2,7 @@
 
 MAPS holds predictions for the sequences of DATASET, or its own labelsTr or labelsTs; OUT gets 2D files:
 
-    CAMUS_patient0001_4CH_f01_ED.nii.gz  .._f02.nii.gz  ...  .._f18_ES.nii.gz  dataset.json
+    CAMUS_patient0001_4CH_f01_ED.nii.gz  .._f02.nii.gz  ...  .._f18_ES.nii.gz  dataset.json  cases.csv
 
 numbered from 1 in the order of the sequence. Where DATASET was resized, frames have the size and spacing of the film
 again: each label is interpolated linearly, and the largest wins. Frames that hold nothing but the ignore label are left
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -62,7 +63,17 @@ def write_frames(maps: Path, dataset: Path, out: Path, *, phases: bool = False, 
     content = {**content, "labels": labels, "case_id_pattern": pattern, "numTraining": count}
     content.pop("sequence", None)
     (out / "dataset.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    shutil.copyfile(dataset / "cases.csv", out / "cases.csv")  # for the EF of the patients
     return count
+
+
+def frame_names(row: Mapping[str, str], phases: bool) -> dict[str, int]:
+    """The names of a sequence's frames -> their numbers from 1, by the sequence's row in cases.csv."""
+    named = {int(row[phase]): f"_{phase.upper()}" for phase in ("ed", "es") if row[phase]}
+    if phases:
+        return {row["case"].removesuffix("_sequence") + phase: number for number, phase in sorted(named.items())}
+    count = int(row["size"].split()[2])
+    return {f"{row['case']}_f{number:02d}{named.get(number, '')}": number for number in range(1, count + 1)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,17 +101,14 @@ def _write_sequence(row: Mapping[str, str], maps: Path, out: Path, content: Mapp
     size = tuple(int(length) for length in row["size"].split())
     if sequence.GetSize() != size:
         raise ValueError(f"{path}: {sequence.GetSize()} pixels, but cases.csv has {size}; predict on its images")
-    named = {int(row[phase]): phase.upper() for phase in ("ed", "es") if row[phase]}
     count = 0
-    for number in range(1, size[2] + 1):
+    for name, number in frame_names(row, phases).items():
         frame = sequence[:, :, number - 1]
         ignored = sitk.GetArrayViewFromImage(frame) == ignore
-        if ignored.all() or (phases and number not in named):
+        if ignored.all():
             continue
         if ignored.any():
             raise ValueError(f"{path}: frame {number} is partly ignored; only whole frames can be left out")
-        phase = f"_{named[number]}" if number in named else ""
-        name = row["case"].removesuffix("_sequence") + phase if phases else f"{row['case']}_f{number:02d}{phase}"
         write_image(_as_in_film(frame, row), out / f"{name}.nii.gz", out)
         count += 1
     return count

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from camus_download import array, rewrite
+import SimpleITK as sitk
+from camus_download import array, convert, rewrite, table
 from leaderboard_study import BASELINE, FOREIGN, GOOD, Study, set_folders
 
 from nnunet_echo import cli
@@ -21,6 +22,7 @@ from nnunet_echo.leaderboard import figures
 from nnunet_echo.leaderboard.board import leaderboard
 from nnunet_echo.leaderboard.collect import Model, find_models, read_split
 from nnunet_echo.leaderboard.logs import read_training
+from nnunet_echo.phantom import write_camus
 
 pytest_plugins = ("camus_download", "leaderboard_study")
 PATIENTS, CASES = 6, 24
@@ -329,3 +331,34 @@ def test_logs_of_a_resumed_training(tmp_path: Path) -> None:
     assert math.isnan(training.validation_s)
     (tmp_path / "other").mkdir()
     assert math.isnan(read_training([tmp_path, tmp_path / "other"]).total_h)  # a sum over some folds is no sum
+
+
+@pytest.mark.parametrize(("options", "films"), [({}, 5), ({"clip": 6, "size": 64, "labels": "ed_es"}, 0)])
+def test_sequences_are_compared_frame_by_frame(raw: Path, tmp_path: Path,
+                                               options: dict[str, object], films: int) -> None:
+    """Each frame that has a reference, on the grid of the film; the pictures are frames of the sequences."""
+    write_camus(tmp_path / "download", 6, 0, spacing_mm=2.5)
+    dataset = convert(tmp_path / "download", mode="half_sequence", views=["4CH"], **options).folder
+    ignore = json.loads((dataset / "dataset.json").read_text())["labels"].get("ignore", 255)
+    model = tmp_path / "results" / dataset.name / f"{BASELINE}__nnUNetPlans__3d_fullres"
+    for fold, split in enumerate(json.loads((dataset / "splits_final.json").read_text())):
+        validation = model / f"fold_{fold}" / "validation"
+        validation.mkdir(parents=True)
+        for case in split["val"]:
+            labels = sitk.ReadImage(dataset / "labelsTr" / f"{case}.nii.gz")
+            sitk.WriteImage(sitk.Mask(labels, labels != ignore), validation / f"{case}.nii.gz")
+        (validation / "summary.json").write_text("{}")
+    out = tmp_path / "out"
+    assert cli.main(["leaderboard", dataset.name, "-c", "3d_fullres", "-o", str(out), "--workers", "1"]) == 0
+    (row,) = rows(out / "leaderboard.csv")
+    assert (row["status"], row["score_mean"], row["ef_mae"], row["sequences"]) == ("whole", "1", "0", str(films or ""))
+    cases = [case for case in table(dataset).values() if case["split"] == "tr"]
+    frames = sum(int(case["size"].split()[2]) for case in cases) if films else 2 * len(cases)
+    assert int(row["cases"]) == frames
+    assert float(row["recorded_ef_reference_mae"]) < 6  # of pixels of 2.5 mm
+    page = (out / "index.html").read_text()
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+    assert len(data["clips"]) == films
+    assert data["pictures"] and all(picture["width"] != 64 for picture in data["pictures"].values())
+    with pytest.raises(ValueError, match="holds sequences; `scratch` is None"):
+        leaderboard(dataset.name, "3d_fullres", workers=1)

@@ -251,10 +251,10 @@ def test_500_patients_stay_below_20_mb(tmp_path: Path) -> None:
         ef = [{"trainer": name, "fold": 0, "patient": patient, "method": "ase", "planes": "biplane"} | volumes | flags
               for patient in patients]
         model = Model(name, name, "nnUNetPlans", "2d", tmp_path, (0,), "whole", ())
-        entries.append(Entry(model, Evaluation(cases, ef, [], [], [], {}), Training(), Costs()))
+        entries.append(Entry(model, {}, Evaluation(cases, ef, [], [], [], {}), Training(), Costs()))
     weights, scores = bootstrap_weights(500, 0, samples=100), rng.random((500, 10))
     split = Split({0: frozenset()}, {0: frozenset(patients)}, "0123456789ab")
-    board = Board(dataset, tmp_path, "2d", split, entries, patients, "dice", scores, weights,
+    board = Board(dataset, tmp_path, tmp_path, {}, "2d", split, entries, patients, "dice", scores, weights,
                   rank(scores, weights, higher_is_better=True), "", [], "ase", "references", 0)
     write_report(board, tmp_path)
     numbers = (tmp_path / "index.html").stat().st_size

@@ -20,6 +20,7 @@ from numpy import ndarray
 
 from nnunet_echo.crossval.fold import results_folder
 from nnunet_echo.dataset_conversion.folders import find_dataset, preprocessed_splits
+from nnunet_echo.dataset_conversion.frames import frame_names, write_frames
 from nnunet_echo.dataset_conversion.raw_dataset import patient_of
 from nnunet_echo.evaluation.evaluate import Evaluation, evaluate, metric_columns
 from nnunet_echo.evaluation.pairs import Dataset, case_table, read_dataset
@@ -37,9 +38,13 @@ DEFAULT_BASELINE = "nnUNetTrainer"
 
 @dataclass(frozen=True)
 class Entry:
-    """A model; the evaluations of its folds in one, each row headed by trainer and fold; what it cost to train."""
+    """A model; the evaluations of its folds in one, each row headed by trainer and fold; what it cost to train.
+
+    `predictions` is, for each fold, the folder of the label maps that were evaluated.
+    """
 
     model: Model
+    predictions: Mapping[int, Path]
     evaluation: Evaluation
     training: Training
     costs: Costs
@@ -51,10 +56,14 @@ class Board:
 
     `patients` are those of the split, in the order of the arrays: `scores` (P, R) of the R ranked entries, which come
     first, and `weights` of the bootstrap. `comparisons` are rows: model, structure, metric, difference to the baseline.
+    `references` is the folder of label maps that were evaluated against. Where these are frames of sequences, `films`
+    tells for each the sequence's case, whose image is in `raw`, and the frame's number from 1.
     """
 
     dataset: Dataset
     raw: Path
+    references: Path
+    films: Mapping[str, tuple[str, int]]
     configuration: str
     split: Split
     entries: list[Entry]
@@ -93,18 +102,31 @@ class Board:
 def leaderboard(dataset: str, configuration: str = "2d", *, trainers: Sequence[str] | None = None,
                 baseline: str | None = None, folds: Sequence[int] | None = None, rank_by: str = "dice",
                 method: str = "ase", rounding: bool = False, consistency_limits: str = "references", seed: int = 0,
-                workers: int | None = None) -> Board:
+                scratch: Path | None = None, workers: int | None = None) -> Board:
     """Evaluate and compare all models of `configuration`, or those of `trainers`, in nnU-Net's three folders.
 
     `baseline` names the model that the others are tested against (default: nnUNetTrainer, if it is whole); `folds`
     are compared (default: all of the split); `method`, `rounding` and `consistency_limits` are those of `evaluate`.
+    Sequences are compared frame by frame, or where labels are sparse by ED and ES: `scratch`, a folder that is kept
+    while the board is in use, gets these frames.
     Raises `ValueError` or `OSError`, naming the file or the value, for what cannot be compared.
     """
     if rank_by not in RANKING_METRICS:
         raise ValueError(f"rank_by is {rank_by!r}; choose from {', '.join(RANKING_METRICS)}")
     raw = find_dataset(dataset)
-    content = read_dataset(raw / "dataset.json")
     dataset_json = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
+    films: dict[str, tuple[str, int]] = {}
+    references = raw / "labelsTr"
+    if "sequence" in dataset_json:
+        if scratch is None:
+            raise ValueError(f"{raw.name} holds sequences; `scratch` is None and must be a folder for their frames")
+        phases = "ignore" in dataset_json["labels"]
+        films = {name: (case, number) for case, row in case_table(raw / "dataset.json").items()
+                 for name, number in frame_names(row, phases).items()}
+        references = scratch / "references"
+        write_frames(raw / "labelsTr", raw, references, phases=phases, workers=workers)
+    content_file = (references if films else raw) / "dataset.json"
+    content = read_dataset(content_file)
     splits = preprocessed_splits(raw.name)
     split = read_split(splits if splits and splits.is_file() else raw / "splits_final.json", dataset_json, folds)
     models = find_models(results_folder() / raw.name, configuration, split, content.file_ending, trainers)
@@ -112,14 +134,17 @@ def leaderboard(dataset: str, configuration: str = "2d", *, trainers: Sequence[s
 
     def entry(model: Model) -> Entry:
         folds = model.folds if model.status != REFUSED else ()
-        evaluations = {
-            fold: evaluate(model.validation(fold), raw / "labelsTr", dataset_json=raw / "dataset.json", method=method,
-                           rounding=rounding, subset=True, consistency_limits=consistency_limits, workers=workers)
-            for fold in folds
-        }
+        predictions = {fold: model.validation(fold) for fold in folds}
+        if films:
+            predictions = {fold: scratch / model.folder.name / f"fold_{fold}" for fold in folds}
+            for fold, frames in predictions.items():
+                write_frames(model.validation(fold), raw, frames, phases=phases, workers=workers)
+        evaluations = {fold: evaluate(maps, references, dataset_json=content_file, method=method, rounding=rounding,
+                                      subset=True, consistency_limits=consistency_limits, workers=workers)
+                       for fold, maps in predictions.items()}
         training = read_training([model.folder / f"fold_{fold}" for fold in folds])
         costs = network_costs(model.folder, model.trainer, configuration)
-        return Entry(model, in_one(evaluations, model.name), training, costs)
+        return Entry(model, predictions, in_one(evaluations, model.name), training, costs)
 
     entries = [entry(model) for model in models]
     patients = sorted({patient_of(case, dataset_json) for cases in split.validation.values() for case in cases})
@@ -133,8 +158,8 @@ def leaderboard(dataset: str, configuration: str = "2d", *, trainers: Sequence[s
     ranking = rank(scores, weights, higher_is_better=RANKING_METRICS[rank_by]) if whole else None
     others = [entry for entry in entries if entry.model.status != WHOLE]
     ordered = [*whole, *sorted(others, key=lambda entry: entry.model.status)]
-    return Board(content, raw, configuration, split, ordered, patients, rank_by, scores, weights, ranking, baseline,
-                 _comparisons(whole, baseline, score, scores, content, patients, weights),
+    return Board(content, raw, references, films, configuration, split, ordered, patients, rank_by, scores, weights,
+                 ranking, baseline, _comparisons(whole, baseline, score, scores, content, patients, weights),
                  f"{method}, rounded" if rounding else method, consistency_limits, seed)
 
 
@@ -175,7 +200,7 @@ def case_scores(board: Board, entry: Entry, cases: Sequence[str]) -> ndarray:
 def image_quality(board: Board, cases: Sequence[str]) -> list[str]:
     """The image quality of each case in the table that `nnunet-echo convert` wrote, "" where it is not known."""
     known = case_table(board.raw / "dataset.json")
-    return [known.get(case, {}).get("quality") or "" for case in cases]
+    return [known.get(board.films.get(case, (case,))[0], {}).get("quality") or "" for case in cases]
 
 
 def ef_error(entry: Entry, patients: Sequence[str]) -> ndarray:

@@ -13,6 +13,7 @@ Writes to OUT:
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 from nnunet_echo.evaluation.lv_volume import METHODS
@@ -47,13 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write, print the order; 0 when done. Errors are raised as `leaderboard` raises them."""
-    board = leaderboard(args.dataset, args.configuration, trainers=args.trainers, baseline=args.baseline,
-                        folds=args.folds, rank_by=args.rank_by, method=args.ef_method, rounding=args.ef_rounding,
-                        consistency_limits=args.consistency_limits, seed=args.seed, workers=args.workers)
-    write_tables(board, args.output)
-    write_report(board, args.output)
-    if args.figures:
-        write_figures(board, args.output / "figures")
+    with tempfile.TemporaryDirectory() as scratch:
+        board = leaderboard(args.dataset, args.configuration, trainers=args.trainers, baseline=args.baseline,
+                            folds=args.folds, rank_by=args.rank_by, method=args.ef_method, rounding=args.ef_rounding,
+                            consistency_limits=args.consistency_limits, seed=args.seed, scratch=Path(scratch),
+                            workers=args.workers)
+        write_tables(board, args.output)
+        write_report(board, args.output)
+        if args.figures:
+            write_figures(board, args.output / "figures")
     print(_screen(board))
     print(f"tables: {args.output}; report: {args.output / 'index.html'}")
     return 0

@@ -26,7 +26,7 @@ TOLERANCE = 0.4  # pixels of the original, below the staircase of a mask's outli
 
 @dataclass(frozen=True)
 class Picture:
-    """A frame: `source` is a data URL; `width`, `height` in pixels of the original, `aspect` = width / height in mm."""
+    """A frame: `source` is a data URL; `width`, `height` in pixels of its labels, `aspect` = width / height in mm."""
 
     source: str
     width: int
@@ -34,18 +34,24 @@ class Picture:
     aspect: float
 
 
-def read_picture(path: Path, side: int, quality: int) -> Picture:
-    """The image of a case, its grey values from least to most, reduced to at most `side` pixels on its longer side."""
-    image = sitk.ReadImage(str(path))
-    values = np.squeeze(sitk.GetArrayFromImage(image)).astype(float)
+def read_picture(path: Path, frame: int | None, reference: Path, side: int, quality: int) -> Picture:
+    """The image of a case, its grey values from least to most, reduced to at most `side` pixels on its longer side.
+
+    `frame`, from 1, is that of a sequence in `path`. Outlines lie on the grid of the label map `reference`, which shows
+    the same field of view, but may be finer than a sequence that was resized.
+    """
+    values = np.squeeze(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+    values = (values if frame is None else values[frame - 1]).astype(float)
     low, high = values.min(), values.max()
     grey = Image.fromarray(np.uint8((values - low) * (255 / max(high - low, 1e-9))))
-    height, width = values.shape
     grey.thumbnail((side, side), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     grey.save(file, "WEBP", quality=quality, method=6)
     source = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
-    across, down = image.GetSpacing()[:2]
+    grid = sitk.ImageFileReader()
+    grid.SetFileName(str(reference))
+    grid.ReadImageInformation()
+    (width, height), (across, down) = grid.GetSize()[:2], grid.GetSpacing()[:2]
     return Picture(source, width, height, width * across / (height * down))
 
 

@@ -79,20 +79,22 @@ class _Pictures:
     def __init__(self, board: Board, entries: Sequence[Entry]) -> None:
         self.board, self.frames, self.bytes, self.full = board, {}, 0, False
         self.folds = [{row["case"]: row["fold"] for row in entry.evaluation.cases} for entry in entries]
-        self.models = [entry.model for entry in entries]
+        self.entries = entries
 
     def add(self, case: str, side: int = 480, quality: int = 60) -> bool:
         """Whether the frame of a case is among the `frames` now."""
         if case in self.frames:
             return True
         ending = self.board.dataset.file_ending
-        image = self.board.raw / "imagesTr" / f"{case}_0000{ending}"
+        film, number = self.board.films.get(case, (case, None))
+        image = self.board.raw / "imagesTr" / f"{film}_0000{ending}"
         if self.full or not image.is_file():
             return False
-        predictions = [model.validation(folds[case]) / f"{case}{ending}" if case in folds else None
-                       for model, folds in zip(self.models, self.folds, strict=True)]
-        frame = asdict(read_picture(image, side, quality)) | {
-            "reference": read_outlines(self.board.raw / "labelsTr" / f"{case}{ending}", self.board.dataset),
+        reference = self.board.references / f"{case}{ending}"
+        predictions = [entry.predictions[folds[case]] / f"{case}{ending}" if case in folds else None
+                       for entry, folds in zip(self.entries, self.folds, strict=True)]
+        frame = asdict(read_picture(image, number, reference, side, quality)) | {
+            "reference": read_outlines(reference, self.board.dataset),
             "models": [path and read_outlines(path, self.board.dataset) for path in predictions],
         }
         size = len(str(frame))
