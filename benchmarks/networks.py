@@ -36,9 +36,9 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
+from torch.utils.flop_counter import FlopCounterMode
 
-from nnunet_echo.leaderboard.costs import scan_flops
+from nnunet_echo.leaderboard.costs import flop_formulas
 from nnunet_echo.memory import keep_freed_memory, peak_memory_gib
 from nnunet_echo.networks.skeleton import UNetShape
 from nnunet_echo.scan import BACKEND_VARIABLE, choose_backend, cpu
@@ -161,7 +161,7 @@ def measure(case: Case) -> Costs:
     if case.token_loop and case.network in WITH_A_SCAN:
         forwards.append(lambda: with_scan("reference", forward))
     forward_s, plain_forward_s, *token_loop_s = times_of(forwards, case)
-    with FlopCounterMode(display=False) as flops:
+    with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as flops:
         forward()
     parameters = sum(p.numel() for p in network.parameters())
     times = (forward_s, step_s, peak_gib, plain_forward_s, plain_step_s, *(token_loop_s or [math.nan]))
@@ -278,15 +278,6 @@ def times_of(runs: Sequence[Callable[[], None]], case: Case) -> list[float]:
             times.append(time.perf_counter() - began)
     return [median(times[1:]) for times in seconds]
 
-
-def conv_flops(u: tuple[int, ...], weight: tuple[int, ...], *others: object, **options: object) -> int:
-    """A multiply-add for each token, channel and weight of the channel."""
-    return 2 * math.prod(u) * weight[1]
-
-
-for name, flops in {"scan_cpu": scan_flops, "scan_triton": scan_flops, "causal_conv_silu": conv_flops}.items():
-    if hasattr(torch.ops.nnunet_echo, name):
-        register_flop_formula(getattr(torch.ops.nnunet_echo, name))(flops)
 
 if __name__ == "__main__":
     main()

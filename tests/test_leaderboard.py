@@ -142,6 +142,26 @@ def test_costs_of_training_and_network(tables: Path) -> None:
     assert float(good["parameters"]) > float(baseline["parameters"]) > 1000
 
 
+def test_flops_of_a_mamba_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Projections, convolution and scan, by hand; the last two are operators of ours."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from nnunet_echo.leaderboard.costs import flop_formulas
+    from nnunet_echo.mixers.mamba import Mamba
+    from nnunet_echo.scan import BACKEND_VARIABLE, cpu
+
+    if reason := cpu.why_not(torch.device("cpu"), torch.float32):
+        pytest.skip(reason)
+    monkeypatch.setenv(BACKEND_VARIABLE, "cpu")
+    tokens, width, block = 20, 16, Mamba(16)
+    inner, state, rank = block.A_log.shape[0], block.A_log.shape[1], block.dt_proj.weight.shape[1]
+    products = 2 * tokens * inner * (2 * width + rank + 2 * state + rank + width)
+    with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as counter, torch.no_grad():
+        block(torch.randn(1, tokens, width))
+    assert counter.get_total_flops() == products + tokens * inner * (2 * block.conv1d.weight.shape[-1] + 7 * state)
+
+
 def test_flops_of_a_plain_network(study: Study, tmp_path: Path) -> None:
     """All of nnU-Net's U-Net of this plan, summed up by hand: convolutions, transposed ones, the segmentation layer."""
     from nnunet_echo.leaderboard.costs import network_costs
