@@ -52,7 +52,8 @@ def next_step(dataset: str, configuration: str, plans: str) -> list[str] | None:
     configurations = json.loads(file.read_text(encoding="utf-8"))["configurations"]
     if configuration not in configurations:
         raise ValueError(f"configuration {configuration}: {file} has {', '.join(configurations)}")
-    cases = sorted(path.stem for path in (folder / _data_identifier(configurations, configuration)).glob("*.pkl"))
+    data = folder / _data_identifier(configurations, configuration)
+    cases = sorted(path.stem for path in data.glob("*.pkl"))  # nnU-Net writes it last of a case
     if cases and not (folder / "splits_final.json").is_file():
         _write_splits(folder, cases)
     if not cases or not {case for fold in read_folds(dataset) for side in fold.values() for case in side} <= {*cases}:
