@@ -21,7 +21,6 @@ Splits (`--split`), always by patient:
 - `official`: fold 0 is subgroup_training against subgroup_validation, for comparison with published numbers.
 - `10fold`: the ten folds of the challenge, where the download has listSubGroups/. Each has its own test patients, so
   all cases go to imagesTr, and fold N leaves those of subGroup<N+1>_testing out of both of its sides.
-
 - `7:1:2` and `file`, of any dataset: splits.py.
 
 Exit code 0: every case that the source has was converted; what the download lacks (a view, a cfg) is a warning. 1: a
@@ -134,6 +133,9 @@ class Camus(SequenceReader):
 
     def read(self, source: Path) -> Reading:
         patients = find_patients(source, self.views, (FILM,) if self.mode == FILM else PHASES)
+        if self.mode == FILM and not any(patient.files for patient in patients.values()):
+            raise FileNotFoundError(f"no patientXXXX_VIEW_{FILM} file of {' or '.join(self.views)} below {source}; the "
+                                    "release of 2019 has no masks of its films: get the current one (NIfTI)")
         labelled = {f"CAMUS_{name}" for name, patient in patients.items() if not patient.unlabelled and patient.files}
         reading = Reading(review=_review)
         reading.split = self.drawn_or_given_split(labelled) or self._split_of_camus(source, patients, labelled)
@@ -156,7 +158,7 @@ class Camus(SequenceReader):
             return
         if ef is None:
             warn("EF unknown", "no Info_*.cfg gives an EF; left empty")
-        for view in self.views:
+        for view in dict.fromkeys(self.views):
             if not any(key[0] == view for key in patient.files):
                 warn("view missing", f"no image or mask of view {view}")
                 continue
@@ -197,7 +199,7 @@ class Camus(SequenceReader):
         if lists:
             role = "joined the folds" if self.split == "5fold" else "is in imagesTr, but in no fold"
             warnings = unmatched(set().union(*lists.values()), labelled, role)
-        elif len(labelled) == len(patients):
+        elif not any(patient.unlabelled for patient in patients.values()):
             warnings = [Note("no split list", "split", "no subgroup_testing.txt found; no case is kept for testing")]
         if self.split == "5fold":
             strata = {f"CAMUS_{name}": patient.stratum() for name, patient in patients.items()}
@@ -237,6 +239,9 @@ def read_film(root: Path, image: str, label: str | None, info: Mapping[str, str]
     if areas is not None and areas[ed - 1] <= areas[es - 1]:
         warnings.append(("ED not larger than ES", f"{label}: LV of {areas[ed - 1]} pixels at ED (frame {ed}), "
                          f"{areas[es - 1]} at ES (frame {es}): they may be exchanged; they stay as the cfg names them"))
+    if {ed, es} != {1, frames}:
+        warnings.append(("frames left out", f"{image}: the cfg has ED {ed} and ES {es} of {frames} frames; those "
+                         "before and after are left out"))
     numbers = sampled_frames(ed, es, clip)
     if len(set(numbers)) < len(numbers):
         warnings.append(("frames twice", f"{image}: {len(set(numbers))} frames from ED to ES for a clip of {clip}"))

@@ -60,7 +60,7 @@ def check_dataset(folder: Path, workers: int | None = None) -> list[Finding]:
 
     jobs = [("Tr", case, channels) for case, channels in training.items()]
     jobs += [("Ts", case, channels) for case, channels in test.items()]
-    check = partial(_check_case, folder=folder, ending=dataset_json["file_ending"], labels=dataset_json["labels"])
+    check = partial(_check_case, folder=folder, dataset_json=dataset_json)
     results = map_in_order(check, jobs, title=folder.name, workers=workers)
     return [*findings, *(finding for result in results for finding in result)]
 
@@ -236,9 +236,9 @@ def _check_folds(splits: Sequence[Mapping], training: set[str], dataset_json: Ma
         yield _remark(f"{len(unused)} training case(s) are in no fold: {_some(unused)}")
 
 
-def _check_case(job: tuple[str, str, list[str]], folder: Path, ending: str, labels: Mapping) -> list[Finding]:
+def _check_case(job: tuple[str, str, list[str]], folder: Path, dataset_json: Mapping) -> list[Finding]:
     """What is wrong with the pixels of one case."""
-    part, case, channels = job
+    (part, case, channels), ending = job, dataset_json["file_ending"]
     names = [f"images{part}/{name}" for name in channels]
     label_name = f"labels{part}/{case}{ending}"
     if (folder / label_name).is_file():
@@ -251,8 +251,10 @@ def _check_case(job: tuple[str, str, list[str]], folder: Path, ending: str, labe
             findings.append(_problem(str(error)))
     for name, image in images.items():
         findings += _check_grid(name, image, *next(iter(images.items())))
+        if "sequence" in dataset_json:
+            findings += _check_sequence(name, image)
         if name == label_name:
-            findings += _check_label(name, image, labels)
+            findings += _check_label(name, image, dataset_json["labels"])
         elif not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
             findings.append(_problem(f"{name}: NaN or infinite values"))
     return findings
@@ -266,6 +268,15 @@ def _check_grid(name: str, image: sitk.Image, first_name: str, first: sitk.Image
             yield grade(f"{name}: {what.lower()} {ours} differs from {first_name}, {theirs}")
 
 
+def _check_sequence(name: str, image: sitk.Image) -> Iterator[Finding]:
+    spacing = image.GetSpacing()
+    if len(spacing) != 3:
+        yield _problem(f"{name}: {len(spacing)} axes; a sequence has x, y and t")
+    elif spacing[2] <= max(spacing[:2]):
+        yield _problem(f"{name}: spacing {spacing}; nnU-Net takes the axis of the largest for that of slices, which "
+                       "must be t: use more pixels (--size)")
+
+
 def _check_label(name: str, label: sitk.Image, labels: Mapping) -> Iterator[Finding]:
     allowed = {value for entry in labels.values() for value in (entry if isinstance(entry, list) else [entry])}
     present = set(np.unique(sitk.GetArrayViewFromImage(label)).tolist())
@@ -273,6 +284,8 @@ def _check_label(name: str, label: sitk.Image, labels: Mapping) -> Iterator[Find
         yield _problem(f"{name}: label values {_some(sorted(present - allowed))} are not in dataset.json")
     if present == {0}:
         yield _remark(f"{name}: background only")
+    if present == {labels.get("ignore")}:
+        yield _problem(f"{name}: nothing but the ignore label; there is nothing to learn or to score")
     if label.GetPixelID() != sitk.sitkUInt8:
         yield _remark(f"{name}: {label.GetPixelIDTypeAsString()}; 8-bit unsigned integer is enough and smaller")
 

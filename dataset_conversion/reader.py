@@ -31,6 +31,7 @@ A new dataset is one new module of this package, whose name becomes the word in 
 process, and that raises `SourceError` for a file that cannot become a case. What the download lacks is a warning of the
 `Reading`, what is there and cannot be used is refused: nothing is left out in silence. Case ids match the
 `case_id_pattern` of dataset.json, whose group `patient` keeps a patient's cases on one side of every split.
+Films are cases, too: `SequenceReader` has their options, sequences.py makes a case of one, time its slowest axis.
 The command finds the modules with a `READER` itself; tests/test_readers.py says what it expects of them.
 """
 

@@ -134,6 +134,12 @@ def test_clips_of_the_published_size(films: Path) -> None:
         assert abs(float(image.mean()) - float(film[taken].mean())) < 3
 
 
+def rename_field(path: Path, old: str, new: str) -> None:
+    info = path.with_name("Info_4CH.cfg")
+    assert f"{old}\n" in info.read_text()
+    info.write_text(info.read_text().replace(f"{old}\n", f"{new}\n"))
+
+
 def reverse_numbers(path: Path) -> None:
     info = path.with_name("Info_4CH.cfg")
     info.write_text(info.read_text().replace("ED:", "XX:").replace("ES:", "ED:").replace("XX:", "ES:"))
@@ -154,6 +160,7 @@ def paint(change: Callable[[np.ndarray], object]) -> Damage:
 
 @pytest.mark.parametrize(("damage", "kind", "text"), [
     (reverse_numbers, "ED not larger than ES", "they stay as the cfg names them"),
+    (lambda path: rename_field(path, "ED: 1", "ED: 3"), "frames left out", "the cfg has ED 3 and ES "),
     (lambda path: path.with_name("Info_4CH.cfg").unlink(), "ED and ES by area", "1 is ED, with the larger ventricle"),
     (paint(lambda mask: mask[3, :2, :2].fill(3)), "stray pixels",
      "4 pixels lie apart from the largest part of their structure, in 1 of"),
@@ -196,6 +203,13 @@ def test_a_film_that_cannot_be_used_is_refused_by_name(films: Path, damage: Dama
     (note,) = report.refused
     assert note.subject == "CAMUS_patient0001_4CH" and text in note.message and FILM[:-7] in note.message
     assert report.exit_code == 1 and len(table(report.folder)) == 2 * PATIENTS - 1
+
+
+def test_the_release_without_masks_of_films_is_named(films: Path) -> None:
+    for path in films.rglob("*half_sequence*"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="the release of 2019 has no masks of its films"):
+        convert(films)
 
 
 def test_a_film_with_time_as_its_fourth_axis(films: Path) -> None:
@@ -281,3 +295,29 @@ def test_only_the_frames_of_the_clip_are_decoded(echonet: Path, monkeypatch: pyt
     assert image.shape == (4, 64, 64)
     assert table(report.folder)[f"ECHONET_{FIRST.name}"]["spacing_px"] == "1 1 5"
     assert not [finding for finding in check_dataset(report.folder, 1) if finding.problem]
+
+
+def change_label(report: Report, change: Callable[[sitk.Image], sitk.Image]) -> str:
+    """Change the label of one case; returns its name as `check` gives it."""
+    name = "labelsTr/CAMUS_patient0001_4CH.nii.gz"
+    sitk.WriteImage(change(sitk.ReadImage(str(report.folder / name))), str(report.folder / name), True)
+    return name
+
+
+def with_step(image: sitk.Image, step: float) -> sitk.Image:
+    image.SetSpacing([*image.GetSpacing()[:2], step])
+    return image
+
+
+@pytest.mark.parametrize(("change", "text"), [
+    (lambda image: image * 0 + 4, "nothing but the ignore label"),
+    (lambda image: with_step(image, 1.54), "nnU-Net takes the axis of the largest for that of slices"),
+    (lambda image: image[:, :, 0], "2 axes; a sequence has x, y and t"),
+    (lambda image: image + 1, "label values 5 are not in dataset.json"),
+])
+def test_check_names_what_is_wrong_with_a_sequence(films: Path, change: Callable[[sitk.Image], sitk.Image],
+                                                   text: str) -> None:
+    report = convert(films, labels="ed_es")
+    name = change_label(report, change)
+    problems = [finding.text for finding in check_dataset(report.folder, 1) if finding.problem]
+    assert [problem for problem in problems if problem.startswith(name) and text in problem]
