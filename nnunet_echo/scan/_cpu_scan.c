@@ -19,8 +19,6 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
 #endif
 
 #define CHUNK 64   /* tokens; B, C, their gradients and the states of a chunk fit the first cache */

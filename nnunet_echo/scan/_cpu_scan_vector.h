@@ -163,8 +163,6 @@ INLINE V rest_of(V a, float b, V k) {
     return (V)_mm512_range_ps(_mm512_fmsub_ps((__m512)a, (__m512)all_of(b), (__m512)k), (__m512)all_of(1), 2);
 #elif WIDTH == 8
     return larger(all_of(-1), (V)_mm256_fmsub_ps((__m256)a, (__m256)all_of(b), (__m256)k));
-#elif defined(__aarch64__)
-    return larger(all_of(-1), (V)vfmaq_n_f32((float32x4_t)-k, (float32x4_t)a, b));
 #else /* upper halves of the floats have exact products */
     V b_all = all_of(b), a_high = (V)((I)a & ~0xfff), b_high = (V)((I)b_all & ~0xfff);
     return larger(all_of(-1), (a_high * b_high - k) + (a_high * (b_all - b_high) + (a - a_high) * b_all));
