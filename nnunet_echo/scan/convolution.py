@@ -21,10 +21,10 @@ def causal_conv_silu(u: Tensor, weight: Tensor, bias: Tensor, reverse: Sequence[
     neighbouring channels, whether it reads from the last token to the first. Computes on a CPU in C, where that is the
     backend that a scan of u would get. Returns (B, D, L), contiguous.
     """
-    fused = weight.shape[-1] <= cpu.MOST_WEIGHTS and choose_backend(u.device, u.dtype) == "cpu"
-    if fused:
+    if weight.shape[-1] <= cpu.MOST_WEIGHTS and choose_backend(u.device, u.dtype) == "cpu":
         return cpu.causal_conv_silu(u, weight.squeeze(1), bias, tuple(reverse))
-    parts = zip(*(x.chunk(len(reverse), dim) for x, dim in ((u, 1), (weight, 0), (bias, 0))), reverse, strict=True)
+    groups = len(reverse)
+    parts = zip(u.chunk(groups, dim=1), weight.chunk(groups), bias.chunk(groups), reverse, strict=True)
     return torch.cat([_of_one_group(*part) for part in parts], dim=1)
 
 
