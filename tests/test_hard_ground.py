@@ -1,4 +1,4 @@
-"""Every converter on every kind of damage: a correct dataset, or a refusal by name and for a reason; and kill -9.
+"""Every converter on every kind of damage: a correct dataset, or a refusal by name and for a reason.
 
 Each of the tests damages a small phantom in one random way and converts it by the command. Whatever happens, it must
 answer in words, leave the source alone, write nothing outside its dataset and no case by halves; every case must be the
@@ -26,6 +26,7 @@ from nnunet_echo.dataset_conversion.check import check_dataset
 pytest_plugins = ("hard_ground",)
 
 SEEDS = 2  # of every damage in every source
+
 
 @pytest.fixture(autouse=True)
 def _no_waiting() -> Iterator[None]:
