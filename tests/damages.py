@@ -19,13 +19,15 @@ VALUES = ("nan", "inf", "-1", "", "1e999", "many", "0x1F", "1,5", "9999999999999
 
 
 def some_file(rng: Generator, source: Path, *endings: str) -> Path | None:
-    """A file of the source, None where there is none of these endings; the few tables are as likely as the pictures."""
+    """A file of the source, None where there is none of these endings; half of the time a picture if there is one."""
     files: dict[str, list[Path]] = {}
     for path in sorted(path for path in source.rglob("*") if path.is_file() and path.name != "PHANTOM.txt"):
         if not endings or path.name.endswith(endings):
             files.setdefault(path.suffix, []).append(path)
-    kinds = sorted(files)
-    kind = files[kinds[rng.integers(len(kinds))]] if kinds else [None]
+    if not files:
+        return None
+    kinds = sorted(set(files) - set(TEXT)) if rng.random() < 0.5 and set(files) - set(TEXT) else sorted(files)
+    kind = files[kinds[rng.integers(len(kinds))]]
     return kind[rng.integers(len(kind))]
 
 
