@@ -32,7 +32,7 @@ from nnunet_echo.dataset_conversion.folders import update_preprocessed_splits
 from nnunet_echo.dataset_conversion.images import Frame, SourceError, check_pair, write_image
 from nnunet_echo.dataset_conversion.parallel import map_in_order
 from nnunet_echo.dataset_conversion.report import Note, Report
-from nnunet_echo.dataset_conversion.splits import Fold, FoldMaker
+from nnunet_echo.dataset_conversion.splits import Fold, FoldMaker, splits_by_patient
 
 FILE_ENDING = ".nii.gz"
 IMAGE_FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
@@ -82,6 +82,15 @@ def patient_of(case_id: str, dataset_json: Mapping[str, object]) -> str:
     if match is None:
         raise ValueError(f"case id {case_id!r} does not match the dataset's case_id_pattern {pattern!r}")
     return match["patient"]
+
+
+def five_folds_of_cases(cases: Sequence[str], dataset_json: Mapping[str, object]) -> list[Fold] | None:
+    """Five folds of cases by patient; None where no `case_id_pattern` tells which cases share one."""
+    if "case_id_pattern" not in dataset_json:
+        return None
+    patients = {case: patient_of(case, dataset_json) for case in cases}
+    folds = splits_by_patient(sorted(set(patients.values())), dict.fromkeys(patients.values(), ()))
+    return [{side: [case for case in cases if patients[case] in fold[side]] for side in fold} for fold in folds]
 
 
 def write_dataset(folder: Path, cases: Sequence[Case], dataset_json: Mapping[str, object], *, converter: str,

@@ -25,8 +25,7 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunet_echo.dataset_conversion.raw_dataset import patient_of
-from nnunet_echo.dataset_conversion.splits import splits_by_patient
+from nnunet_echo.dataset_conversion.raw_dataset import five_folds_of_cases, patient_of
 from nnunet_echo.memory import keep_freed_memory, peak_memory_gib
 from nnunet_echo.safe_trainer import SafeTrainer
 from nnunet_echo.scan import choose_backend
@@ -160,15 +159,8 @@ class EchoTrainer(SafeTrainer):
         return sorted(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
 
     def _write_splits(self, file: Path, cases: list[str]) -> None:
-        if "case_id_pattern" in self.dataset_json:
-            patients = {case: patient_of(case, self.dataset_json) for case in cases}
-            folds = splits_by_patient(sorted(set(patients.values())), dict.fromkeys(patients.values(), ()))
-            splits = [
-                {side: [case for case in cases if patients[case] in fold[side]] for side in ("train", "val")}
-                for fold in folds
-            ]
-        else:  # nothing tells which cases share a patient: nnU-Net's own split
-            splits = generate_crossval_split(cases)
+        # where nothing tells which cases share a patient: nnU-Net's own split
+        splits = five_folds_of_cases(cases, self.dataset_json) or generate_crossval_split(cases)
         temporary = file.with_suffix(f".{os.getpid()}.tmp")  # folds may start together; all write the same
         save_json(splits, str(temporary))
         temporary.replace(file)

@@ -13,8 +13,7 @@ from pathlib import Path
 from nnunet_echo.commands import run_command
 from nnunet_echo.crossval.fold import DEFAULT_PLANS
 from nnunet_echo.dataset_conversion.folders import PREPROCESSED, RAW, preprocessed_splits
-from nnunet_echo.dataset_conversion.raw_dataset import patient_of
-from nnunet_echo.dataset_conversion.splits import splits_by_patient
+from nnunet_echo.dataset_conversion.raw_dataset import five_folds_of_cases
 
 
 def prepare(dataset: str, configuration: str, plans: str) -> None:
@@ -75,12 +74,8 @@ def _write_splits(folder: Path, cases: list[str]) -> None:
     raw = Path(os.environ.get(RAW, ""), folder.name, "splits_final.json")
     if raw.is_file():
         splits = json.loads(raw.read_text(encoding="utf-8"))
-    elif "case_id_pattern" in dataset_json:
-        patients = {case: patient_of(case, dataset_json) for case in cases}
-        folds = splits_by_patient(sorted(set(patients.values())), dict.fromkeys(patients.values(), ()))
-        splits = [{side: [case for case in cases if patients[case] in fold[side]] for side in fold} for fold in folds]
     else:
-        splits = generate_crossval_split(cases)
+        splits = five_folds_of_cases(cases, dataset_json) or generate_crossval_split(cases)
     temporary = folder / "splits_final.json.unfinished"
     temporary.write_text(json.dumps(splits, indent=4))
     temporary.replace(folder / "splits_final.json")
