@@ -81,7 +81,8 @@ def test_optional_packages_are_imported_late() -> None:
                 names = {alias.name for alias in node.names}
             else:
                 names = {getattr(node, "module", None) or ""}
-            assert not {name.partition(".")[0] for name in names} & {"mamba_ssm", "causal_conv1d", "triton", "ray"}, path
+            late = {"mamba_ssm", "causal_conv1d", "triton", "ray"}
+            assert not {name.partition(".")[0] for name in names} & late, path
 
 
 def test_the_scan_imports_without_triton() -> None:
