@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import multiprocessing
+import os
 import re
 import resource
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -23,6 +25,8 @@ import numpy as np
 import pytest
 from camus_download import tree
 from hard_ground import SOURCES, Undamaged, convert, images
+
+from nnunet_echo.dataset_conversion.ted import Ted
 
 pytest_plugins = ("hard_ground",)
 
@@ -49,6 +53,47 @@ def start(name: str, folder: Path, raw: Path, workers: int = 1,
     process = context.Process(target=run, args=(theirs, name, folder, raw, workers, largest_file))
     process.start()
     return process, ours
+
+
+def convert_without_rights(pipe: Connection, source: Path, raw: Path, elsewhere: Path) -> None:
+    """Send what a conversion says that may not write to `raw`; root, who may, becomes nobody for it."""
+    Ted().convert(source, raw=elsewhere, workers=1)  # loads what nobody may not read of Python
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        Ted().convert(source, raw=raw, workers=1)
+        pipe.send("no error")
+    except Exception as error:
+        pipe.send(f"{type(error).__name__}: {error}")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_target_is_read_only(again: bool, undamaged: Callable[[str], Undamaged]) -> None:
+    """Refused by name, and a dataset that is there stays as it is."""
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folder is closed to nobody
+        Path(place).chmod(0o755)
+        source, raw, elsewhere = (Path(place, name) for name in ("source", "raw", "elsewhere"))
+        shutil.copytree(undamaged("ted").folder, source)
+        source.chmod(0o755)
+        for folder in (raw, elsewhere):
+            folder.mkdir()
+        if again:
+            assert convert(SOURCES["ted"], source, raw) == 0
+        before = tree(raw)
+        folders = [raw, *(path for path in raw.rglob("*") if path.is_dir())]
+        for folder in folders:
+            folder.chmod(0o555)
+        context = multiprocessing.get_context("forkserver")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=convert_without_rights, args=(theirs, source, raw, elsewhere))
+        process.start()
+        assert ours.poll(60)
+        said = ours.recv()
+        process.join()
+        for folder in folders:
+            folder.chmod(0o755)
+        assert re.match(f"OSError: cannot (create|write) {re.escape(str(raw))}.*[Pp]ermission denied", said), said
+        assert tree(raw) == before
 
 
 @pytest.mark.parametrize("name", ["camus", "camus sparse films", "echonet", "ted"])
