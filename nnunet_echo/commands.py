@@ -14,19 +14,27 @@ LINES_OF_AN_ERROR = 25
 PROGRESS = re.compile(r"((?:Epoch \d+|train_loss|Pseudo dice|Epoch time|Mean Validation Dice|Selective scan).*)")
 
 
+def find_program(name: str) -> str:
+    """The path of a program beside this Python, found whether or not the environment is activated, or else on PATH.
+
+    Raises RuntimeError when it is in neither place.
+    """
+    beside = Path(sys.executable).with_name(name)
+    program = str(beside) if beside.exists() else shutil.which(name)
+    if program is None:
+        raise RuntimeError(f"{name} is not found beside {sys.executable} or on PATH. Install nnunetv2 there.")
+    return program
+
+
 def run_command(command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
     """Run `command`, a program of this Python environment first and of PATH else, with all its output in `log`.
 
     Raises RuntimeError when the program is not found, or fails: with its last lines and the log's name.
     """
-    beside = Path(sys.executable).with_name(command[0])  # found whether or not the environment is activated
-    program = str(beside) if beside.exists() else shutil.which(command[0])
-    if program is None:
-        raise RuntimeError(f"{command[0]} is not found beside {sys.executable} or on PATH. Install nnunetv2 there.")
     with (
         log.open("w") as file,
         subprocess.Popen(
-            [program, *command[1:]],
+            [find_program(command[0]), *command[1:]],
             env={**environment, "PYTHONUNBUFFERED": "1"},
             text=True,
             stdout=subprocess.PIPE,
@@ -37,7 +45,7 @@ def run_command(command: Sequence[str], environment: Mapping[str, str], log: Pat
             for line in process.stdout:
                 file.write(line)
                 if progress := PROGRESS.search(line):
-                    print(f"  {progress[1]}", flush=True)  # noqa: T201 (the two callers are commands)
+                    print(f"  {progress[1]}", flush=True)  # noqa: T201 (its callers are commands)
         except BaseException:
             process.terminate()
             raise

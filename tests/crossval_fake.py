@@ -65,7 +65,7 @@ if mode == "train":
 RUN_ONE = """
 import sys
 from nnunet_echo.crossval import jobs, run_one
-jobs._program = lambda name: {fake!r}
+jobs.find_program = lambda name: {fake!r}
 run_one.GRACE_S = {grace}
 sys.exit(run_one.main())
 """

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_echo.commands import find_program
 from nnunet_echo.crossval.fold import is_done, model_folder
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")  # in the order of nnU-Net's --c
@@ -74,7 +74,7 @@ class Training:
             else:  # torch.save writes in place, and the archive's directory comes last
                 checkpoint.replace(f"{checkpoint}.torn")
         left = ["--val"] if CHECKPOINTS[0] in whole else ["--c"] if whole else []
-        return [_program("nnUNetv2_train"), *self.arguments(), *left]
+        return [find_program("nnUNetv2_train"), *self.arguments(), *left]
 
     def finish(self) -> None:
         """Nothing is left to do."""
@@ -108,13 +108,8 @@ class Prediction:
 
     def command(self) -> list[str]:
         shutil.rmtree(self._unfinished, ignore_errors=True)  # nnU-Net writes in place: any file may be cut short
-        return [_program("nnUNetv2_predict"), "-i", str(self.images), "-o", str(self._unfinished),
+        return [find_program("nnUNetv2_predict"), "-i", str(self.images), "-o", str(self._unfinished),
                 "-d", self.model.dataset, "-c", self.model.configuration, "-f", *self.folds, *self.model.options()]
 
     def finish(self) -> None:
         os.replace(self._unfinished, self.base)
-
-
-def _program(name: str) -> str:
-    beside = Path(sys.executable).with_name(name)  # found whether or not the environment is activated
-    return str(beside) if beside.exists() else name
