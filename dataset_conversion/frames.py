@@ -58,8 +58,7 @@ def write_frames(maps: Path, dataset: Path, out: Path, *, phases: bool = False, 
     write = partial(_write_sequence, maps=maps, out=out, content=content, phases=phases)
     count = sum(map_in_order(write, [rows[case] for case in cases], title="frames", workers=workers))
     labels = {name: value for name, value in content["labels"].items() if name != "ignore"}
-    pattern = content["case_id_pattern"]
-    pattern = pattern.removesuffix("_sequence") + PHASE_PATTERN if phases else pattern + FRAME_PATTERN
+    pattern = content["case_id_pattern"] + (PHASE_PATTERN if phases else FRAME_PATTERN)
     content = {**content, "labels": labels, "case_id_pattern": pattern, "numTraining": count}
     content.pop("sequence", None)
     (out / "dataset.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -71,7 +70,7 @@ def frame_names(row: Mapping[str, str], phases: bool) -> dict[str, int]:
     """The names of a sequence's frames -> their numbers from 1, by the sequence's row in cases.csv."""
     named = {int(row[phase]): f"_{phase.upper()}" for phase in ("ed", "es") if row[phase]}
     if phases:
-        return {row["case"].removesuffix("_sequence") + phase: number for number, phase in sorted(named.items())}
+        return {row["case"] + phase: number for number, phase in sorted(named.items())}
     count = int(row["size"].split()[2])
     return {f"{row['case']}_f{number:02d}{named.get(number, '')}": number for number in range(1, count + 1)}
 
