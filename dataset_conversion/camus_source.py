@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,19 +69,30 @@ class Patient:
 def find_patients(source: Path, views: Sequence[str], parts: Sequence[str]) -> dict[str, Patient]:
     """All patients below `source`, by name, with their files of `views` and `parts` and the cfg of every view.
 
-    Raises `FileNotFoundError` when there is none and `ValueError` when two folders claim to be the same patient.
+    Raises as `collect_patients`.
+    """
+    return collect_patients(source, PATIENT_FOLDER, lambda folder: _list_patient(source, folder, views, parts),
+                            f"no folder patientXXXX below {source}; expected the unpacked CAMUS download with "
+                            "database_nifti/patient0001/... or training/patient0001/...")
+
+
+def collect_patients(source: Path, pattern: re.Pattern[str], list_patient: Callable[[Path], Patient],
+                     none_found: str) -> dict[str, Patient]:
+    """What `list_patient` makes of every folder below `source` that is named by `pattern`, sorted by patient.
+
+    Raises `FileNotFoundError`, with the words `none_found`, when there is no such folder and `ValueError` when two
+    folders claim to be the same patient.
     """
     found: dict[str, Patient] = {}
-    for folder, subfolders in walk_folders(source, _may_hold_patients):
-        for name in filter(PATIENT_FOLDER.fullmatch, subfolders):
-            patient = _list_patient(source, folder / name, views, parts)
+    for folder, subfolders in walk_folders(source, lambda name: _may_hold_patients(name, pattern)):
+        for name in filter(pattern.fullmatch, subfolders):
+            patient = list_patient(folder / name)
             if patient.name in found:
                 raise ValueError(f"{name} is in two folders of {source}, {found[patient.name].folder} and "
                                  f"{patient.folder}; give the folder of one release as the source")
             found[patient.name] = patient
     if not found:
-        raise FileNotFoundError(f"no folder patientXXXX below {source}; expected the unpacked CAMUS download with "
-                                "database_nifti/patient0001/... or training/patient0001/...")
+        raise FileNotFoundError(none_found)
     return dict(sorted(found.items()))
 
 
@@ -120,8 +131,8 @@ def read_info(path: Path) -> dict[str, str]:
     return info
 
 
-def _may_hold_patients(name: str) -> bool:
-    return not PATIENT_FOLDER.fullmatch(name) and not name.startswith((".", "__"))
+def _may_hold_patients(name: str, pattern: re.Pattern[str] = PATIENT_FOLDER) -> bool:
+    return not pattern.fullmatch(name) and not name.startswith((".", "__"))
 
 
 def _list_patient(source: Path, folder: Path, views: Sequence[str], parts: Sequence[str]) -> Patient:

@@ -15,7 +15,6 @@ be compared with 2D predictions, against one folder of references, and are all t
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import shutil
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ import SimpleITK as sitk
 from nnunet_echo.dataset_conversion.folders import find_dataset
 from nnunet_echo.dataset_conversion.images import read_image, to_uint8, write_image
 from nnunet_echo.dataset_conversion.parallel import map_in_order
+from nnunet_echo.dataset_conversion.raw_dataset import case_table
 from nnunet_echo.dataset_conversion.sequences import resize_labels
 
 FRAME_PATTERN = r"_f(?P<frame>\d+)(?:_(?P<phase>ED|ES))?"
@@ -44,8 +44,7 @@ def write_frames(maps: Path, dataset: Path, out: Path, *, phases: bool = False, 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out}: is not empty; give a new folder with -o")
     content = json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))
-    with (dataset / "cases.csv").open(encoding="utf-8", newline="") as file:
-        rows = {row["case"]: row for row in csv.DictReader(file) if {"ed", "es"} <= row.keys()}
+    rows = {case: row for case, row in case_table(dataset).items() if {"ed", "es"} <= row.keys()}
     ending = content["file_ending"]
     cases = sorted(path.name.removesuffix(ending) for path in maps.glob(f"*{ending}"))
     if not cases:

@@ -84,6 +84,15 @@ def patient_of(case_id: str, dataset_json: Mapping[str, object]) -> str:
     return match["patient"]
 
 
+def case_table(folder: Path) -> dict[str, dict[str, str]]:
+    """Case -> its row in the cases.csv that `write_dataset` wrote to the folder; empty where there is none."""
+    path = folder / "cases.csv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row["case"]: row for row in csv.DictReader(file)}
+
+
 def five_folds_of_cases(cases: Sequence[str], dataset_json: Mapping[str, object]) -> list[Fold] | None:
     """Five folds of cases by patient; None where no `case_id_pattern` tells which cases share one."""
     if "case_id_pattern" not in dataset_json:

@@ -25,9 +25,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_echo.dataset_conversion.camus_source import Patient, read_info
+from nnunet_echo.dataset_conversion.camus_source import Patient, collect_patients, read_info
 from nnunet_echo.dataset_conversion.command import main
-from nnunet_echo.dataset_conversion.folders import walk_folders
 from nnunet_echo.dataset_conversion.images import Frame, SourceError, check_grid, read_image, to_uint8
 from nnunet_echo.dataset_conversion.raw_dataset import Case
 from nnunet_echo.dataset_conversion.reader import Reading, SequenceReader
@@ -74,7 +73,9 @@ class Ted(SequenceReader):
         return FRAMES_JSON if self.mode == "frames" else DATASET_JSON
 
     def read(self, source: Path) -> Reading:
-        patients = _find_patients(source)
+        patients = collect_patients(source, PATIENT_FOLDER, lambda folder: _list_patient(source, folder),
+                                    f"no folder patientXXX below {source}; expected the unpacked TED download with "
+                                    "database/patient001/...")
         strata = {f"TED_{name}": patient.stratum() for name, patient in patients.items() if len(patient.files) == 2}
         reading = Reading()
         reading.split = self.drawn_or_given_split(strata) or five_folds(strata, strata, seed=self.seed)
@@ -120,25 +121,6 @@ def read_phase(root: Path, image: str, label: str, frames: int, phases: Mapping[
     number = phases[phase]
     return replace(film, image=film.image[:, :, number - 1], image_name=f"{image}, frame {number}",
                    label=film.label[:, :, number - 1], label_name=f"{label}, frame {number}")
-
-
-def _find_patients(source: Path) -> dict[str, Patient]:
-    found: dict[str, Patient] = {}
-    for folder, subfolders in walk_folders(source, _may_hold_patients):
-        for name in filter(PATIENT_FOLDER.fullmatch, subfolders):
-            patient = _list_patient(source, folder / name)
-            if name in found:
-                raise ValueError(f"{name} is in two folders of {source}, {found[name].folder} and {patient.folder}; "
-                                 "give the folder of one copy as the source")
-            found[name] = patient
-    if not found:
-        raise FileNotFoundError(f"no folder patientXXX below {source}; expected the unpacked TED download with "
-                                "database/patient001/...")
-    return dict(sorted(found.items()))
-
-
-def _may_hold_patients(name: str) -> bool:
-    return not PATIENT_FOLDER.fullmatch(name) and not name.startswith((".", "__"))
 
 
 def _list_patient(source: Path, folder: Path) -> Patient:

@@ -9,7 +9,6 @@ Of dataset.json are read, beside nnU-Net's `labels` and `file_ending`:
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ import SimpleITK as sitk
 from numpy import ndarray
 
 from nnunet_echo.dataset_conversion.images import as_frame, read_image
-from nnunet_echo.dataset_conversion.raw_dataset import patient_of
+from nnunet_echo.dataset_conversion.raw_dataset import case_table, patient_of
 from nnunet_echo.evaluation.metrics import structures
 
 UNITS = ("mm", "px")
@@ -86,19 +85,10 @@ def read_dataset(path: Path) -> Dataset:
     return Dataset(found, allowed, ending, unit, pattern)
 
 
-def case_table(dataset_json: Path) -> dict[str, dict[str, str]]:
-    """Case -> its row in the cases.csv that a conversion wrote beside `dataset_json`; empty where there is none."""
-    path = dataset_json.parent / "cases.csv"
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        return {row["case"]: row for row in csv.DictReader(file)}
-
-
 def recorded_ef(dataset_json: Path) -> dict[str, float]:
-    """Patient -> the EF in percent that the dataset came with, as its conversion noted it in `case_table`."""
+    """Patient -> the EF in percent that the dataset came with, as its conversion noted it in cases.csv."""
     try:
-        table = case_table(dataset_json).values()
+        table = case_table(dataset_json.parent).values()
         return {row["patient"]: float(row["ef_percent"]) for row in table if row.get("ef_percent")}
     except (ValueError, KeyError) as error:
         raise ValueError(f"{dataset_json.with_name('cases.csv')}: not the table of a conversion ({error}); move it "

@@ -21,9 +21,9 @@ from numpy import ndarray
 from nnunet_echo.crossval.fold import results_folder
 from nnunet_echo.dataset_conversion.folders import find_dataset, preprocessed_splits
 from nnunet_echo.dataset_conversion.frames import frame_names, write_frames
-from nnunet_echo.dataset_conversion.raw_dataset import patient_of
+from nnunet_echo.dataset_conversion.raw_dataset import case_table, patient_of
 from nnunet_echo.evaluation.evaluate import Evaluation, evaluate, metric_columns
-from nnunet_echo.evaluation.pairs import Dataset, case_table, read_dataset
+from nnunet_echo.evaluation.pairs import Dataset, read_dataset
 from nnunet_echo.evaluation.summary import patient_means
 from nnunet_echo.leaderboard.collect import REFUSED, WHOLE, Model, Split, find_models, read_split
 from nnunet_echo.leaderboard.costs import Costs, network_costs
@@ -121,7 +121,7 @@ def leaderboard(dataset: str, configuration: str = "2d", *, trainers: Sequence[s
         if scratch is None:
             raise ValueError(f"{raw.name} holds sequences; `scratch` is None and must be a folder for their frames")
         phases = "ignore" in dataset_json["labels"]
-        films = {name: (case, number) for case, row in case_table(raw / "dataset.json").items()
+        films = {name: (case, number) for case, row in case_table(raw).items()
                  for name, number in frame_names(row, phases).items()}
         references = scratch / "references"
         write_frames(raw / "labelsTr", raw, references, phases=phases, workers=workers)
@@ -199,7 +199,7 @@ def case_scores(board: Board, entry: Entry, cases: Sequence[str]) -> ndarray:
 
 def image_quality(board: Board, cases: Sequence[str]) -> list[str]:
     """The image quality of each case in the table that `nnunet-echo convert` wrote, "" where it is not known."""
-    known = case_table(board.raw / "dataset.json")
+    known = case_table(board.raw)
     return [known.get(board.films.get(case, (case,))[0], {}).get("quality") or "" for case in cases]
 
 
