@@ -9,9 +9,10 @@ Every network runs in a process of its own: one channel, four classes, deep supe
 that the reference scan gives; a wrong one is not timed. Prints one table for each size, in Markdown: parameters, FLOPs
 of a forward (a multiply-add is two; a scan has seven for each token, channel and state), medians of the forward without
 gradients and of forward plus backward, and the peak memory of forward plus backward beyond what the process held
-before. Ratios are to nnU-Net's plain U-Net, which runs in the same process, in turns with the network: what else the
-machine does meets both. `--token-loop` adds, in turns with them too, how many times slower the forward is with the
-scan as a loop over tokens; `--default-allocator` leaves out what trainers do to keep freed memory on a CPU.
+before. Ratios are to nnU-Net's plain U-Net, which runs in the same process, in turns with the network: medians of the
+ratios of the turns, so that what else the machine does meets both. `--token-loop` adds, in turns with them too, how
+many times slower the forward is with the scan as a loop over tokens; `--default-allocator` leaves out what trainers do
+to keep freed memory on a CPU.
 `--growth` prints, instead, both times over those at half the height and width, in turns.
 `--kept` computes nothing: from shapes alone it prints what autograd keeps between forward and backward under 16 bit
 autocast, weights left out; what a backward needs meanwhile comes on top.
@@ -79,11 +80,11 @@ class Costs:
     parameters: int
     flops: int
     forward_s: float
+    forward_ratio: float
     step_s: float
+    step_ratio: float
     peak_gib: float
-    plain_forward_s: float
-    plain_step_s: float
-    token_loop_s: float
+    token_loop_ratio: float
 
 
 def main() -> None:
@@ -123,12 +124,11 @@ def measured_row(case: Case) -> list[str]:
     costs = in_a_fresh_process(measure, case)
     cells = [
         f"{costs.parameters / 1e6:.2f}", f"{costs.flops / 1e9:.1f}",
-        f"{costs.forward_s:.3f}", f"{costs.forward_s / costs.plain_forward_s:.1f}",
-        f"{costs.step_s:.3f}", f"{costs.step_s / costs.plain_step_s:.1f}", f"{costs.peak_gib:.2f}",
+        f"{costs.forward_s:.3f}", f"{costs.forward_ratio:.1f}",
+        f"{costs.step_s:.3f}", f"{costs.step_ratio:.1f}", f"{costs.peak_gib:.2f}",
     ]
     if case.token_loop:
-        slower = costs.token_loop_s / costs.forward_s
-        cells.append("" if math.isnan(slower) else f"{slower:.1f}")
+        cells.append("" if math.isnan(costs.token_loop_ratio) else f"{costs.token_loop_ratio:.1f}")
     return cells
 
 
@@ -156,16 +156,17 @@ def measure(case: Case) -> Costs:
     step()
     peak_gib = peak_memory_gib(case.device) - held
     _, plain_forward, plain_step = prepare(replace(case, network=PLAIN))
-    step_s, plain_step_s = times_of([step, plain_step], case)
-    forwards = [forward, plain_forward]
-    if case.token_loop and case.network in WITH_A_SCAN:
-        forwards.append(lambda: with_scan("reference", forward))
-    forward_s, plain_forward_s, *token_loop_s = times_of(forwards, case)
+    steps, plain_steps = seconds_of([step, plain_step], case)
+    loop = [lambda: with_scan("reference", forward)] if case.token_loop and case.network in WITH_A_SCAN else []
+    forwards, plain_forwards, *loops = seconds_of([forward, plain_forward, *loop], case)
     with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as flops:
         forward()
     parameters = sum(p.numel() for p in network.parameters())
-    times = (forward_s, step_s, peak_gib, plain_forward_s, plain_step_s, *(token_loop_s or [math.nan]))
-    return Costs(parameters, flops.get_total_flops(), *times)
+    return Costs(
+        parameters, flops.get_total_flops(),
+        median(forwards), ratio(forwards, plain_forwards), median(steps), ratio(steps, plain_steps), peak_gib,
+        ratio(loops[0], forwards) if loops else math.nan,
+    )
 
 
 def growth(case: Case) -> tuple[float, float]:
@@ -174,8 +175,8 @@ def growth(case: Case) -> tuple[float, float]:
         keep_freed_memory()
     half = replace(case, size=tuple(n // 2 for n in case.size))
     (_, forward, step), (_, half_forward, half_step) = prepare(case), prepare(half)
-    forward_s, half_forward_s, step_s, half_step_s = times_of([forward, half_forward, step, half_step], case)
-    return forward_s / half_forward_s, step_s / half_step_s
+    forwards, half_forwards, steps, half_steps = seconds_of([forward, half_forward, step, half_step], case)
+    return ratio(forwards, half_forwards), ratio(steps, half_steps)
 
 
 def prepare(case: Case) -> tuple[nn.Module, Callable[[], None], Callable[[], None]]:
@@ -236,7 +237,7 @@ def build(case: Case) -> nn.Module:
     arguments = {
         "n_stages": shape.n_stages, "features_per_stage": shape.features_per_stage, "num_classes": CLASSES,
         "kernel_sizes": shape.kernel_sizes, "strides": shape.strides, "deep_supervision": True,
-        **shape.block_arguments(),
+        **shape.block_arguments(), "norm_op": nn.InstanceNorm2d,
     }
     if case.network == PLAIN:
         return PlainConvUNet(1, n_conv_per_stage=2, n_conv_per_stage_decoder=2, **arguments)
@@ -266,8 +267,8 @@ def with_scan(backend: str, function: Callable[[], Any]) -> Any:
         os.environ[BACKEND_VARIABLE] = before
 
 
-def times_of(runs: Sequence[Callable[[], None]], case: Case) -> list[float]:
-    """Median seconds of each, all in turns, after one run that is not counted."""
+def seconds_of(runs: Sequence[Callable[[], None]], case: Case) -> list[list[float]]:
+    """Of each its times, all in turns, after one run that is not counted."""
     seconds = [[] for _ in runs]
     for _ in range(1 + case.repetitions):
         for run, times in zip(runs, seconds, strict=True):
@@ -276,7 +277,12 @@ def times_of(runs: Sequence[Callable[[], None]], case: Case) -> list[float]:
             if case.device.type == "cuda":
                 torch.cuda.synchronize(case.device)
             times.append(time.perf_counter() - began)
-    return [median(times[1:]) for times in seconds]
+    return [times[1:] for times in seconds]
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median of the turns' ratios: what slows the machine down for a while meets both times of a turn."""
+    return median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 if __name__ == "__main__":

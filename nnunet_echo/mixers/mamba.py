@@ -10,10 +10,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nnunet_echo.mixers.linear import Linear, linear
 from nnunet_echo.scan import selective_scan
 from nnunet_echo.scan.convolution import causal_conv_silu
 from nnunet_echo.scan.precision import autocast_off
@@ -33,13 +33,13 @@ class Mamba(nn.Module):
     ) -> None:
         super().__init__()
         d_inner, rank = expand * d_model, dt_rank(d_model)
-        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
+        self.in_proj = Linear(d_model, 2 * d_inner, bias=False)
         self.conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner, padding=d_conv - 1)
-        self.x_proj = nn.Linear(d_inner, rank + 2 * d_state, bias=False)
-        self.dt_proj = nn.Linear(rank, d_inner)
+        self.x_proj = Linear(d_inner, rank + 2 * d_state, bias=False)
+        self.dt_proj = Linear(rank, d_inner)
         self.A_log = nn.Parameter(initial_A_log(d_inner, d_state))
         self.D = nn.Parameter(torch.ones(d_inner))
-        self.out_proj = nn.Linear(d_inner, d_model, bias=False) if project_out else nn.Identity()
+        self.out_proj = Linear(d_inner, d_model, bias=False) if project_out else nn.Identity()
         initialise_dt(self.dt_proj.weight, self.dt_proj.bias)
         for parameter in (self.A_log, self.D):
             parameter._no_weight_decay = True  # as in mamba_ssm: decay would pull the dynamics to a fixed time scale
@@ -63,7 +63,7 @@ class BiMamba(nn.Module):
         super().__init__()
         self.mamba_forw = Mamba(d_model, d_state, d_conv, expand, project_out=False)
         self.mamba_backw = Mamba(d_model, d_state, d_conv, expand, project_out=False) if bidirectional else None
-        self.out_proj = nn.Linear(expand * d_model, d_model, bias=False)
+        self.out_proj = Linear(expand * d_model, d_model, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         blocks = [self.mamba_forw] if self.mamba_backw is None else [self.mamba_forw, self.mamba_backw]
@@ -88,7 +88,7 @@ def scan_blocks(blocks: Sequence[Mamba], tokens: Tensor) -> Tensor:
     """
     backwards = [block is not blocks[0] for block in blocks]
     halves = zip(*(block.in_proj.weight.chunk(2) for block in blocks), strict=True)  # for u, and for z
-    u, z = F.linear(tokens, torch.cat([w for half in halves for w in half])).transpose(1, 2).chunk(2, dim=1)
+    u, z = linear(tokens, torch.cat([w for half in halves for w in half])).transpose(1, 2).chunk(2, dim=1)
     weight, bias = (torch.cat([getattr(block.conv1d, name) for block in blocks]) for name in ("weight", "bias"))
     return input_dependent_scan(
         causal_conv_silu(u, weight, bias, backwards).unflatten(1, (len(blocks), -1)),

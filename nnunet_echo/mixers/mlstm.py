@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nnunet_echo.mixers.linear import Linear
 from nnunet_echo.mixers.tokens import to_image, to_tokens
 from nnunet_echo.scan.precision import autocast_off
 
@@ -139,8 +140,8 @@ class MatrixLSTMCell(nn.Module):
 
     def __init__(self, dim: int, norm_bias: bool) -> None:
         super().__init__()
-        self.igate = nn.Linear(3 * dim, HEADS)
-        self.fgate = nn.Linear(3 * dim, HEADS)
+        self.igate = Linear(3 * dim, HEADS)
+        self.fgate = Linear(3 * dim, HEADS)
         self.outnorm = HeadNorm(dim, bias=norm_bias)
         # Gates start independent of the input, with memories of 20 to 400 tokens.
         for gate in (self.igate, self.fgate):
@@ -196,14 +197,14 @@ class ViLLayer(nn.Module):
         inner = EXPANSION * dim
         self.reverse = reverse
         self.conv_name = conv_name
-        self.proj_up = nn.Linear(dim, 2 * inner, bias=proj_bias)
+        self.proj_up = Linear(dim, 2 * inner, bias=proj_bias)
         self.q_proj = BlockLinear(inner, QKV_BLOCK, bias=proj_bias)
         self.k_proj = BlockLinear(inner, QKV_BLOCK, bias=proj_bias)
         self.v_proj = BlockLinear(inner, QKV_BLOCK, bias=proj_bias)
         self.add_module(conv_name, conv)
         self.mlstm_cell = MatrixLSTMCell(inner, norm_bias)
         self.learnable_skip = nn.Parameter(torch.ones(inner))
-        self.proj_down = nn.Linear(inner, dim, bias=proj_bias)
+        self.proj_down = Linear(inner, dim, bias=proj_bias)
         self._initialise(dim)
 
     def _initialise(self, dim: int) -> None:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nnunet_echo.mixers.linear import Linear
 from nnunet_echo.mixers.mamba import dt_rank, initial_A_log, initialise_dt, input_dependent_scan
 from nnunet_echo.scan.precision import autocast_off
 
@@ -33,7 +34,7 @@ class SS2D(nn.Module):
         if d_conv % 2 == 0:
             raise ValueError(f"d_conv={d_conv} has to be odd: an even kernel would change the size of the map.")
         directions, d_inner, rank = len(BACKWARDS), expand * d_model, dt_rank(d_model)
-        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
+        self.in_proj = Linear(d_model, 2 * d_inner, bias=False)
         self.conv2d = nn.Conv2d(d_inner, d_inner, d_conv, padding=d_conv // 2, groups=d_inner)
         self.x_proj_weight = nn.Parameter(torch.empty(directions, rank + 2 * d_state, d_inner))
         self.dt_projs_weight = nn.Parameter(torch.empty(directions, d_inner, rank))
@@ -41,7 +42,7 @@ class SS2D(nn.Module):
         self.A_logs = nn.Parameter(initial_A_log(directions * d_inner, d_state))
         self.Ds = nn.Parameter(torch.ones(directions * d_inner))
         self.out_norm = nn.LayerNorm(d_inner)
-        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+        self.out_proj = Linear(d_inner, d_model, bias=False)
         self.dropout = nn.Dropout(dropout)
         nn.init.uniform_(self.x_proj_weight, -(d_inner**-0.5), d_inner**-0.5)  # as nn.Linear's
         initialise_dt(self.dt_projs_weight, self.dt_projs_bias)

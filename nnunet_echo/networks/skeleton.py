@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
-from dynamic_network_architectures.building_blocks.helper import convert_dim_to_conv_op, get_matching_instancenorm
+from dynamic_network_architectures.building_blocks.helper import convert_dim_to_conv_op
 from torch import Tensor, nn
 
 from nnunet_echo.mixers.tokens import crop_to, pad_to_multiple
+from nnunet_echo.networks.norm import InstanceNorm2d, InstanceNorm3d
 
 
 class AnySize(nn.Module):
@@ -105,11 +106,10 @@ class UNetShape:
 
     def block_arguments(self) -> dict[str, Any]:
         """What the blocks of dynamic-network-architectures need to know of convolution, norm and activation."""
-        conv_op = convert_dim_to_conv_op(self.dim)
         return {
-            "conv_op": conv_op,
+            "conv_op": convert_dim_to_conv_op(self.dim),
             "conv_bias": True,
-            "norm_op": get_matching_instancenorm(conv_op),
+            "norm_op": InstanceNorm2d if self.dim == 2 else InstanceNorm3d,
             "norm_op_kwargs": {"eps": 1e-5, "affine": True},
             "nonlin": nn.LeakyReLU,
             "nonlin_kwargs": {"inplace": True},

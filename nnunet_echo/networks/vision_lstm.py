@@ -16,6 +16,7 @@ from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecod
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import Tensor, nn
 
+from nnunet_echo.networks.norm import InstanceNorm2d
 from nnunet_echo.networks.skeleton import AnySize
 from nnunet_echo.networks.vil_encoder import DIRECTIONS, VisionLSTM, VisionLSTM2
 from nnunet_echo.networks.vision_blocks import require_2d
@@ -24,7 +25,7 @@ TOKEN_SIZE = 16
 _CONVOLUTION = {  # as in nnU-Net's plans
     "conv_op": nn.Conv2d,
     "conv_bias": True,
-    "norm_op": nn.InstanceNorm2d,
+    "norm_op": InstanceNorm2d,
     "norm_op_kwargs": {"eps": 1e-5, "affine": True},
     "dropout_op": None,
     "dropout_op_kwargs": None,

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nnunet_echo.mixers.linear import Linear
 from nnunet_echo.mixers.ss2d import SS2D
 from nnunet_echo.networks.skeleton import AnySize
 from nnunet_echo.networks.vision_blocks import DropPath, require_2d
@@ -43,7 +44,7 @@ class PatchMerging(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * dim)
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.reduction = Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, height, width, channels = x.shape
@@ -58,7 +59,7 @@ class PatchExpand(nn.Module):
     def __init__(self, dim: int, scale: int) -> None:
         super().__init__()
         self.scale = scale
-        self.expand = nn.Linear(dim, scale * dim, bias=False)
+        self.expand = Linear(dim, scale * dim, bias=False)
         self.norm = nn.LayerNorm(dim // scale)
 
     def forward(self, x: Tensor) -> Tensor:

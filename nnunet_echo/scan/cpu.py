@@ -94,7 +94,8 @@ def _outputs(u, delta, A, *others):
     (batch, channels, length), states = u.shape, A.shape[1]
     chunks = -(-length // _library().scan_chunk())
     shapes = (batch, channels, states), (batch, channels, chunks, states)
-    return torch.empty_like(u), *(u.new_empty(shape) for shape in shapes)
+    y = u.new_empty(batch, length, channels).transpose(1, 2)
+    return y, *(u.new_empty(shape) for shape in shapes)
 
 
 @torch.library.custom_op(
