@@ -73,6 +73,7 @@ class SS2D(nn.Module):
 
 def rows_and_columns(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, 4, C, L): along rows, along columns, and both again."""
+    x = x.contiguous()  # once, where stacking channels that are neighbours in memory would turn them around twice
     rows, columns = x.flatten(2), x.transpose(2, 3).flatten(2)
     return torch.stack((rows, columns, rows, columns), dim=1)
 

@@ -4,7 +4,7 @@ convolution in front of it, as `nnunet_echo.scan.convolution` has it.
 The library is optional: it is compiled at install from _cpu_scan.c, which says how it works, and called through ctypes,
 so without the interpreter lock. It takes as many threads as PyTorch has (`torch.get_num_threads`); the result does not
 depend on their number. Tensors are read where they lie, channel by channel or token by token, and gradients are laid
-out like what they belong to, y like u. Letters as in `nnunet_echo.scan`.
+out like what they belong to; y lies token by token, as what follows a scan reads it. Letters as in `nnunet_echo.scan`.
 """
 
 from __future__ import annotations
