@@ -14,7 +14,7 @@ import argparse
 import time
 
 import torch
-from networks import NETWORKS, Case, in_a_fresh_process, prepare, times_of
+from networks import NETWORKS, Case, in_a_fresh_process, prepare, ratio, seconds_of
 
 from nnunet_echo.memory import keep_freed_memory
 
@@ -54,8 +54,8 @@ def measure(case: Case) -> tuple[float, float, float]:
     if not error < 1e-3:
         raise RuntimeError(f"{case.network} compiled is wrong: error {error:.1e} of its gradients. It is not timed.")
     runs = [forward, compiled_forward, step, compiled_step]
-    forward_s, compiled_forward_s, step_s, compiled_step_s = times_of(runs, case)
-    return first, forward_s / compiled_forward_s, step_s / compiled_step_s
+    forwards, compiled_forwards, steps, compiled_steps = seconds_of(runs, case)
+    return first, ratio(forwards, compiled_forwards), ratio(steps, compiled_steps)
 
 
 if __name__ == "__main__":
