@@ -3,9 +3,10 @@
     python benchmarks/compiled.py [--networks LKMUNet ...] [--size 256x256] [--stages 7] [--batch 1] [--device cpu]
 
 Every network runs in a process of its own, in evaluation mode, since stochastic depth would differ, compiled whole
-(`fullgraph=True`) by PyTorch's default backend, which needs a C++ compiler on a CPU. A network whose gradients are not
-those without compilation, to 1e-3 of the largest one's norm, is not timed. Prints a table in Markdown: seconds until
-the first forward and backward are done, and how many times faster later ones are than without, in turns.
+(`fullgraph=True`) by PyTorch's default backend, which needs a C++ compiler on a CPU. A network whose gradients are more
+than 2e-2 of the largest one's norm off those in float64, and more than twice as far as without compilation, is not
+timed: 1e-2 is what one activation does that rounds to the other side of LeakyReLU's kink. Prints a table in Markdown:
+seconds until the first forward and backward are done, and how many times faster later ones are than without, in turns.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import argparse
 import time
 
 import torch
-from networks import NETWORKS, Case, in_a_fresh_process, prepare, ratio, seconds_of
+from networks import NETWORKS, Case, build, in_a_fresh_process, prepare, ratio, seconds_of
+from torch import nn
 
 from nnunet_echo.memory import keep_freed_memory
 
@@ -48,14 +50,30 @@ def measure(case: Case) -> tuple[float, float, float]:
     began = time.perf_counter()
     compiled_step()
     first = time.perf_counter() - began
-    parameters = [(x.grad, y.grad) for x, y in zip(network.parameters(), compiled.parameters(), strict=True)]
-    pairs = [(x, y) for x, y in parameters if x is not None]
-    error = max((x - y).norm() for x, y in pairs) / max(x.norm() for x, _ in pairs)
-    if not error < 1e-3:
-        raise RuntimeError(f"{case.network} compiled is wrong: error {error:.1e} of its gradients. It is not timed.")
+    exact = exact_gradients(case)
+    error, usual = (worst_error(one, exact) for one in (compiled, network))
+    if not error < max(2e-2, 2 * usual):
+        raise RuntimeError(
+            f"{case.network} compiled is wrong: error {error:.1e} of its gradients, {usual:.1e} without. It is not timed."
+        )
     runs = [forward, compiled_forward, step, compiled_step]
     forwards, compiled_forwards, steps, compiled_steps = seconds_of(runs, case)
     return first, ratio(forwards, compiled_forwards), ratio(steps, compiled_steps)
+
+
+def exact_gradients(case: Case) -> list[torch.Tensor | None]:
+    """In float64, of the network and the input that `prepare` makes."""
+    torch.manual_seed(0)
+    network = build(case).to(case.device).eval()
+    x = torch.randn(case.batch, 1, *case.size, device=case.device)
+    sum(logits.square().mean() for logits in network.double()(x.double())).backward()
+    return [x.grad for x in network.parameters()]
+
+
+def worst_error(network: nn.Module, exact: list[torch.Tensor | None]) -> float:
+    """Largest error of the gradient of a parameter, in the norm of the largest gradient."""
+    pairs = [(x.grad, y) for x, y in zip(network.parameters(), exact, strict=True) if y is not None]
+    return float(max((x - y).norm() for x, y in pairs) / max(y.norm() for _, y in pairs))
 
 
 if __name__ == "__main__":
