@@ -54,7 +54,7 @@ def measure(case: Case) -> tuple[float, float, float]:
     error, usual = (worst_error(one, exact) for one in (compiled, network))
     if not error < max(2e-2, 2 * usual):
         raise RuntimeError(
-            f"{case.network} compiled is wrong: error {error:.1e} of its gradients, {usual:.1e} without. It is not timed."
+            f"{case.network} compiled is wrong: error {error:.1e} of its gradients, {usual:.1e} without. Not timed."
         )
     runs = [forward, compiled_forward, step, compiled_step]
     forwards, compiled_forwards, steps, compiled_steps = seconds_of(runs, case)
