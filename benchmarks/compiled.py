@@ -15,7 +15,8 @@ import argparse
 import time
 
 import torch
-from networks import NETWORKS, Case, build, in_a_fresh_process, prepare, ratio, seconds_of
+from networks import NETWORKS, Case, in_a_fresh_process, prepare, ratio
+from timing import seconds_of
 from torch import nn
 
 from nnunet_echo.memory import keep_freed_memory
@@ -43,36 +44,29 @@ def measure(case: Case) -> tuple[float, float, float]:
     if case.keep_memory:
         keep_freed_memory()
     (network, forward, step), (compiled, compiled_forward, compiled_step) = prepare(case), prepare(case)
+    exact, _, exact_step = prepare(case, torch.float64)
     compiled.compile(fullgraph=True)
-    for one in (network, compiled):
+    for one in (network, compiled, exact):
         one.eval()
     step()
+    exact_step()
     began = time.perf_counter()
     compiled_step()
     first = time.perf_counter() - began
-    exact = exact_gradients(case)
     error, usual = (worst_error(one, exact) for one in (compiled, network))
     if not error < max(2e-2, 2 * usual):
         raise RuntimeError(
             f"{case.network} compiled is wrong: error {error:.1e} of its gradients, {usual:.1e} without. Not timed."
         )
     runs = [forward, compiled_forward, step, compiled_step]
-    forwards, compiled_forwards, steps, compiled_steps = seconds_of(runs, case)
+    forwards, compiled_forwards, steps, compiled_steps = seconds_of(runs, case.repetitions, case.wait)
     return first, ratio(forwards, compiled_forwards), ratio(steps, compiled_steps)
 
 
-def exact_gradients(case: Case) -> list[torch.Tensor | None]:
-    """In float64, of the network and the input that `prepare` makes."""
-    torch.manual_seed(0)
-    network = build(case).to(case.device).eval()
-    x = torch.randn(case.batch, 1, *case.size, device=case.device)
-    sum(logits.square().mean() for logits in network.double()(x.double())).backward()
-    return [x.grad for x in network.parameters()]
-
-
-def worst_error(network: nn.Module, exact: list[torch.Tensor | None]) -> float:
+def worst_error(network: nn.Module, exact: nn.Module) -> float:
     """Largest error of the gradient of a parameter, in the norm of the largest gradient."""
-    pairs = [(x.grad, y) for x, y in zip(network.parameters(), exact, strict=True) if y is not None]
+    parameters = zip(network.parameters(), exact.parameters(), strict=True)
+    pairs = [(x.grad, y.grad) for x, y in parameters if y.grad is not None]
     return float(max((x - y).norm() for x, y in pairs) / max(y.norm() for _, y in pairs))
 
 

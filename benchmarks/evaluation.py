@@ -14,7 +14,6 @@ import json
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -24,6 +23,7 @@ import SimpleITK as sitk
 from measured import run_measured
 from numpy import ndarray
 from scipy import ndimage
+from timing import seconds_of
 
 from nnunet_echo.dataset_conversion.camus import DATASET_JSON
 from nnunet_echo.evaluation.lv_volume import METHODS, lv_shape, lv_volumes
@@ -108,13 +108,7 @@ def monai_ms(pair: tuple[ndarray, ndarray], repeats: int) -> float:
 
 def time_of(run: Callable[[], object], repeats: int) -> float:
     """Median milliseconds, after one run that is not counted."""
-    run()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return 1000 * median(seconds)
+    return 1000 * median(seconds_of([run], repeats)[0])
 
 
 def whole(cases: int, workers: int) -> None:

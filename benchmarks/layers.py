@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
 import torch.nn.functional as F
+from timing import seconds_of
 from torch import Tensor, nn
 
 from nnunet_echo.memory import keep_freed_memory
@@ -105,14 +106,9 @@ def check(pair: Pair) -> None:
 
 
 def times_of(pair: Pair, run: Callable[..., object], repeats: int) -> list[float]:
-    """Median seconds of PyTorch's and ours, after one run of each that is not counted."""
-    seconds = [[], []]
-    for _ in range(1 + repeats):
-        for function, times in zip((pair.theirs, pair.ours), seconds, strict=True):
-            began = time.perf_counter()
-            run(function, pair.leaves)
-            times.append(time.perf_counter() - began)
-    return [median(times[1:]) for times in seconds]
+    """Median seconds of PyTorch's and ours."""
+    runs = [partial(run, function, pair.leaves) for function in (pair.theirs, pair.ours)]
+    return [median(seconds) for seconds in seconds_of(runs, repeats)]
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ with it in float64.
 from __future__ import annotations
 
 import argparse
-import time
 from statistics import median
 
 import torch
+from timing import seconds_of
 from torch import Tensor
 
 from nnunet_echo.mixers.mlstm import HEADS, mlstm
@@ -34,7 +34,7 @@ def main() -> None:
         inputs = cell_inputs(tokens, args.device)
         for chunk in args.chunks:
             check(inputs, chunk)
-        cells = [f"{1e3 * seconds(inputs, chunk):.1f}" for chunk in (tokens, *args.chunks)]
+        cells = [f"{1e3 * median_seconds(inputs, chunk):.1f}" for chunk in (tokens, *args.chunks)]
         print(f"| {tokens} | " + " | ".join(cells) + " |", flush=True)
 
 
@@ -56,16 +56,10 @@ def check(inputs: list[Tensor], chunk: int) -> None:
         raise SystemExit(f"Chunks of {chunk} are wrong: relative error {error:.1e}. Nothing is timed.")
 
 
-def seconds(inputs: list[Tensor], chunk: int) -> float:
-    """Median of forward plus backward, after one run that is not counted."""
-    times = []
-    for _ in range(6):
-        began = time.perf_counter()
-        torch.autograd.grad(mlstm(*inputs, chunk=chunk).sum(), inputs)
-        if inputs[0].is_cuda:
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return median(times[1:])
+def median_seconds(inputs: list[Tensor], chunk: int) -> float:
+    """Of forward plus backward."""
+    wait = torch.cuda.synchronize if inputs[0].is_cuda else lambda: None
+    return median(seconds_of([lambda: torch.autograd.grad(mlstm(*inputs, chunk=chunk).sum(), inputs)], 5, wait)[0])
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ import math
 import multiprocessing
 import os
 import pkgutil
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -35,6 +34,7 @@ from typing import Any
 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from timing import seconds_of
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -73,6 +73,10 @@ class Case:
     repetitions: int
     token_loop: bool
     keep_memory: bool
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
 
 @dataclass(frozen=True)
@@ -156,9 +160,9 @@ def measure(case: Case) -> Costs:
     step()
     peak_gib = peak_memory_gib(case.device) - held
     _, plain_forward, plain_step = prepare(replace(case, network=PLAIN))
-    steps, plain_steps = seconds_of([step, plain_step], case)
+    steps, plain_steps = seconds_of([step, plain_step], case.repetitions, case.wait)
     loop = [lambda: with_scan("reference", forward)] if case.token_loop and case.network in WITH_A_SCAN else []
-    forwards, plain_forwards, *loops = seconds_of([forward, plain_forward, *loop], case)
+    forwards, plain_forwards, *loops = seconds_of([forward, plain_forward, *loop], case.repetitions, case.wait)
     with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as flops:
         forward()
     parameters = sum(p.numel() for p in network.parameters())
@@ -175,15 +179,18 @@ def growth(case: Case) -> tuple[float, float]:
         keep_freed_memory()
     half = replace(case, size=tuple(n // 2 for n in case.size))
     (_, forward, step), (_, half_forward, half_step) = prepare(case), prepare(half)
-    forwards, half_forwards, steps, half_steps = seconds_of([forward, half_forward, step, half_step], case)
+    runs = [forward, half_forward, step, half_step]
+    forwards, half_forwards, steps, half_steps = seconds_of(runs, case.repetitions, case.wait)
     return ratio(forwards, half_forwards), ratio(steps, half_steps)
 
 
-def prepare(case: Case) -> tuple[nn.Module, Callable[[], None], Callable[[], None]]:
+def prepare(
+    case: Case, dtype: torch.dtype = torch.float32
+) -> tuple[nn.Module, Callable[[], None], Callable[[], None]]:
     """The network, its forward without gradients, and its forward plus backward."""
     torch.manual_seed(0)
-    network = build(case).to(case.device)
-    x = torch.randn(case.batch, 1, *case.size, device=case.device)
+    network = build(case).to(case.device, dtype)
+    x = torch.randn(case.batch, 1, *case.size, device=case.device).to(dtype)
     autocast = torch.autocast("cuda", torch.float16) if case.device.type == "cuda" else nullcontext()
 
     @torch.no_grad()
@@ -265,19 +272,6 @@ def with_scan(backend: str, function: Callable[[], Any]) -> Any:
         return function()
     finally:
         os.environ[BACKEND_VARIABLE] = before
-
-
-def seconds_of(runs: Sequence[Callable[[], None]], case: Case) -> list[list[float]]:
-    """Of each its times, all in turns, after one run that is not counted."""
-    seconds = [[] for _ in runs]
-    for _ in range(1 + case.repetitions):
-        for run, times in zip(runs, seconds, strict=True):
-            began = time.perf_counter()
-            run()
-            if case.device.type == "cuda":
-                torch.cuda.synchronize(case.device)
-            times.append(time.perf_counter() - began)
-    return [times[1:] for times in seconds]
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:

@@ -27,13 +27,13 @@ import importlib.metadata
 import importlib.util
 import math
 import platform
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import torch
 import torch.nn.functional as F
+from timing import seconds_of
 from torch import Tensor
 
 from nnunet_echo.scan import chunked, cpu, cuda, reference, triton
@@ -220,15 +220,7 @@ def forward_backward(scan: Scan, inputs: list[Tensor]) -> Callable[[], tuple[Ten
 def time_of(run: Callable[[], object], repeats: int) -> float:
     """Median seconds, after one run that is not counted."""
     wait = torch.cuda.synchronize if torch.cuda.is_initialized() else lambda: None
-    run()
-    seconds = []
-    for _ in range(repeats):
-        wait()
-        start = time.perf_counter()
-        run()
-        wait()
-        seconds.append(time.perf_counter() - start)
-    return median(seconds)
+    return median(seconds_of([run], repeats, wait)[0])
 
 
 def check(name: str, scan: Scan, inputs: list[Tensor], tolerance: float = 1e-5) -> None:
