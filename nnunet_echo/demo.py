@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 from nnunet_echo.commands import run_command
+from nnunet_echo.crossval.checks import LENGTH, check_device, check_trainers
+from nnunet_echo.leaderboard.logs import read_json
 from nnunet_echo.phantom import write_camus
 
 DATASET = "751"
@@ -35,13 +37,21 @@ def run(args: argparse.Namespace) -> int:
     """Run all steps; 0 when the pictures are written. Raises RuntimeError when a step fails, with its last lines."""
     if args.patients < 10:
         raise ValueError(f"--patients {args.patients}: the demo needs at least 10 for five folds and a test set.")
+    for name in ("epochs", "iterations"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} {getattr(args, name)}: the demo trains at least one.")
+    if length := LENGTH.search(args.trainer):
+        raise ValueError(f"--trainer {args.trainer}: leave out {length[0]}; the demo's length is set by --epochs and "
+                         "--iterations.")
+    device = args.device or _default_device()
+    trainer = f"{args.trainer}_{args.epochs}epochs_{args.iterations}iterations"
+    check_device(device)
+    check_trainers([trainer])
     out = args.out.resolve()
     options = {"patients": args.patients, "seed": SEED, "spacing_mm": SPACING_MM}
     _claim(out, options)
     folders = {name: str(out / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     environment = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "2", **os.environ, **folders}
-    device = args.device or _default_device()
-    trainer = f"{args.trainer}_{args.epochs}epochs_{args.iterations}iterations"
     dataset = f"Dataset{DATASET}_CAMUS"
     raw, preprocessed = out / "nnUNet_raw" / dataset, out / "nnUNet_preprocessed" / dataset
     predictions = out / "predictions" / trainer
@@ -86,7 +96,7 @@ def _claim(out: Path, options: dict) -> None:
     """Make `out` the folder of a demo with these options. ValueError when it is something else."""
     marker = out / "demo.json"
     if marker.is_file():
-        if json.loads(marker.read_text()) != options:
+        if read_json(marker) != options:
             raise ValueError(f"{out} holds a demo with other options ({marker}); delete it or choose another --out.")
         return
     if out.exists() and any(out.iterdir()):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
+from nnunet_echo.crossval.prepare import plan_configuration, read_configurations
+
 
 def add_configuration(
     plans_file: str | Path,
@@ -25,18 +27,22 @@ def add_configuration(
     own rule; `features` are those of the first stage, doubled from stage to stage, and their largest value. Data for it
     still have to be preprocessed: ``nnUNetv2_preprocess -d DATASET -c NAME``.
 
-    Raises ValueError when the plan has no `base` or when the patch is not what nnU-Net's rule can divide.
+    Raises ValueError when the plan has no whole `base` or when the patch is not what nnU-Net's rule can divide.
     """
     plans_file = Path(plans_file)
     plans = json.loads(plans_file.read_text())
-    if base not in plans["configurations"]:
-        raise ValueError(f"base={base!r}: {plans_file} has {', '.join(plans['configurations'])}.")
+    try:
+        of_base = plan_configuration(plans_file, read_configurations(plans_file), base)
+    except ValueError as error:
+        raise ValueError(f"base={base!r}: {error}") from error
+    if "architecture" not in of_base:
+        raise ValueError(f"base={base!r}: in {plans_file} it has no architecture; plan again.")
     _, strides, kernels, divisible_patch, _ = get_pool_and_conv_props(spacing_mm, patch_size, 4, 999999)
     divisible_patch = tuple(int(n) for n in divisible_patch)
     if divisible_patch != tuple(patch_size):
         raise ValueError(f"patch_size={tuple(patch_size)}: its stages need {divisible_patch}, take that.")
     stages = len(strides)
-    architecture = deepcopy(plans["configurations"][base]["architecture"])
+    architecture = deepcopy(of_base["architecture"])
     arguments = architecture["arch_kwargs"]
     per_stage = "n_conv_per_stage" if "n_conv_per_stage" in arguments else "n_blocks_per_stage"
     arguments.update(

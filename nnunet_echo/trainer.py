@@ -3,7 +3,8 @@
 nnU-Net stays in charge of loop, data, loss and validation. What differs from its own trainer, besides `SafeTrainer`:
 
 - the network is `network_path`, built from the plan; torch.compile only where the user sets ``nnUNet_compile``;
-- no patient on both sides of a fold, and no fold that the split file does not have;
+- no patient on both sides of a fold, no fold that the split file does not have, and no training that goes on, or
+  validates, on other cases than it began with (crossval/cases.py);
 - no mirroring: left and right of an apical view are fixed, and inference is four times faster without.
 
 A trainer file holds one class with class attributes, and ``__getattr__ = other_lengths(...)``. nnU-Net imports all of
@@ -16,7 +17,9 @@ import math
 import os
 import pkgutil
 import re
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +28,7 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
+from nnunet_echo.crossval.cases import REMEDY, Cases, has_record, keep_cases, other_split, read_splits
 from nnunet_echo.dataset_conversion.raw_dataset import five_folds_of_cases, patient_of
 from nnunet_echo.memory import keep_freed_memory, peak_memory_gib
 from nnunet_echo.safe_trainer import SafeTrainer
@@ -58,6 +62,7 @@ class EchoTrainer(SafeTrainer):
         for name in ("num_epochs", "num_iterations_per_epoch", "enable_deep_supervision", "initial_lr", "weight_decay"):
             setattr(self, name, getattr(type(self), name))
         self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 5)
+        self._continued = False
 
     @classmethod
     def build_network_architecture(
@@ -120,7 +125,8 @@ class EchoTrainer(SafeTrainer):
         if missing:
             raise RuntimeError(
                 f"{len(missing)} cases of fold {self.fold} in {file} are not in {self.preprocessed_dataset_folder}: "
-                f"{_some(missing)}. Run nnUNetv2_preprocess again, or take them out of the split."
+                f"{_some(missing)}. Run nnUNetv2_preprocess again; if they are no longer in nnUNet_raw either, convert "
+                "the dataset again."
             )
         train_patients = {patient_of(case, self.dataset_json) for case in train}
         validation_patients = {patient_of(case, self.dataset_json) for case in validation}
@@ -135,10 +141,60 @@ class EchoTrainer(SafeTrainer):
         )
         return train, validation
 
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """For ``--c`` and ``--val``. Raises RuntimeError when the checkpoint is of another split than there is now."""
+        if not self.was_initialized:
+            self.initialize()
+        self._compare_cases()
+        if not self._continued and not has_record(Path(self.output_folder)):
+            self.print_to_log_file(
+                f"{self.output_folder} keeps no record of the cases that it was trained on, as older versions did not. "
+                "Compared with the split are their numbers in its log, and the cases that it validated."
+            )
+        super().load_checkpoint(filename_or_checkpoint)
+        self._continued = True
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """As nnU-Net's. Raises RuntimeError when the split was changed while this trainer trained."""
+        self._compare_cases()
+        super().perform_actual_validation(save_probabilities)
+
+    def _compare_cases(self) -> None:
+        if other := self._other_split():
+            raise RuntimeError(
+                f"fold {self.fold} in {self.output_folder} is of another split than there is now in "
+                f"{self.preprocessed_dataset_folder_base}: {other}. {REMEDY}."
+            )
+
+    def _cases_now(self) -> Cases:
+        """As `do_split`, but not noted in the log, from which the numbers of an earlier training are read."""
+        file = Path(self.preprocessed_dataset_folder_base, "splits_final.json")
+        if self.fold != "all" and file.is_file() and 0 <= self.fold < len(folds := read_splits(file)):
+            return folds[self.fold]
+        train, validation = self.do_split()
+        return {"train": train, "val": validation}
+
+    def _other_split(self) -> str:
+        patient = partial(patient_of, dataset_json=self.dataset_json)
+        return other_split(Path(self.output_folder), self._cases_now(), patient)
+
+    def _keep_cases(self) -> None:
+        """Note the cases of a training that starts; what an earlier one of other cases left here is moved aside."""
+        folder = Path(self.output_folder)
+        if not self._continued and (not has_record(folder) or self._other_split()):
+            for path in (*folder.glob("checkpoint_*.pth"), folder / "validation"):
+                if path.exists():  # --c and --val would take it for this training's
+                    aside = path.rename(f"{path}.before_{time.strftime('%Y%m%d_%H%M%S')}")
+                    self.print_to_log_file(f"{path.name} is of an earlier training on other cases: now {aside.name}.")
+        if not (self._continued and has_record(folder)):
+            keep_cases(folder, self._cases_now())
+
     def on_train_start(self) -> None:
         if self.device.type == "cpu":
             keep_freed_memory()
         super().on_train_start()
+        if self.local_rank == 0:
+            self._keep_cases()
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
         options = f" with {self.network_options}" if self.network_options else ""
         self.print_to_log_file(

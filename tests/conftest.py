@@ -18,6 +18,14 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked slow run where -m speaks of them; `pytest` alone is what everybody runs."""
+    if "slow" not in config.option.markexpr:
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
 def shared(*parts: str) -> Path:
     """A path in the folder `shared` beside the repository; skips the test where it is absent."""
     path = SHARED.joinpath(*parts)

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 
 class Machines:
@@ -19,9 +20,11 @@ class Machines:
     def __init__(self, environment: dict[str, str]) -> None:
         self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}  # not the user's own
         self._folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # the name of a socket has to be short
+        # Cluster writes its address to RAY_TMPDIR/ray, whatever temp_dir it is given, and does not make that folder.
+        Path(self._folder, "ray").mkdir()
         self._process = subprocess.Popen(
             [sys.executable, __file__, self._folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**environment, **self.environment, "RAY_USAGE_STATS_ENABLED": "0"})
+            env={**environment, **self.environment, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": self._folder})
         self.environment["RAY_ADDRESS"] = self._process.stdout.readline().strip()
 
     def add(self) -> None:

@@ -6,63 +6,23 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from crossval_dataset import CASES, Dataset, crossval
 from crossval_fake import DATASET, FakeFold, alive, kill, wait_for
 
 from nnunet_echo import cli
-from nnunet_echo.crossval import engines, prepare, sweep
+from nnunet_echo.crossval import cases, engines, prepare, slurm_script, sweep
 from nnunet_echo.crossval.fold import duration, read_fold
 from nnunet_echo.crossval.jobs import Model, Training
-from nnunet_echo.crossval.slurm_script import slurm_script
 from nnunet_echo.crossval.status import parse_folds
 
-CASES = [f"p{patient}_{phase}" for patient in range(6) for phase in ("ED", "ES")]
-PATTERN = r"(?P<patient>p\d)_(?P<phase>ED|ES)"
-
-
-class Dataset:
-    """A dataset that is planned and preprocessed, and two trainers, all of it as small as can be."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / DATASET  # raw, preprocessed and results in one
-        self.data = self.folder / "nnUNetPlans_2d"
-        self.data.mkdir(parents=True)
-        for case in CASES:
-            (self.data / f"{case}.pkl").touch()
-        self.plans = self.folder / "nnUNetPlans.json"
-        configurations = {"2d": {"data_identifier": "nnUNetPlans_2d"}, "2d_small": {"inherits_from": "2d"}}
-        self.plans.write_text(json.dumps({"configurations": configurations}))
-        self.splits = self.folder / "splits_final.json"
-        half, other = CASES[:6], CASES[6:]
-        self.splits.write_text(json.dumps([{"train": half, "val": other}, {"train": other, "val": half}]))
-        (self.folder / "dataset.json").write_text(json.dumps({"case_id_pattern": PATTERN}))
-        self.a, self.b = ([FakeFold(folder, str(fold), trainer) for fold in (0, 1)] for trainer in ("A", "B"))
-
-
-@pytest.fixture
-def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dataset]:
-    dataset = Dataset(tmp_path)
-    for name, value in dataset.a[0].environment("train").items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(engines, "RUN_ONE", tuple(dataset.a[0].run_one()))
-    monkeypatch.setattr(sweep, "LOOK_S", 0.1)
-    yield dataset
-    for fold in [*dataset.a, *dataset.b]:
-        for start in fold.starts():
-            for process in alive(start["group"]):
-                os.kill(process, signal.SIGKILL)
-
-
-def crossval(*options: str) -> int:
-    return cli.main(["crossval", "751", "--trainers", "A", "B", "--device", "cpu", *options])
+pytest_plugins = ("crossval_dataset",)
 
 
 def test_every_fold_of_every_trainer(dataset: Dataset, capsys: pytest.CaptureFixture) -> None:
@@ -193,9 +153,11 @@ def test_durations() -> None:
 
 
 def test_folds(dataset: Dataset) -> None:
-    dataset.splits.write_text(json.dumps([{}] * 5))
+    dataset.splits.write_text(json.dumps([{"train": [], "val": []}] * 5))
     assert parse_folds(None, DATASET) == [0, 1, 2, 3, 4]
-    assert parse_folds(["0-2", "4", "1"], DATASET) == [0, 1, 2, 4]
+    assert parse_folds(["0-2", "4", "1", "1"], DATASET) == [0, 1, 2, 4]
+    dataset.splits.write_text(json.dumps([{"train": [], "val": []}] * 12))
+    assert parse_folds(["9-11"], DATASET) == [9, 10, 11]
 
 
 # What the folds share
@@ -209,16 +171,20 @@ def test_preparation(dataset: Dataset) -> None:
     (dataset.data / f"{CASES[3]}.pkl").unlink()
     assert step() == ["nnUNetv2_preprocess", "-d", "751", "-c", "2d", "-plans_name", "nnUNetPlans"]
     dataset.plans.unlink()
-    assert step("3d") == ["nnUNetv2_plan_and_preprocess", "-d", "751", "-c", "3d", "--verify_dataset_integrity"]
+    made = ["nnUNetv2_plan_and_preprocess", "-d", "751", "-c", "3d_fullres", "--verify_dataset_integrity"]
+    assert step("3d_fullres") == made
+    with pytest.raises(ValueError, match="configuration 3d: .* not planned yet, and nnU-Net plans only 2d, 3d_fullres"):
+        step("3d")
 
 
 def test_preparation_does_not_turn_in_circles(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
     monkeypatch.setattr(prepare, "run_command", lambda command, environment, log: ran.append(command))
     (dataset.data / f"{CASES[3]}.pkl").unlink()
-    with pytest.raises(RuntimeError, match="nnUNetv2_preprocess .* cases of the split are missing"):
+    with pytest.raises(RuntimeError, match=f"nnUNetv2_preprocess .*1 cases are missing .*{CASES[3]}") as error:
         prepare.prepare(DATASET, "2d", "nnUNetPlans")
     assert len(ran) == 1
+    assert "take them out" not in str(error.value)  # which would change the split under folds that are trained
 
 
 def test_a_split_is_made_once_and_by_patient(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,23 +192,23 @@ def test_a_split_is_made_once_and_by_patient(dataset: Dataset, tmp_path: Path, m
     own.mkdir(parents=True)
     monkeypatch.setenv("nnUNet_raw", str(own.parent))
     dataset.splits.unlink()
-    assert prepare.next_step(DATASET, "2d", "nnUNetPlans") is None
-    folds = prepare.read_folds(DATASET)
+    prepare.prepare(DATASET, "2d", "nnUNetPlans")
+    folds = cases.read_folds(DATASET)
     assert len(folds) == 5 and sorted(case for fold in folds for case in fold["val"]) == CASES
     assert not [fold for fold in folds if {case[:2] for case in fold["val"]} & {case[:2] for case in fold["train"]}]
 
     (own / "splits_final.json").write_text(json.dumps(folds[:2]))
-    assert prepare.next_step(DATASET, "2d", "nnUNetPlans") is None
-    assert prepare.read_folds(DATASET) == folds  # what is there stays
+    prepare.prepare(DATASET, "2d", "nnUNetPlans")
+    assert cases.read_folds(DATASET) == folds  # what is there stays
     dataset.splits.unlink()
-    prepare.next_step(DATASET, "2d", "nnUNetPlans")
-    assert prepare.read_folds(DATASET) == folds[:2]
+    prepare.prepare(DATASET, "2d", "nnUNetPlans")
+    assert cases.read_folds(DATASET) == folds[:2]
 
     dataset.splits.unlink()
     (own / "splits_final.json").unlink()
     (dataset.folder / "dataset.json").write_text("{}")
-    prepare.next_step(DATASET, "2d", "nnUNetPlans")
-    assert sorted(case for fold in prepare.read_folds(DATASET) for case in fold["val"]) == CASES
+    prepare.prepare(DATASET, "2d", "nnUNetPlans")
+    assert sorted(case for fold in cases.read_folds(DATASET) for case in fold["val"]) == CASES
 
 
 def test_when_ray_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +247,8 @@ def test_slurm_script(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_slurm_script_ends_as_the_training_does() -> None:
-    script = slurm_script(DATASET, "2d", "nnUNetPlans", ["A"], [0], "cuda").replace(sys.executable, "exit 7; echo")
+    script = slurm_script.slurm_script(DATASET, "2d", "nnUNetPlans", ["A"], [0], "cuda")
+    script = script.replace(sys.executable, "exit 7; echo")
     assert subprocess.run(["bash", "-c", script], env={**os.environ, "SLURM_ARRAY_TASK_ID": "0"}).returncode == 7
 
 

@@ -5,10 +5,12 @@ The GPUs are pretended, two machines of one each; Ray hands them out all the sam
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import psutil
 import pytest
@@ -41,6 +43,34 @@ def crossval(place: Place, machines: Machines, *trainers: str) -> subprocess.Pop
                             stderr=subprocess.STDOUT, env={**place.environment, **machines.environment})
 
 
+LOCAL = """
+import sys
+from pathlib import Path
+from nnunet_echo.crossval.engines import OnRay
+engine = OnRay(1, Path(sys.argv[1]))
+print(engine.gpus())
+engine.close()
+"""
+
+
+def test_ray_starts_where_it_never_ran(tmp_path: Path) -> None:
+    """With another HOME and TMPDIR there is no folder that an earlier Ray left, for our Ray or that of these tests."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "tmp").mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    fresh = {**kept, "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")}
+    local = [sys.executable, "-c", LOCAL, str(tmp_path / "log")]
+    done = subprocess.run(local, env=fresh, capture_output=True, text=True)
+    assert done.returncode == 0 and float(done.stdout) >= 0, done.stderr
+    machines = Machines(fresh)
+    try:
+        assert machines.environment["RAY_ADDRESS"]
+        machines.add()
+    finally:
+        machines.shutdown()
+
+
+@pytest.mark.slow
 def test_worker_machine_and_driver_die(place: Place, machines: Machines) -> None:
     machines.add()
     machines.add()

@@ -20,7 +20,7 @@ from crossval_fake import FakeFold, alive, kill, wait_for
 from test_package import imports_of
 
 from nnunet_echo.crossval import run_one
-from nnunet_echo.crossval.fold import last_lines, read_fold
+from nnunet_echo.crossval.fold import last_lines, read_fold, take_lock
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -228,7 +228,7 @@ def test_without_locks_it_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(fcntl, "lockf", lockf)
     log = io.StringIO()
     with (tmp_path / "lock").open("w") as lock:
-        assert run_one._lock(lock, 0, log)
+        assert take_lock(lock, 0, log)
     assert "cannot be locked" in log.getvalue() and "cannot be locked" in capsys.readouterr().err
 
 

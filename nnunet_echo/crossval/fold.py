@@ -5,28 +5,34 @@ In the folder of a fold, <nnUNet_results>/<dataset>/<trainer>__<plans>__<configu
     run_one.log     the output of all its trainings, each between two lines of its own that begin with MARK
     run_one.lock    locked while one runs
     run_one.json    host and process of the training that runs
+    split.json      its cases when it started; see cases.py
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 import re
+import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
+from nnunet_echo.crossval.cases import Cases, other_split
 from nnunet_echo.dataset_conversion.folders import PREPROCESSED, RAW, RESULTS, find_dataset
-from nnunet_echo.leaderboard.logs import read_training
+from nnunet_echo.leaderboard.logs import read_debug, read_json, read_training
 
 DONE, RUNNING, FAILED, STOPPED, WAITING = "done", "running", "failed", "stopped", "not started"
+OTHER_SPLIT = "other split"  # whatever else it is: its cases are not those of the split
 DEFAULT_PLANS = "nnUNetPlans"
 MARK = "=== "
 ENDED_BY_SIGNAL = range(129, 193)  # a command that signal n ended has status 128 + n
-_END = re.compile(rf"{MARK}\S+ \S+ end, status (\d+)")
+_END = re.compile(rf"{MARK}\S+ \S+ end, status ([0-9]{{1,9}})")
+_YEAR_S = 366 * 86400  # an end beyond it comes of a damaged log
 _TAIL_BYTES = 65536  # of a log, enough for a traceback
 
 
@@ -50,13 +56,13 @@ class Fold:
         parts = [self.short()]
         if not math.isnan(self.written):
             parts.append(f"last write {duration(time.time() - self.written)} ago")
-        if self.state == RUNNING and not math.isnan(end := self.expected_end()):
+        if self.state == RUNNING and (end := self.expected_end()) < time.time() + _YEAR_S:  # NaN is not
             parts.append(f"ends about {time.strftime('%a %H:%M', time.localtime(end))}")
         return ", ".join(parts) + (f": {self.reason}" if self.reason else "")
 
     def short(self) -> str:
         """State and epoch."""
-        return self.state if self.state in (DONE, WAITING) else f"{self.state}, epoch {self.progress()}"
+        return self.state if self.state in (DONE, WAITING, OTHER_SPLIT) else f"{self.state}, epoch {self.progress()}"
 
     def progress(self) -> str:
         """Finished epochs of all, as far as these are known."""
@@ -68,15 +74,34 @@ class Fold:
 
 
 def dataset_name(dataset: str) -> str:
-    """DatasetXXX_NAME for an id or a name, preprocessed or raw. Raises as `find_dataset`."""
+    """DatasetXXX_NAME for an id or a name, preprocessed or raw.
+
+    Raises as `find_dataset`, and `ValueError` for a folder that is not called so.
+    """
     preprocessed = os.environ.get(PREPROCESSED)
-    if preprocessed:
-        try:
-            return find_dataset(dataset, preprocessed).name
-        except FileNotFoundError:
-            if not os.environ.get(RAW):
-                raise
-    return find_dataset(dataset).name
+    try:
+        name = find_dataset(dataset, preprocessed or None).name
+    except FileNotFoundError:
+        if not preprocessed or not os.environ.get(RAW):
+            raise
+        name = find_dataset(dataset).name
+    if not re.fullmatch(r"Dataset[0-9]{3}_.+", name) or not name.isprintable():
+        raise ValueError(f"dataset {name!r}: nnU-Net takes folders called Dataset, three digits, _ and a name, such as "
+                         "Dataset751_CAMUS")
+    return name
+
+
+def check_name(what: str, name: str) -> None:
+    """Of a "trainer", of "plans" or of a "configuration". Raises `ValueError` for one that they cannot have.
+
+    Names become parts of paths, of patterns and of the script for Slurm, and nnU-Net joins them with two underscores.
+    """
+    if what == "trainer":
+        if not name.isidentifier() or "__" in name:
+            raise ValueError(f"trainer {name!r}: a trainer is called as its Python class: letters, digits and single "
+                             "underscores")
+    elif not re.fullmatch(r"\w[\w.+-]*", name):
+        raise ValueError(f"{what} {name!r}: a name of letters, digits and _ . + - is needed, the first no sign")
 
 
 def results_folder() -> Path:
@@ -93,11 +118,7 @@ def model_folder(dataset: str, trainer: str, plans: str, configuration: str) -> 
 
 def is_done(folder: Path) -> bool:
     """Whether nnU-Net trained and validated the fold: summary.json, which it writes last, is whole."""
-    try:
-        json.loads((folder / "validation" / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+    return isinstance(read_json(folder / "validation" / "summary.json"), dict)
 
 
 def is_locked(lock: Path) -> bool:
@@ -119,13 +140,37 @@ def is_locked(lock: Path) -> bool:
     return False
 
 
-def read_fold(folder: Path) -> Fold:
-    """The fold in a folder fold_<k>, which need not exist."""
-    if is_done(folder):
-        return Fold(folder, DONE)
+def take_lock(lock: TextIO, wait_s: float, log: TextIO | None = None) -> bool:
+    """Whether the lock is ours. Goes on, and says so, in the log too, where the file system has no locks."""
+    import fcntl
+
+    give_up = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except (BlockingIOError, PermissionError):
+            if time.monotonic() > give_up:
+                return False
+            time.sleep(0.1)
+        except OSError as error:
+            warning = f"{lock.name} cannot be locked ({error}): nothing here keeps a second process out."
+            print(warning, file=sys.stderr)
+            if log is not None:
+                print(warning, file=log)
+            return True
+
+
+def read_fold(folder: Path, now: Cases | None = None, patient: Callable[[str], str] = str) -> Fold:
+    """The fold in a folder fold_<k>, which need not exist. Compared with its cases in the split, if given as `now`."""
+    other = "" if now is None else other_split(folder, now, patient)
     written = _last_write(folder)
     if is_locked(folder / "run_one.lock"):
-        state, reason = RUNNING, ""
+        state, reason = RUNNING, f"of {OTHER_SPLIT}: {other}" if other else ""
+    elif other and (is_done(folder) or not math.isnan(written)):
+        return Fold(folder, OTHER_SPLIT, reason=other)
+    elif is_done(folder):
+        return Fold(folder, DONE)
     elif math.isnan(written):
         return Fold(folder, WAITING)
     else:
@@ -157,7 +202,7 @@ def duration(seconds: float) -> str:
 def _last_write(folder: Path) -> float:
     times = [math.nan]
     for path in folder.glob("*.*"):
-        with suppress(FileNotFoundError):  # meanwhile replaced
+        with suppress(OSError):  # meanwhile replaced
             times.append(path.stat().st_mtime if path.suffix in (".txt", ".log", ".pth") else math.nan)
     return max((time for time in times if not math.isnan(time)), default=math.nan)
 
@@ -178,13 +223,14 @@ def _tail(log: Path) -> str:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
             return file.read().decode(errors="replace")
-    except FileNotFoundError:
+    except OSError:
         return ""
 
 
 def _epochs(folder: Path) -> float:
-    """What nnU-Net wrote of the trainer's attributes when the training began; NaN before."""
+    """Of the whole training; NaN before it began, and for what cannot be a number of epochs."""
     try:
-        return float(json.loads((folder / "debug.json").read_text(encoding="utf-8"))["num_epochs"])
-    except (OSError, ValueError, KeyError):
+        epochs = float(read_debug(folder).get("num_epochs", math.nan))
+    except (TypeError, ValueError, OverflowError):
         return math.nan
+    return epochs if 0 < epochs < 1e9 else math.nan

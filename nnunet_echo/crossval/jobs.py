@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_echo.commands import find_program
-from nnunet_echo.crossval.fold import is_done, model_folder
+from nnunet_echo.crossval.cases import REMEDY, cases_of_fold, keep_cases, other_split
+from nnunet_echo.crossval.fold import check_name, is_done, model_folder
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")  # in the order of nnU-Net's --c
 
@@ -28,6 +29,11 @@ class Model:
     trainer: str
     plans: str
     device: str
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for names that cannot be."""
+        for what in ("configuration", "trainer", "plans"):
+            check_name(what, getattr(self, what))
 
     @property
     def folder(self) -> Path:
@@ -58,13 +64,22 @@ class Training:
         return self.folder / "run_one"
 
     def is_done(self) -> bool:
-        return is_done(self.folder)
+        return is_done(self.folder) and not self._other_split()
+
+    def _other_split(self) -> str:
+        """What tells that the results here are of other cases than the split has now; "" if none."""
+        now = cases_of_fold(self.model.dataset, self.fold)
+        return "" if now is None else other_split(self.folder, now)
 
     def arguments(self) -> list[str]:
         return [self.model.dataset, self.model.configuration, self.fold, *self.model.options()]
 
     def command(self) -> list[str]:
-        """nnU-Net's command for what is left to do. A torn checkpoint, on which it fails for ever, is renamed."""
+        """nnU-Net's command for what is left to do. A torn checkpoint, on which it fails for ever, is renamed.
+
+        The first one notes the fold's cases, as nnU-Net's own trainers do not. Raises `RuntimeError` when the split is
+        another by now.
+        """
         whole = []
         for checkpoint in (self.folder / name for name in CHECKPOINTS):
             if not checkpoint.exists():
@@ -73,6 +88,10 @@ class Training:
                 whole.append(checkpoint.name)
             else:  # torch.save writes in place, and the archive's directory comes last
                 checkpoint.replace(f"{checkpoint}.torn")
+        if (whole or is_done(self.folder)) and (other := self._other_split()):
+            raise RuntimeError(f"{self} is of another split: {other}. {REMEDY}")
+        if not whole and (now := cases_of_fold(self.model.dataset, self.fold)) is not None:
+            keep_cases(self.folder, now)
         left = ["--val"] if CHECKPOINTS[0] in whole else ["--c"] if whole else []
         return [find_program("nnUNetv2_train"), *self.arguments(), *left]
 

@@ -1,88 +1,189 @@
 """What the folds of all trainers share: plans, splits, preprocessed data. Made before the first fold starts.
 
 Left to the folds, each would do its own: stock nnU-Net writes the splits from whichever fold comes first, without a
-lock, and a fold that starts before the data are whole fails.
+lock, and a fold that starts before the data are whole fails. Two preparations of one dataset take turns.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from nnunet_echo.commands import run_command
-from nnunet_echo.crossval.fold import DEFAULT_PLANS
-from nnunet_echo.dataset_conversion.folders import PREPROCESSED, RAW, preprocessed_splits
+from nnunet_echo.crossval.cases import preprocessed_folder, read_splits
+from nnunet_echo.crossval.fold import DEFAULT_PLANS, take_lock
+from nnunet_echo.dataset_conversion.folders import RAW
 from nnunet_echo.dataset_conversion.raw_dataset import five_folds_of_cases
+from nnunet_echo.leaderboard.logs import read_json
+
+PLANNED = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")  # what nnU-Net's planner may make
+WEEK_S = 7 * 86400.0
 
 
-def prepare(dataset: str, configuration: str, plans: str) -> None:
+def prepare(dataset: str, configuration: str, plans: str, wait_s: float = WEEK_S) -> None:
     """Run what is still to be run of nnU-Net's commands for a dataset, DatasetXXX_NAME; make its split if it has none.
 
-    Raises RuntimeError when a command fails, with its last lines, or leaves the data incomplete, and as `next_step`.
+    Waits while another process prepares it. Raises RuntimeError when it still does after `wait_s`, when a command
+    fails, with its last lines, or leaves the data incomplete, and as `next_step`.
     """
     done: list[list[str]] = []
-    while (step := next_step(dataset, configuration, plans)) is not None:
-        if step in done:
-            raise RuntimeError(f"{' '.join(step)} succeeded, but cases of the split are missing in what it wrote. Look "
-                               f"for them in nnUNet_raw, or take them out of {preprocessed_splits(dataset)}.")
-        done.append(step)
-        print(f"  $ {' '.join(step)}", flush=True)
-        log = Path(os.environ[PREPROCESSED], f"{dataset}_{step[0]}.log")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        run_command(step, os.environ, log)
+    with _alone(dataset, wait_s):
+        while (step := next_step(dataset, configuration, plans)) is not None:
+            if step in done:
+                raise RuntimeError(_incomplete(dataset, configuration, plans, step))
+            done.append(step)
+            print(f"  $ {' '.join(step)}", flush=True)
+            run_command(step, os.environ, preprocessed_folder() / f"{dataset}_{step[0]}.log")
+        _make_split(dataset, configuration, plans)
+
+
+def what_is_missing(dataset: str, configuration: str, plans: str) -> list[str] | None:
+    """As `next_step`, but makes the split where only that is missing.
+
+    Raises RuntimeError while another process prepares the dataset.
+    """
+    if next_step(dataset, configuration, plans) is None and _split(dataset).is_file():
+        return None
+    with _alone(dataset, 0):
+        step = next_step(dataset, configuration, plans)
+        if step is None:
+            _make_split(dataset, configuration, plans)
+    return step
 
 
 def next_step(dataset: str, configuration: str, plans: str) -> list[str] | None:
-    """nnU-Net's command that has to be run next; None when the folds may start.
+    """nnU-Net's command that has to be run next; None when the folds may start, or lack only a split. Changes nothing.
 
     Raises `ValueError` for a configuration that the plans do not have and without nnUNet_preprocessed, and
     `FileNotFoundError` for plans other than nnU-Net's default that are not there.
     """
-    if not os.environ.get(PREPROCESSED):
-        raise ValueError("nnUNet_preprocessed is not set; set it (export nnUNet_preprocessed=/path)")
-    folder = Path(os.environ[PREPROCESSED], dataset)
+    folder = preprocessed_folder() / dataset
     number = str(int(dataset[7:10]))
-    file = folder / f"{plans}.json"
-    if not file.is_file():
+    if not (folder / f"{plans}.json").is_file():
         if plans != DEFAULT_PLANS:
-            raise FileNotFoundError(f"{file} is not there; make these plans with nnUNetv2_plan_experiment")
+            raise FileNotFoundError(f"{folder / plans}.json is not there; make these plans with "
+                                    "nnUNetv2_plan_experiment")
+        if configuration not in PLANNED:
+            raise ValueError(f"configuration {configuration}: {dataset} is not planned yet, and nnU-Net plans only "
+                             f"{', '.join(PLANNED)}")
         return ["nnUNetv2_plan_and_preprocess", "-d", number, "-c", configuration, "--verify_dataset_integrity"]
-    configurations = json.loads(file.read_text(encoding="utf-8"))["configurations"]
-    if configuration not in configurations:
-        raise ValueError(f"configuration {configuration}: {file} has {', '.join(configurations)}")
-    data = folder / _data_identifier(configurations, configuration)
-    cases = sorted(path.stem for path in data.glob("*.pkl"))  # nnU-Net writes it last of a case
-    if cases and not (folder / "splits_final.json").is_file():
-        _write_splits(folder, cases)
-    if not cases or not {case for fold in read_folds(dataset) for side in fold.values() for case in side} <= {*cases}:
+    there = _preprocessed(folder, configuration, plans)
+    if not there or _expected(dataset) - there:
         return ["nnUNetv2_preprocess", "-d", number, "-c", configuration, "-plans_name", plans]
     return None
 
 
-def read_folds(dataset: str) -> list[dict[str, list[str]]]:
-    """Training and validation cases of each fold, as nnU-Net will read them. Raises `FileNotFoundError` before."""
-    file = Path(os.environ[PREPROCESSED], dataset, "splits_final.json")
-    return json.loads(file.read_text(encoding="utf-8"))
+def plan_configuration(file: Path, configurations: Mapping[str, object], name: str) -> dict[str, object]:
+    """A configuration of the plans in a file, with what it inherits, as nnU-Net resolves it.
+
+    Raises `ValueError` for one that is not there, that inherits one that is not there, or itself.
+    """
+    chain: list[str] = []
+    contents: list[Mapping[str, object]] = []
+    while True:
+        if not isinstance(name, str) or name not in configurations:
+            what = f"configuration {chain[-1]} inherits from {name}" if chain else f"configuration {name}"
+            raise ValueError(f"{what}: {file} has {', '.join(configurations)}")
+        if name in chain:
+            raise ValueError(f"configuration {chain[0]}: in {file} it inherits from itself, "
+                             f"{' -> '.join([*chain, name])}; correct inherits_from there")
+        content = configurations[name]
+        if not isinstance(content, dict):
+            raise ValueError(f"configuration {name}: in {file} it is no object with settings; plan again")
+        chain.append(name)
+        contents.append(content)
+        if "inherits_from" not in content:
+            return {key: value for content in reversed(contents) for key, value in content.items()}
+        name = content["inherits_from"]
 
 
-def _write_splits(folder: Path, cases: list[str]) -> None:
+def read_configurations(file: Path) -> dict[str, object]:
+    """The configurations of plans. Raises `ValueError` where the file has none."""
+    content = read_json(file)
+    configurations = content.get("configurations") if isinstance(content, dict) else None
+    if not isinstance(configurations, dict) or not configurations:
+        raise ValueError(f"{file} holds no plans of nnU-Net (an object with configurations); plan again")
+    return configurations
+
+
+def _preprocessed(folder: Path, configuration: str, plans: str) -> set[str]:
+    file = folder / f"{plans}.json"
+    content = plan_configuration(file, read_configurations(file), configuration)
+    identifier = content.get("data_identifier")
+    if not isinstance(identifier, str):
+        raise ValueError(f"configuration {configuration}: in {file} it has no data_identifier; plan again")
+    return {path.stem for path in (folder / identifier).glob("*.pkl")}  # nnU-Net writes it last of a case
+
+
+def _expected(dataset: str) -> set[str]:
+    """The cases that have to be preprocessed: those of the split, and without one all that have a label map.
+
+    (nnU-Net writes one case after another: those that are there say nothing about how many there will be.)
+    """
+    raw = _raw(dataset)
+    for splits in (_split(dataset), raw / "splits_final.json"):
+        if splits.is_file():
+            return {case for fold in read_splits(splits) for side in ("train", "val") for case in fold[side]}
+    dataset_json = read_json(raw / "dataset.json")
+    ending = dataset_json.get("file_ending") if isinstance(dataset_json, dict) else None
+    return {path.name.removesuffix(ending) for path in (raw / "labelsTr").glob(f"*{ending}")} if ending else set()
+
+
+def _incomplete(dataset: str, configuration: str, plans: str, step: list[str]) -> str:
+    missing = sorted(_expected(dataset) - _preprocessed(preprocessed_folder() / dataset, configuration, plans))
+    first = f"{len(missing)} cases are missing in what it wrote, first {missing[0]}" if missing else "it wrote nothing"
+    return (f"{' '.join(step)} succeeded, but {first}. The split names them: see whether `nnunet-echo check {dataset}` "
+            "finds them in nnUNet_raw, and convert the dataset again if not. Do not edit the split once a fold is "
+            "trained")
+
+
+def _make_split(dataset: str, configuration: str, plans: str) -> None:
     """The split of the raw dataset, else one by patient, else, where nothing tells which cases share one, nnU-Net's."""
+    folder = preprocessed_folder() / dataset
+    target = _split(dataset)
+    if target.is_file():
+        return
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-    dataset_json = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    raw = Path(os.environ.get(RAW, ""), folder.name, "splits_final.json")
+    cases = sorted(_preprocessed(folder, configuration, plans))
+    raw = _raw(dataset) / "splits_final.json"
     if raw.is_file():
-        splits = json.loads(raw.read_text(encoding="utf-8"))
+        splits = read_splits(raw)
     else:
+        dataset_json = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         splits = five_folds_of_cases(cases, dataset_json) or generate_crossval_split(cases)
-    temporary = folder / "splits_final.json.unfinished"
+    temporary = folder / f"splits_final.json.{os.getpid()}.unfinished"
     temporary.write_text(json.dumps(splits, indent=4))
-    temporary.replace(folder / "splits_final.json")
+    temporary.replace(target)
 
 
-def _data_identifier(configurations: dict[str, dict], name: str) -> str:
-    """Of a configuration that may inherit it from another."""
-    content = configurations[name]
-    return content["data_identifier"] if "data_identifier" in content else _data_identifier(configurations,
-                                                                                           content["inherits_from"])
+def _split(dataset: str) -> Path:
+    return preprocessed_folder() / dataset / "splits_final.json"
+
+
+def _raw(dataset: str) -> Path:
+    return Path(os.environ.get(RAW) or os.devnull, dataset)
+
+
+@contextmanager
+def _alone(dataset: str, wait_s: float) -> Iterator[None]:
+    """While nobody else prepares the dataset. Raises RuntimeError when somebody still does after `wait_s`."""
+    folder = preprocessed_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{dataset}_crossval.lock").open("a+") as lock:
+        if not take_lock(lock, 0):
+            lock.seek(0)
+            held = f"{dataset} is being prepared by {lock.read() or 'another process'}"
+            if wait_s:
+                print(f"{held}; waiting until that is done", flush=True)
+            if not take_lock(lock, wait_s):
+                raise RuntimeError(f"{held}; run the same command again when that is done")
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
+

@@ -19,9 +19,9 @@ prediction by all folds named.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -32,7 +32,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from nnunet_echo.crossval.fold import DEFAULT_PLANS, MARK, dataset_name, exit_status
+from nnunet_echo.commands import dismiss_guardian, kill_group, start_guardian
+from nnunet_echo.crossval.fold import DEFAULT_PLANS, MARK, dataset_name, exit_status, take_lock
 from nnunet_echo.crossval.jobs import Model, Prediction, Training
 
 LOCKED = os.EX_TEMPFAIL
@@ -64,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     if args.predict is None and len(args.folds) > 1:
         parser.error(f"folds {' '.join(args.folds)}: it trains one")
+    if strangers := [fold for fold in args.folds if fold != "all" and not re.fullmatch("[0-9]{1,9}", fold)]:
+        parser.error(f"fold {strangers[0]!r}: give its number, or all")
     job = Prediction(model, tuple(args.folds), args.predict) if args.predict else Training(model, args.folds[0])
     return run_alone(job, args.wait, args.parent, args.processors)
 
@@ -75,7 +78,7 @@ def run_alone(job: Training | Prediction, wait_s: float, parent: int | None, pro
     job.base.parent.mkdir(parents=True, exist_ok=True)
     record = Path(f"{job.base}.json")
     with open(f"{job.base}.lock", "a+") as lock, open(f"{job.base}.log", "a", encoding="utf-8") as log:
-        if not _lock(lock, wait_s, log):
+        if not take_lock(lock, wait_s, log):
             return LOCKED
         if job.is_done():  # by whom we waited for
             return 0
@@ -93,24 +96,6 @@ def run_alone(job: Training | Prediction, wait_s: float, parent: int | None, pro
     return status
 
 
-def _lock(lock: TextIO, wait_s: float, log: TextIO) -> bool:
-    """Whether the lock is ours. Goes on, and says so, where the file system has no locks."""
-    give_up = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except (BlockingIOError, PermissionError):
-            if time.monotonic() > give_up:
-                return False
-            time.sleep(0.1)
-        except OSError as error:
-            warning = f"{lock.name} cannot be locked ({error}): nothing here keeps a second training from this fold."
-            print(warning, file=sys.stderr)
-            print(warning, file=log)
-            return True
-
-
 def _run(command: list[str], environment: dict[str, str], record: Path, log: TextIO, parent: int | None) -> int:
     """Run the command in a process group of its own, of which nothing is left afterwards; returns its status."""
     asked_to_stop = False
@@ -124,7 +109,7 @@ def _run(command: list[str], environment: dict[str, str], record: Path, log: Tex
     _mark(log, f"start on {socket.gethostname()}: {' '.join(command)}")
     process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                start_new_session=True)
-    lifeline = _start_guardian(process.pid)
+    lifeline = start_guardian(process.pid)
     record.write_text(json.dumps({"host": socket.gethostname(), "group": process.pid,
                                   "started": start_time(process.pid)}))
     kill_at = None
@@ -136,26 +121,9 @@ def _run(command: list[str], environment: dict[str, str], record: Path, log: Tex
             break
         with suppress(subprocess.TimeoutExpired):
             process.wait(POLL_S)
-    _kill(process.pid)
-    with suppress(BrokenPipeError):  # somebody killed it
-        os.write(lifeline, b"x")  # the guardian has nothing to do
-    os.close(lifeline)
+    kill_group(process.pid)
+    dismiss_guardian(lifeline)
     return exit_status(process.wait())
-
-
-def _start_guardian(group: int) -> int:
-    """Fork a process that kills the group when this one ends before it wrote to the descriptor returned."""
-    reads, writes = os.pipe()
-    if os.fork():
-        os.close(reads)
-        return writes
-    os.close(writes)
-    os.setsid()  # what is sent to our group or terminal does not reach it
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    if not os.read(reads, 1):
-        _kill(group)
-    os._exit(0)
 
 
 def kill_recorded(record: Path) -> None:
@@ -170,7 +138,7 @@ def kill_recorded(record: Path) -> None:
         return
     give_up = time.monotonic() + GRACE_S
     while host == socket.gethostname() and started is not None and start_time(group) == started:
-        _kill(group)
+        kill_group(group)
         if time.monotonic() > give_up:
             raise RuntimeError(f"process group {group} of an earlier training cannot be killed")
         time.sleep(0.05)
@@ -200,11 +168,6 @@ def _environment(processors: int | None) -> dict[str, str]:
             processors = os.cpu_count() or 1
     held = {name: str(min(usual, processors)) for name, usual in PROCESSES.items()}
     return {**held, **os.environ, "PYTHONUNBUFFERED": "1"}
-
-
-def _kill(group: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # macOS: not permitted where only zombies are left
-        os.killpg(group, signal.SIGKILL)
 
 
 def _mark(log: TextIO, text: str) -> None:

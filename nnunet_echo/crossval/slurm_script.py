@@ -13,10 +13,11 @@ import sys
 from collections.abc import Sequence
 
 from nnunet_echo._startup import TRAINERS_VARIABLE
-from nnunet_echo.crossval.fold import dataset_name
+from nnunet_echo.crossval.checks import check_trainers
+from nnunet_echo.crossval.fold import check_name, dataset_name
 from nnunet_echo.crossval.jobs import Model, Training
-from nnunet_echo.crossval.prepare import next_step
-from nnunet_echo.crossval.status import add_sweep_arguments, parse_folds
+from nnunet_echo.crossval.prepare import what_is_missing
+from nnunet_echo.crossval.status import add_sweep_arguments, check_names, parse_folds
 from nnunet_echo.dataset_conversion.folders import PREPROCESSED, RAW, RESULTS
 
 SCRIPT = """#!/bin/bash
@@ -48,9 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script; 0. Raises ValueError while plans or preprocessed data are missing, with what makes them."""
+    """Print the script; 0. Raises ValueError while plans or preprocessed data are missing, with what makes them.
+
+    And as `check_trainers`. The device is not looked for: the machine that prints is none of those that train.
+    """
     dataset = dataset_name(args.dataset)
-    if step := next_step(dataset, args.configuration, args.plans):
+    check_names(args)
+    check_trainers(args.trainers)
+    if step := what_is_missing(dataset, args.configuration, args.plans):
         raise ValueError(f"{dataset} is not ready for its folds; first run {shlex.join(step)}")
     print(slurm_script(dataset, args.configuration, args.plans, args.trainers, parse_folds(args.folds, dataset),
                        args.device), end="")
@@ -59,12 +65,17 @@ def run(args: argparse.Namespace) -> int:
 
 def slurm_script(dataset: str, configuration: str, plans: str, trainers: Sequence[str], folds: Sequence[int],
                  device: str) -> str:
-    """The text of the script, with this process's nnU-Net folders and its Python."""
+    """The text of the script, with this process's nnU-Net folders and its Python. Raises as `check_name`."""
+    check_name("name of the dataset for Slurm", dataset)
     variables = [name for name in (RAW, PREPROCESSED, RESULTS, TRAINERS_VARIABLE) if os.environ.get(name)]
     exports = [f"export {name}={shlex.quote(os.environ[name])}" for name in variables]
     trainers = list(dict.fromkeys(trainers))
-    template = Training(Model(dataset, configuration, "$trainer", plans, device), "$fold")
+    for trainer in trainers:
+        check_name("trainer", trainer)
+    template = Training(Model(dataset, configuration, "TRAINER", plans, device), "FOLD")
+    words = {"TRAINER": '"$trainer"', "FOLD": '"$fold"'}  # all others are quoted as the values that they are
+    arguments = [words.get(word) or shlex.quote(word) for word in template.arguments()]
     return SCRIPT.format(dataset=dataset, configuration=configuration, last=len(trainers) * len(folds) - 1,
                          exports="\n".join(exports), trainers=" ".join(map(shlex.quote, trainers)),
                          folds=" ".join(map(str, folds)), python=shlex.quote(sys.executable),
-                         arguments=" ".join(template.arguments()))
+                         arguments=" ".join(arguments))

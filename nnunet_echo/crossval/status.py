@@ -6,23 +6,33 @@ It asks no engine, so it tells the same during and after a run, on any machine t
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
+from nnunet_echo.crossval.cases import REMEDY, has_record, preprocessed_folder, read_folds
 from nnunet_echo.crossval.fold import (
     DEFAULT_PLANS,
     DONE,
+    OTHER_SPLIT,
     RUNNING,
     WAITING,
     Fold,
+    check_name,
     dataset_name,
     model_folder,
     read_fold,
     results_folder,
 )
-from nnunet_echo.crossval.prepare import read_folds
+from nnunet_echo.dataset_conversion.raw_dataset import patient_of
+from nnunet_echo.leaderboard.logs import read_debug, read_json
 
+OPTIONS = "crossval.json"  # in the folder of a trainer
 Table = dict[str, dict[int, Fold]]  # trainer -> fold number -> fold
 
 
@@ -47,41 +57,95 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folds", nargs="+", metavar="K", help="such as 0-4, or 0 2 (default: all of the split)")
 
 
+def check_names(args: argparse.Namespace) -> None:
+    """Raises `ValueError` for names and folds that cannot be, before they become parts of paths and commands."""
+    for word in args.folds or ():
+        _range(word)
+    check_name("configuration", args.configuration)
+    check_name("plans", args.plans)
+    for trainer in args.trainers or ():
+        check_name("trainer", trainer)
+
+
 def run(args: argparse.Namespace) -> int:
     """Print the state; 0 when all folds are done, 1 when some are not."""
+    check_names(args)
     dataset = dataset_name(args.dataset)
     folds = parse_folds(args.folds, dataset)
-    trainers = args.trainers or _trainers(dataset, args.plans, args.configuration)
+    trainers = list(dict.fromkeys(args.trainers or _trainers(dataset, args.plans, args.configuration)))
     if not trainers:
         raise FileNotFoundError(f"no trainer has a folder TRAINER__{args.plans}__{args.configuration} in "
                                 f"{results_folder() / dataset}; start with nnunet-echo crossval")
     table = read_table(dataset, args.configuration, args.plans, trainers, folds)
     print("\n".join(screen(f"{dataset}, {args.configuration}", table)))
-    command = finishing_command(args.dataset, args.configuration, args.plans, table)
-    print(f"To finish what is missing: {command}" if command else "All folds are done.")
-    return int(bool(command))
+    everything = [fold for row in table.values() for fold in row.values()]
+    if unknown := [fold for fold in everything if fold.state not in (WAITING, OTHER_SPLIT) and
+                   not has_record(fold.folder)]:
+        print(f"{len(unknown)} folds keep no record of what they were trained on (by hand with one of nnU-Net's "
+              "trainers, or with an older version of this package): compared with the split are the cases that they "
+              "validated.")
+    if any(fold.state == OTHER_SPLIT for fold in everything):
+        print(f"Folds of another split are neither continued nor compared. {REMEDY}.")
+    commands = finishing_commands(args.dataset, args.configuration, args.plans, table,
+                                  {trainer: kept_options(model_folder(dataset, trainer, args.plans, args.configuration))
+                                   for trainer in trainers})
+    for command in commands:
+        print(f"To finish what is missing: {command}")
+    done = all(fold.state == DONE for fold in everything)
+    if done:
+        print("All folds are done.")
+    return int(not done)
 
 
 def parse_folds(words: Sequence[str] | None, dataset: str) -> list[int]:
     """Fold numbers of ["0-4"] or ["0", "2"]; None means all. Raises `ValueError` for what the split does not have."""
-    there = range(len(read_folds(dataset)))
+    there = len(read_folds(dataset))
     if words is None:
-        return list(there)
-    folds = []
-    for word in words:
-        first, _, last = word.partition("-")
-        if not first.isdigit() or not (last or first).isdigit():
-            raise ValueError(f"--folds {word}: give numbers, or a range such as 0-4")
-        folds += range(int(first), int(last or first) + 1)
-    if strangers := sorted(set(folds) - set(there)):
-        raise ValueError(f"--folds {strangers[0]}: the split of {dataset} has folds 0 to {len(there) - 1}")
-    return sorted(set(folds))
+        return list(range(there))
+    folds: set[int] = set()
+    for first, last in map(_range, words):
+        if last >= there:
+            raise ValueError(f"--folds {max(first, there)}: the split of {dataset} has folds 0 to {there - 1}")
+        folds.update(range(first, last + 1))
+    return sorted(folds)
+
+
+def _range(word: str) -> tuple[int, int]:
+    """First and last of "0-4" or "2". Raises `ValueError` for what is neither."""
+    match = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", word)
+    if match is None:
+        raise ValueError(f"--folds {word!r}: give numbers, or a range such as 0-4")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if first > last:
+        raise ValueError(f"--folds {word}: the range ends before it begins; give {last}-{first}")
+    return first, last
 
 
 def read_table(dataset: str, configuration: str, plans: str, trainers: Sequence[str], folds: Sequence[int]) -> Table:
-    """The folds of all trainers as they are now."""
-    return {trainer: {fold: read_fold(model_folder(dataset, trainer, plans, configuration) / f"fold_{fold}")
+    """The folds of all trainers as they are now, and whether they are of the split as it is now."""
+    splits = read_folds(dataset)
+    dataset_json = read_json(preprocessed_folder() / dataset / "dataset.json")
+    patient = partial(patient_of, dataset_json=dataset_json) if isinstance(dataset_json, dict) else str
+    return {trainer: {fold: read_fold(model_folder(dataset, trainer, plans, configuration) / f"fold_{fold}",
+                                      splits[fold], patient)
                       for fold in folds} for trainer in trainers}
+
+
+def keep_options(model: Path, options: Sequence[str]) -> None:
+    """Note what `crossval` was told beyond dataset, plans, trainers and folds, so that `status` can repeat it."""
+    file = model / OPTIONS
+    temporary = file.with_name(f"{OPTIONS}.{os.getpid()}.unfinished")
+    temporary.write_text(json.dumps(list(options)), encoding="utf-8")
+    temporary.replace(file)
+
+
+def kept_options(model: Path) -> tuple[str, ...]:
+    """What `keep_options` wrote; where it did not, what nnU-Net noted of the device."""
+    content = read_json(model / OPTIONS)
+    if isinstance(content, list):
+        return tuple(map(str, content))
+    devices = {str(read_debug(folder).get("device", "")).partition(":")[0] for folder in model.glob("fold_*")}
+    return next((("--device", device) for device in ("cpu", "mps") if device in devices), ())
 
 
 def screen(title: str, table: Table) -> list[str]:
@@ -97,21 +161,30 @@ def screen(title: str, table: Table) -> list[str]:
     return [*lines, "", *details, ""] if details else [*lines, ""]
 
 
-def finishing_command(dataset: str, configuration: str, plans: str, table: Table, options: Sequence[str] = ()) -> str:
-    """What to type, with further options, so that every fold of the table is done; "" when all are."""
-    missing = {trainer: [k for k, fold in row.items() if fold.state != DONE] for trainer, row in table.items()}
-    trainers = [trainer for trainer, folds in missing.items() if folds]
-    if not trainers:
-        return ""
-    folds = sorted(set().union(*missing.values()))
+def finishing_commands(dataset: str, configuration: str, plans: str, table: Table,
+                       options: Mapping[str, Sequence[str]]) -> list[str]:
+    """What to type, with the further options of each trainer, so that every fold is done that can be; [] when all are.
+
+    One command for the trainers that have the same options.
+    """
+    missing = {trainer: [k for k, fold in row.items() if fold.state not in (DONE, OTHER_SPLIT)]
+               for trainer, row in table.items()}
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for trainer, folds in missing.items():
+        if folds:
+            groups.setdefault(tuple(options.get(trainer, ())), []).append(trainer)
     of_plans = [] if plans == DEFAULT_PLANS else ["-p", plans]
-    return shlex.join(["nnunet-echo", "crossval", dataset, "-c", configuration, *of_plans,
-                       "--trainers", *trainers, "--folds", *map(str, folds), *options])
+    return [shlex.join(["nnunet-echo", "crossval", dataset, "-c", configuration, *of_plans, "--trainers", *trainers,
+                        "--folds", *map(str, sorted(set().union(*(missing[trainer] for trainer in trainers)))), *more])
+            for more, trainers in groups.items()]
 
 
 def _trainers(dataset: str, plans: str, configuration: str) -> list[str]:
-    folders = model_folder(dataset, "*", plans, configuration)
-    return sorted(path.name.partition("__")[0] for path in folders.parent.glob(folders.name) if path.is_dir())
+    """Those with a folder. A trainer's name has no "__": what has is of plans that end like ours."""
+    of_model = f"__{plans}__{configuration}"
+    folder = results_folder() / dataset
+    names = [path.name.removesuffix(of_model) for path in folder.glob(f"*{of_model}") if path.is_dir()]
+    return sorted(name for name in names if name.isidentifier() and "__" not in name)
 
 
 def _cell(fold: Fold) -> str:

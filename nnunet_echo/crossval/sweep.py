@@ -15,12 +15,23 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from nnunet_echo.crossval.cases import REMEDY
+from nnunet_echo.crossval.checks import check_device, check_trainers
 from nnunet_echo.crossval.engines import Job, OneByOne, OnRay, why_not_ray
-from nnunet_echo.crossval.fold import ENDED_BY_SIGNAL, dataset_name, is_locked, last_lines, results_folder
+from nnunet_echo.crossval.fold import ENDED_BY_SIGNAL, OTHER_SPLIT, dataset_name, is_locked, last_lines, results_folder
 from nnunet_echo.crossval.jobs import Model, Prediction, Training
-from nnunet_echo.crossval.prepare import prepare
+from nnunet_echo.crossval.prepare import next_step, prepare
 from nnunet_echo.crossval.run_one import LOCKED
-from nnunet_echo.crossval.status import add_sweep_arguments, finishing_command, parse_folds, read_table, screen
+from nnunet_echo.crossval.status import (
+    Table,
+    add_sweep_arguments,
+    check_names,
+    finishing_commands,
+    keep_options,
+    parse_folds,
+    read_table,
+    screen,
+)
 
 RETRIES = 5  # of a job that a signal ended, such as the kernel's out of memory
 LINES_OF_A_FAILURE = 12
@@ -42,16 +53,26 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--gpus-per-job {args.gpus_per_job}: a fold is trained on one GPU or on a share of it")
     if args.predict is not None and not args.predict.is_dir():
         raise FileNotFoundError(f"--predict {args.predict} is no folder")
+    check_names(args)
+    trainers = list(dict.fromkeys(args.trainers))
     why_not = why_not_ray(args.device)
     dataset = dataset_name(args.dataset)
+    results_folder()
+    next_step(dataset, args.configuration, args.plans)  # whether the plans have the configuration
+    if not os.environ.get("RAY_ADDRESS"):
+        check_device(args.device)
+    check_trainers(trainers)
     print(f"{dataset}: plans, splits and preprocessed data", flush=True)
     prepare(dataset, args.configuration, args.plans)
     folds = parse_folds(args.folds, dataset)
-    trainers = list(dict.fromkeys(args.trainers))
     models = [Model(dataset, args.configuration, trainer, args.plans, args.device) for trainer in trainers]
     trainings = [Training(model, str(fold)) for fold in folds for model in models]
+    _refuse_other_splits(read_table(dataset, args.configuration, args.plans, trainers, folds))
     for training in trainings:  # so that `status` knows what is planned
         training.folder.mkdir(parents=True, exist_ok=True)
+    options = _options(args)
+    for model in models:
+        keep_options(model.folder, options)
     results = results_folder() / dataset
     _warn_without_locks(results / "crossval.lock")
 
@@ -69,11 +90,26 @@ def run(args: argparse.Namespace) -> int:
         log = Path(f"{job.base}.log")
         print(f"{job} failed. The end of {log}:")
         print("\n".join(f"    {line}" for line in last_lines(log, LINES_OF_A_FAILURE)) + "\n")
-    options = [] if args.device == "cuda" else ["--device", args.device]
-    options += [] if args.predict is None else ["--predict", str(args.predict)]
-    if command := finishing_command(args.dataset, args.configuration, args.plans, table, options):
+    for command in finishing_commands(args.dataset, args.configuration, args.plans, table,
+                                      dict.fromkeys(trainers, options)):
         print(f"To try again: {command}")
     return int(bool(failures))
+
+
+def _options(args: argparse.Namespace) -> list[str]:
+    """What else the user typed, and has to type again to go on."""
+    options = [] if args.device == "cuda" else ["--device", args.device]
+    options += [] if args.gpus_per_job == 1 else ["--gpus-per-job", f"{args.gpus_per_job:g}"]
+    return options + ([] if args.predict is None else ["--predict", str(args.predict.resolve())])
+
+
+def _refuse_other_splits(table: Table) -> None:
+    """Raises `ValueError` that names the folds which were trained on other cases than the split has now."""
+    others = [f"{trainer} fold {number}: {fold.reason}" for trainer, row in table.items()
+              for number, fold in row.items() if fold.state == OTHER_SPLIT]
+    if others:
+        raise ValueError(f"{len(others)} folds are of another split than nnUNet_preprocessed has now:\n  "
+                         + "\n  ".join(others) + f"\n{REMEDY}, or leave them out (--trainers, --folds)")
 
 
 def sweep(trainings: Sequence[Training], images: Path | None, engine: OneByOne | OnRay,

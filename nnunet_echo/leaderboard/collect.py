@@ -12,24 +12,33 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from nnunet_echo.crossval.cases import Cases, other_split, read_splits
 from nnunet_echo.crossval.fold import DEFAULT_PLANS, DONE, read_fold
 from nnunet_echo.dataset_conversion.raw_dataset import patient_of
-from nnunet_echo.leaderboard.logs import logged_split
 
 WHOLE, INCOMPLETE, REFUSED = "whole", "incomplete", "refused"
 
 
 @dataclass(frozen=True)
 class Split:
-    """The folds that are compared: fold number -> its training and its validation cases, and a hash of all of these."""
+    """The folds that are compared: fold number -> its training and its validation cases, and a hash of all of these.
+
+    `patient` tells that of a case.
+    """
 
     training: dict[int, frozenset[str]]
     validation: dict[int, frozenset[str]]
     hash: str
+    patient: Callable[[str], str] = field(default=str, compare=False)
+
+    def cases(self, fold: int) -> Cases:
+        """As they are in the file."""
+        return {"train": sorted(self.training[fold]), "val": sorted(self.validation[fold])}
 
 
 @dataclass(frozen=True)
@@ -58,11 +67,9 @@ def read_split(path: Path, dataset_json: dict, folds: Sequence[int] | None = Non
     """The `folds` (default: all) of a splits_final.json.
 
     Raises `ValueError` for a fold that the file does not have, for a patient on both sides of a fold and for a case
-    that two folds validate; `FileNotFoundError` without the file.
+    that two folds validate, and as `read_splits`.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there; nnU-Net's training or `nnunet-echo convert` writes it")
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_splits(path)
     chosen = sorted(set(range(len(content)) if folds is None else folds))
     if not chosen or not 0 <= chosen[0] <= chosen[-1] < len(content):
         raise ValueError(f"folds {chosen}: {path} has folds 0 to {len(content) - 1}")
@@ -78,7 +85,8 @@ def read_split(path: Path, dataset_json: dict, folds: Sequence[int] | None = Non
         raise ValueError(f"{path}: {repeated[0]} is validated in several folds ({len(repeated)} such cases); choose "
                          "folds that validate each case once with --folds")
     canonical = json.dumps([[fold, sorted(training[fold]), sorted(validation[fold])] for fold in chosen])
-    return Split(training, validation, hashlib.sha256(canonical.encode()).hexdigest()[:12])
+    return Split(training, validation, hashlib.sha256(canonical.encode()).hexdigest()[:12],
+                 partial(patient_of, dataset_json=dataset_json))
 
 
 def find_models(results: Path, configuration: str, split: Split, file_ending: str,
@@ -88,8 +96,8 @@ def find_models(results: Path, configuration: str, split: Split, file_ending: st
     A name is that of a trainer, with any plans, or TRAINER__PLANS. Raises `FileNotFoundError` where there is none and
     `ValueError` for a name that is not there.
     """
-    folders = sorted(path for path in results.glob(f"*__*__{configuration}") if path.is_dir())
-    models = [_model(folder, split, file_ending) for folder in folders]
+    folders = sorted(path for path in results.glob("*") if path.name.endswith(f"__{configuration}") and path.is_dir())
+    models = [_model(folder, configuration, split, file_ending) for folder in folders]
     if not models:
         raise FileNotFoundError(f"{results}: no folder TRAINER__PLANS__{configuration} there; train one, or choose a "
                                 "configuration with -c")
@@ -101,8 +109,12 @@ def find_models(results: Path, configuration: str, split: Split, file_ending: st
     return [model for model in models if {model.trainer, f"{model.trainer}__{model.plans}"} & set(names)]
 
 
-def _model(folder: Path, split: Split, file_ending: str) -> Model:
-    trainer, plans, configuration = folder.name.split("__")
+def _model(folder: Path, configuration: str, split: Split, file_ending: str) -> Model:
+    # The name of plans may have "__", that of a trainer not, or nnU-Net could not tell its own folders apart.
+    trainer, _, plans = folder.name.removesuffix(f"__{configuration}").partition("__")
+    if not trainer or not plans:
+        reason = f"its folder {folder.name} is not called TRAINER__PLANS__{configuration}"
+        return Model(folder.name, trainer, plans, configuration, folder, (), REFUSED, (reason,))
     reasons, folds, foreign = [], [], False
     for fold in _trained_folds(folder):
         if fold == "all":
@@ -122,21 +134,16 @@ def _model(folder: Path, split: Split, file_ending: str) -> Model:
 
 
 def _trained_folds(folder: Path) -> list[str]:
-    found = (re.fullmatch(r"fold_(all|\d+)", path.name) for path in folder.iterdir() if path.is_dir())
-    return sorted((match[1] for match in found if match), key=lambda fold: (fold == "all", fold.zfill(4)))
+    found = (re.fullmatch(r"fold_(all|0|[1-9][0-9]*)", path.name) for path in folder.iterdir() if path.is_dir())
+    return sorted((match[1] for match in found if match), key=lambda fold: (fold == "all", len(fold), fold))
 
 
 def _check_fold(folder: Path, fold: int, split: Split, file_ending: str) -> tuple[str, bool]:
     """What keeps a fold from counting ("": nothing), and whether it was trained on this split as far as is known."""
     expected = split.validation[fold]
-    logged = logged_split(folder)
-    if logged and logged != (len(split.training[fold]), len(expected)):
-        return (f"fold {fold} is of another split: it has {logged[0]} training and {logged[1]} validation cases, not "
-                f"{len(split.training[fold])} and {len(expected)}"), False
-    validation = folder / "validation"
-    found = {path.name.removesuffix(file_ending) for path in validation.glob(f"*{file_ending}")}
-    if strangers := sorted(found - expected):
-        return (f"fold {fold} is of another split: it validates {strangers[0]} ({len(strangers)} such cases)"), False
+    if other := other_split(folder, split.cases(fold), split.patient):
+        return f"fold {fold} is of another split: {other}", False
+    found = {path.name.removesuffix(file_ending) for path in (folder / "validation").glob(f"*{file_ending}")}
     now = read_fold(folder)
     if now.state != DONE:
         return f"fold {fold} is not finished: {now.short()}", True

@@ -1,6 +1,7 @@
 """What a training logged: nnU-Net's training_log_*.txt and debug.json in the folder of a fold.
 
-A log may be missing or stop anywhere, so everything is optional: what is not known is NaN or "".
+A log may be missing, stop anywhere or be damaged, so everything is optional: what is not known is NaN or "", and a line
+that makes no sense is passed over.
 """
 
 from __future__ import annotations
@@ -8,18 +9,19 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-_SPLIT = re.compile(r"This split has (\d+) training and (\d+) validation cases")
+_SPLIT = re.compile(r"This split has ([0-9]{1,9}) training and ([0-9]{1,9}) validation cases")
 # In a line: the epoch that begins, its seconds, the peak of memory so far, a case whose validation begins.
-_EPOCH = re.compile(r": Epoch (\d+) *$")
-_EPOCH_TIME = re.compile(r": Epoch time: ([\d.]+) s")
-_PEAK = re.compile(r": Peak memory ([\d.]+) GiB")
-_PREDICTING = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+): predicting ")
+_EPOCH = re.compile(r": Epoch ([0-9]{1,9}) *$")
+_EPOCH_TIME = re.compile(r": Epoch time: ([0-9]{1,9}(?:\.[0-9]*)?) s")
+_PEAK = re.compile(r": Peak memory ([0-9]{1,9}(?:\.[0-9]*)?) GiB")
+_PREDICTING = re.compile(r"^([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}): predicting ")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def read_training(folds: Sequence[Path]) -> Training:
         epochs.append(of_fold)
     seconds = [time for of_fold in epochs for time in of_fold.values()]
     complete = bool(epochs) and all(epochs)
-    debug = [_debug(fold) for fold in folds]
+    debug = [read_debug(fold) for fold in folds]
     return Training(
         epochs=min(map(len, epochs)) if complete else math.nan,
         epoch_s=median(seconds) if seconds else math.nan,
@@ -79,8 +81,11 @@ def _read(log: str, epochs: dict[int, float], peaks: list[float], steps: list[fl
         elif match := _PEAK.search(line):
             peaks.append(float(match[1]))
         elif match := _PREDICTING.search(line):
-            now = datetime.fromisoformat(match[1])
-            if before is not None:
+            try:
+                now = datetime.fromisoformat(match[1])
+            except ValueError:  # month 13
+                continue
+            if before is not None and now >= before:  # else the clock was set back
                 steps.append((now - before).total_seconds())
             before = now
 
@@ -88,15 +93,26 @@ def _read(log: str, epochs: dict[int, float], peaks: list[float], steps: list[fl
 def _logs(fold: Path) -> list[str]:
     """The texts of all logs, oldest first; nnU-Net writes month and day without leading zeros."""
     paths = sorted(fold.glob("training_log_*.txt"), key=lambda path: [int(n) for n in re.findall(r"\d+", path.stem)])
-    return [path.read_text(encoding="utf-8", errors="replace") for path in paths]
+    texts = []
+    for path in paths:
+        with suppress(OSError):  # a folder, or a file that is closed to us
+            texts.append(path.read_text(encoding="utf-8", errors="replace"))
+    return texts
 
 
-def _debug(fold: Path) -> dict[str, str]:
+def read_json(path: Path) -> object:
+    """The content of a file; None where there is none or it cannot be read."""
     try:
-        return json.loads((fold / "debug.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
-def _joined(texts: object) -> str:
-    return " / ".join(sorted(set(filter(None, texts))))
+def read_debug(fold: Path) -> dict[str, object]:
+    """What nnU-Net wrote of the trainer's attributes when the training began; {} before."""
+    content = read_json(fold / "debug.json")
+    return content if isinstance(content, dict) else {}
+
+
+def _joined(texts: Iterable[object]) -> str:
+    return " / ".join(sorted({text for text in texts if text and isinstance(text, str)}))

@@ -1,0 +1,57 @@
+"""What a sweep, or the demo, looks at before it starts anything: are the trainers there, and the device?"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+
+from nnunet_echo._startup import TRAINERS_VARIABLE, register_trainers
+from nnunet_echo.crossval.fold import check_name
+
+LENGTH = re.compile(r"_[0-9]+epochs?(_[0-9]+iterations?)?$")
+
+
+def check_trainers(trainers: Sequence[str]) -> None:
+    """Look all of them up as nnU-Net does. Raises `ValueError` that names each one that it would not find or import."""
+    for trainer in trainers:
+        check_name("trainer", trainer)
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    register_trainers()
+    problems = []
+    for trainer in trainers:
+        try:
+            with redirect_stdout(io.StringIO()):  # nnU-Net tells each place where it looks
+                recursive_find_trainer_class_by_name(trainer)
+        except RuntimeError as error:
+            problems.append(_not_found(trainer) if "Could not find" in str(error) else f"{trainer}: {error}")
+        except (Exception, SystemExit) as error:  # of other people's files, all of which nnU-Net imports
+            problems.append(f"{trainer}: nnU-Net's search for it ends in {type(error).__name__}: {error}")
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def check_device(device: str) -> None:
+    """Raises `ValueError` where this machine does not have it, with the remedy."""
+    if device == "cpu":
+        return
+    import torch
+
+    there = torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
+    if not there:
+        what = "GPU that PyTorch can use" if device == "cuda" else "Apple GPU that PyTorch can use"
+        raise ValueError(f"--device {device}: this machine has no {what}; give --device cpu, which is slow, or run it "
+                         "where there is one")
+
+
+def _not_found(trainer: str) -> str:
+    folders = os.environ.get(TRAINERS_VARIABLE) or "not set"
+    text = (f"trainer {trainer}: nnU-Net finds none of that name, in its own package or in {TRAINERS_VARIABLE} "
+            f"({folders})")
+    if length := LENGTH.search(trainer):
+        text += (f"; any length, as {length[0]} here, exists of this package's trainers only, in the form "
+                 "_<N>epochs or _<N>epochs_<M>iterations")
+    return text
