@@ -24,14 +24,15 @@ Splits (`--split`), always by patient:
 - `7:1:2` and `file`, of any dataset: splits.py.
 
 Exit code 0: every case that the source has was converted; what the download lacks (a view, a cfg) is a warning. 1: a
-case that exists was refused, for the reason in the report, and the dataset holds the others. 2: nothing was converted.
+case that exists was refused, for the reason in the report, and the dataset holds the others. 2: nothing was converted,
+there is no dataset.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -41,12 +42,15 @@ import SimpleITK as sitk
 
 from nnunet_echo.dataset_conversion.camus_source import (
     FILM,
+    PATIENT_FOLDER,
     PHASES,
+    RELEASE_FILE,
     SUBSETS,
     Patient,
     check_disjoint,
     find_lists,
     find_patients,
+    overlooked_patients,
 )
 from nnunet_echo.dataset_conversion.command import main
 from nnunet_echo.dataset_conversion.images import (
@@ -133,19 +137,24 @@ class Camus(SequenceReader):
 
     def read(self, source: Path) -> Reading:
         patients = find_patients(source, self.views, (FILM,) if self.mode == FILM else PHASES)
-        if self.mode == FILM and not any(patient.files for patient in patients.values()):
-            raise FileNotFoundError(f"no patientXXXX_VIEW_{FILM} file of {' or '.join(self.views)} below {source}; the "
-                                    "release of 2019 has no masks of its films: get the current one (NIfTI)")
+        if not any(patient.files for patient in patients.values()):
+            hint = "; the release of 2019 has no masks of its films: get the current one (NIfTI)"
+            raise FileNotFoundError(f"no patientXXXX_VIEW_{FILM if self.mode == FILM else 'ED or _ES'} file of "
+                                    f"{' or '.join(self.views)} below {source}{hint * (self.mode == FILM)}")
         labelled = {f"CAMUS_{name}" for name, patient in patients.items() if not patient.unlabelled and patient.files}
-        reading = Reading(review=_review)
+        refused, warnings = overlooked_patients(source, PATIENT_FOLDER, RELEASE_FILE,
+                                                "patient0001/patient0001_4CH_ED.nii.gz")
+        reading = Reading(refused=refused, warnings=warnings, review=_review)
         reading.split = self.drawn_or_given_split(labelled) or self._split_of_camus(source, patients, labelled)
+        lacking = self._lacking(patients.values(), reading)
         for patient in patients.values():
             test = patient.unlabelled or f"CAMUS_{patient.name}" in reading.split.test
-            self._list_cases(source, patient, test, reading)
+            self._list_cases(source, patient, test, lacking, reading)
         return reading
 
-    def _list_cases(self, source: Path, patient: Patient, test: bool, reading: Reading) -> None:
-        """Add the patient's cases, and what it lacks."""
+    def _list_cases(self, source: Path, patient: Patient, test: bool, lacking: set[tuple[str, str]],
+                    reading: Reading) -> None:
+        """Add the patient's cases, and what it lacks, unless all lack it."""
 
         def warn(kind: str, text: str) -> None:
             reading.warn(kind, patient.name, f"{patient.folder}: {text}")
@@ -160,9 +169,10 @@ class Camus(SequenceReader):
             warn("EF unknown", "no Info_*.cfg gives an EF; left empty")
         for view in dict.fromkeys(self.views):
             if not any(key[0] == view for key in patient.files):
-                warn("view missing", f"no image or mask of view {view}")
+                if ("view", view) not in lacking:
+                    warn("view missing", f"no image or mask of view {view}")
                 continue
-            if view not in patient.info:
+            if view not in patient.info and ("cfg", view) not in lacking:
                 warn("cfg missing", f"no Info_{view}.cfg; quality left empty")
             for part in (FILM,) if self.mode == FILM else PHASES:
                 image, mask = (patient.files.get((view, part, kind)) for kind in ("image", "mask"))
@@ -183,6 +193,21 @@ class Camus(SequenceReader):
                         read = partial(read_film, source, image, mask, patient.info.get(view, {}), self.clip, self.size,
                                        IGNORE if self.labels == "ed_es" else None)
                     reading.cases.append(Case(case_id, f"CAMUS_{patient.name}", image, read, test, table))
+
+    def _lacking(self, patients: Collection[Patient], reading: Reading) -> set[tuple[str, str]]:
+        """("view" | "cfg", name of the view) that no patient has, which becomes one warning instead of each's."""
+        lacking = set()
+        for view in dict.fromkeys(self.views):
+            people = [patient for patient in patients if any(key[0] == view for key in patient.files)]
+            if not people:
+                lacking.add(("view", view))
+                reading.warn("view missing", view, f"--views {' '.join(sorted({*self.views} - {view}))} leaves it out: "
+                             f"none of {len(patients)} patients has an image or mask of it")
+            elif len(people) > 1 and not any(view in patient.info for patient in people):
+                lacking.add(("cfg", view))
+                reading.warn("cfg missing", view, f"none of {len(people)} patients has an Info_{view}.cfg; quality "
+                             "left empty")
+        return lacking
 
     def _split_of_camus(self, source: Path, patients: Mapping[str, Patient], labelled: set[str]) -> Split:
         rounds = [f"subGroup{number}" for number in range(1, 11)] if self.split == "10fold" else ["subgroup"]
@@ -226,6 +251,8 @@ def read_film(root: Path, image: str, label: str | None, info: Mapping[str, str]
             warnings.append(("stray pixels", f"{label}: {sum(stray)} pixels lie apart from the largest part of their "
                              f"structure, in {np.count_nonzero(stray)} of {frames} frames; they stay"))
     ed, es, total = (whole(info.get(key, "")) for key in ("ED", "ES", "NbFrame"))
+    if absurd := {key: info[key] for key in ("ED", "ES", "NbFrame") if info.get(key) and not whole(info[key])}:
+        raise SourceError(f"{image}: its cfg has {absurd}, which are no numbers of frames")
     if ed and es and ed != es:
         if max(ed, es) > frames or total not in (None, frames):
             raise SourceError(f"{image}: {frames} frames, but its cfg has ED {ed}, ES {es} and NbFrame {total}; it is "
@@ -252,6 +279,8 @@ def read_film(root: Path, image: str, label: str | None, info: Mapping[str, str]
 def _review(written: Mapping[str, Written]) -> list[Note]:
     """What shows only in the pixels: ED and ES the wrong way round, a spacing that was lost; and the two suspect EF."""
     notes = []
+    # No heart is 250 mm away from its probe. The phantom may be drawn with such pixels, but then as a whole.
+    lost = len({case.spacing[:2] for case in written.values()}) > 1
     for case_id, case in written.items():
         systole = written.get(case_id[:-2] + "ES")
         if case_id.endswith("_ED") and case.labelled and systole and systole.labelled:
@@ -259,7 +288,7 @@ def _review(written: Mapping[str, Written]) -> list[Note]:
             if ed <= es:
                 notes.append(Note("ED not larger than ES", case_id, f"LV area {ed:.1f} cm2 at ED, {es:.1f} cm2 at ES: "
                                   "the phases may be exchanged; they stay as the files name them"))
-        if case.spacing[:2] == (1.0, 1.0):
+        if case.spacing[:2] == (1.0, 1.0) and (lost or min(case.size[:2]) > 250):
             notes.append(Note("spacing lost", case_id, "spacing is 1 x 1 mm, the release has 0.308 mm; volumes in mL "
                               "from this copy would be wrong"))
     for patient in SUSPECT_EF:

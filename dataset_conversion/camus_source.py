@@ -7,25 +7,34 @@
                        testing/patient0001/... without masks; another person than training/patient0001
 
 People unpack the archive into itself and gunzip the files, so patient folders are searched for, and .nii is accepted.
+Without any patient folder, files of these names that lie together in one folder are taken for the patients' in their
+names, with patient0001_Info_2CH.cfg, or Info_2CH.cfg where a folder holds one patient alone. What else is named like a
+patient or a case is reported.
 Source: Leclerc et al., IEEE TMI 38(9):2198-2210, 2019, and the files of the two releases.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunet_echo.dataset_conversion.folders import walk_folders
+from nnunet_echo.dataset_conversion.folders import overlooked, shown, walk_folders
 from nnunet_echo.dataset_conversion.report import Note
-from nnunet_echo.dataset_conversion.tables import number_between
+from nnunet_echo.dataset_conversion.tables import number_between, whole
 
 PHASES, FILM = ("ED", "ES"), "half_sequence"
 PATIENT_FOLDER = re.compile(r"patient\d{4}")
 IMAGE_FILE = re.compile(r"(?P<patient>patient\d{4})_(?P<view>2CH|4CH)_(?P<part>ED|ES|half_sequence)(?P<mask>_gt)?"
                         r"(?P<ending>\.nii\.gz|\.nii|\.mhd)")
+RELEASE_FILE = re.compile(r"patient\d{4}_[24]CH_(ED|ES|half_sequence|sequence)(_gt)?(\.nii\.gz|\.nii|\.mhd|\.z?raw)"
+                          r"|(patient\d{4}_)?Info_[24]CH\.cfg")
+CASE_LIKE = re.compile(r"(^|[\W_])pat(ient)?[\W_]*\d|(^|[\W_])[24][\W_]*ch([\W_]|$)", re.IGNORECASE)
+SUSPICIOUS = re.compile(rf"({CASE_LIKE.pattern})(?!.*\.(cfg|txt|csv|tsv|md|json|pdf|py|ipynb|html?)$)"
+                        r"|\.(zip|rar|7z|tgz|tar(\.\w+)?)$", re.IGNORECASE)
 ENDINGS = (".nii.gz", ".nii", ".mhd")  # the first that is there is read
 QUALITIES = ("Poor", "Medium", "Good")
 INFO_FIELDS = ("ED", "ES", "NbFrame", "Sex", "Age", "ImageQuality", "EF")  # in the cfg files of both releases
@@ -71,29 +80,57 @@ def find_patients(source: Path, views: Sequence[str], parts: Sequence[str]) -> d
 
     Raises as `collect_patients`.
     """
-    return collect_patients(source, PATIENT_FOLDER, lambda folder: _list_patient(source, folder, views, parts),
+    return collect_patients(source, PATIENT_FOLDER, IMAGE_FILE,
+                            lambda folder, name: _list_patient(source, folder, name, views, parts),
                             f"no folder patientXXXX below {source}; expected the unpacked CAMUS download with "
                             "database_nifti/patient0001/... or training/patient0001/...")
 
 
-def collect_patients(source: Path, pattern: re.Pattern[str], list_patient: Callable[[Path], Patient],
-                     none_found: str) -> dict[str, Patient]:
+def collect_patients(source: Path, pattern: re.Pattern[str], file: re.Pattern[str],
+                     list_patient: Callable[[Path, str], Patient], none_found: str) -> dict[str, Patient]:
     """What `list_patient` makes of every folder below `source` that is named by `pattern`, sorted by patient.
 
-    Raises `FileNotFoundError`, with the words `none_found`, when there is no such folder and `ValueError` when two
-    folders claim to be the same patient.
+    It gets the folder and the patient's name. Where there is no such folder it gets those folders that hold files named
+    by `file`, once for each `patient` in these names. Raises `FileNotFoundError`, with the words `none_found` and what
+    is there instead, when there are neither, and `ValueError` when two folders claim to be the same patient.
     """
+    visited = list(walk_folders(source, lambda name: _may_hold_patients(name, pattern)))
+    places = [(folder / name, name) for folder, subfolders in visited for name in filter(pattern.fullmatch, subfolders)]
+    if not places:
+        places = [(folder, name) for folder, _ in visited for name in sorted(
+            {match["patient"] for match in map(file.fullmatch, os.listdir(folder)) if match})]
     found: dict[str, Patient] = {}
-    for folder, subfolders in walk_folders(source, lambda name: _may_hold_patients(name, pattern)):
-        for name in filter(pattern.fullmatch, subfolders):
-            patient = list_patient(folder / name)
-            if patient.name in found:
-                raise ValueError(f"{name} is in two folders of {source}, {found[patient.name].folder} and "
-                                 f"{patient.folder}; give the folder of one release as the source")
-            found[patient.name] = patient
+    for folder, name in places:
+        patient = list_patient(folder, name)
+        if patient.name in found:
+            raise ValueError(f"{name} is in two folders of {source}, {found[patient.name].folder} and "
+                             f"{patient.folder}; give the folder of one release as the source")
+        found[patient.name] = patient
     if not found:
-        raise FileNotFoundError(none_found)
+        there = sorted(shown(Path(name)) for name in os.listdir(source) if not name.startswith("."))
+        raise FileNotFoundError(f"{none_found}; there is {', '.join(there[:5]) or 'nothing'}"
+                                f"{' and more' * (len(there) > 5)}")
     return dict(sorted(found.items()))
+
+
+def overlooked_patients(source: Path, pattern: re.Pattern[str], file: re.Pattern[str],
+                        example: str) -> tuple[list[Note], list[Note]]:
+    """What is named like a patient or a case and is not taken by `collect_patients`, refused or as warnings.
+
+    `file` are all names that the release has.
+    """
+
+    def known(path: Path) -> bool:
+        above = [bool(pattern.fullmatch(part)) for part in path.parts[:-1]]
+        if pattern.fullmatch(path.name):
+            return not any(above) and (source / path).is_dir()
+        flat = not any(above) and not has_folders
+        return bool(file.fullmatch(path.name)) and (flat or above[-1:] == [True] and sum(above) == 1)
+
+    has_folders = any(pattern.fullmatch(name) for _, subfolders in walk_folders(
+        source, lambda name: _may_hold_patients(name, pattern)) for name in subfolders)
+    return overlooked(source, known, SUSPICIOUS, CASE_LIKE, "named like a case or an archive of cases, and not taken: "
+                      f"names are {example}; rename it, unpack it or move it away")
 
 
 def find_lists(source: Path, names: Sequence[str]) -> dict[str, list[str]]:
@@ -135,31 +172,35 @@ def _may_hold_patients(name: str, pattern: re.Pattern[str] = PATIENT_FOLDER) -> 
     return not pattern.fullmatch(name) and not name.startswith((".", "__"))
 
 
-def _list_patient(source: Path, folder: Path, views: Sequence[str], parts: Sequence[str]) -> Patient:
+def _list_patient(source: Path, folder: Path, person: str, views: Sequence[str], parts: Sequence[str]) -> Patient:
     names = sorted(entry.name for entry in folder.iterdir())
+    if folder.name != person and {match["patient"] for match in map(IMAGE_FILE.fullmatch, names) if match} != {person}:
+        names = [name for name in names if name.startswith(person)]  # of all the patients in this folder
     matches = filter(None, map(IMAGE_FILE.fullmatch, names))
     found = [match for match in matches if match["view"] in views and match["part"] in parts]
     relative = folder.relative_to(source)
     # Only the 2019 release has a folder of test patients, and only its ids collide.
     nearest = [part for part in (source.name, *relative.parts) if part in ("training", "testing")][-1:]
     test = nearest == ["testing"] and all(match["ending"] == ".mhd" for match in found)
-    name = folder.name.replace("patient", "test") if test else folder.name
+    name = person.replace("patient", "test") if test else person
     patient = Patient(name, relative.as_posix(), unlabelled=test)
 
     for match in sorted(found, key=lambda match: ENDINGS.index(match["ending"])):
-        path = f"{patient.folder}/{match.string}"
+        path = (relative / match.string).as_posix()
         key = match["view"], match["part"], "mask" if match["mask"] else "image"
-        if match["patient"] != folder.name:
+        if match["patient"] != person:
             patient.refused.append(Note("misplaced file", path, f"{path}: named {match['patient']} in the folder of "
-                                        f"{folder.name}; rename the file or move it"))
+                                        f"{person}; rename the file or move it"))
         elif key in patient.files:
             patient.warnings.append(Note("double file", patient.name, f"{patient.files[key]} is read, not {path}"))
         else:
             patient.files[key] = path
 
-    for view in sorted(name[5:8] for name in names if name in ("Info_2CH.cfg", "Info_4CH.cfg")):
+    for view, cfg in ((view, f"{stem}Info_{view}.cfg") for view in ("2CH", "4CH") for stem in (f"{person}_", "")):
+        if cfg not in names:
+            continue
         try:
-            patient.info[view] = read_info(folder / f"Info_{view}.cfg")
+            patient.info[view] = read_info(folder / cfg)
         except OSError as error:
             patient.info[view] = {}
             patient.warnings.append(Note("cfg unreadable", patient.name, f"{patient.folder}/Info_{view}.cfg: "
@@ -183,6 +224,9 @@ def _review_info(patient: Patient, view: str) -> Iterator[Note]:
     ef, used = number_between(info.get("EF", ""), 0, 100), patient.ef_percent()
     if info.get("EF") and ef is None:
         yield note("cfg field unreadable", f"EF is {info['EF']!r}, not a number in 0..100")
+    for key in ("ED", "ES", "NbFrame"):
+        if info.get(key) and not whole(info[key]):
+            yield note("cfg field unreadable", f"{key} is {info[key]!r}, not the number of a frame")
     if ef is not None and ef != used:
         yield note("EF differs", f"EF {ef:g} %, but {used:g} % in the other view's cfg, which is used")
 

@@ -30,11 +30,12 @@ def run(args: argparse.Namespace) -> int:
     """Convert and print the summary; returns the exit code.
 
     0: every case that the source has was converted. 1: a case that exists was refused, for the reason in the report,
-    and the dataset holds the others. 2: nothing was converted. 130: interrupted.
+    and the dataset holds the others. 2: nothing was converted, there is no dataset. 130: interrupted.
     """
     try:
         reader = args.reader(**{option.name: getattr(args, option.name) for option in fields(args.reader)})
-        report = reader.convert(args.source, dataset_id=args.dataset_id, raw=args.raw, workers=args.workers)
+        report = reader.convert(args.source, dataset_id=args.dataset_id, raw=args.raw, workers=args.workers,
+                                replace=args.replace)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -42,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
         print("interrupted; the same command again completes the dataset", file=sys.stderr)
         return 130
     print(report.summary())
-    if not report.unusable:
+    if report.unusable:
+        print(f"error: nothing was converted: {report.unusable}", file=sys.stderr)
+    else:
         number = report.folder.name.removeprefix("Dataset")[:3]
         configuration = "2d" if reader.mode == "frames" else "3d_fullres"
         print(f"next: nnUNetv2_plan_and_preprocess -d {number} -c {configuration} --verify_dataset_integrity")
@@ -72,4 +75,6 @@ def _add_options(reader: type[Reader], parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split-file", metavar="FILE", help="CSV with columns patient and subset (train, val or test)")
     parser.add_argument("--raw", metavar="FOLDER", help="where to write (default: nnUNet_raw)")
     parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+    parser.add_argument("--replace", action="store_true",
+                        help="replace the conversion of another source, or with other options, that is there")
     reader.add_arguments(parser)

@@ -12,7 +12,7 @@ Left out, each with its reason in the report:
 - rows of another frame size without a tracing: a warning, the release has none for them;
 - irregular tracings, unless `--keep-irregular`: not 21 rows, rows out of order, an outline that crosses itself;
 - tracings of a video that is not listed, of other than two frames, with values that are no numbers;
-- videos that are missing, cut off, damaged, or of another length than listed.
+- videos that are missing, cut off, damaged, or of another length than listed, and videos that are not listed.
 
 Splits (`--split`), one video being one patient; TEST videos go to imagesTs in the first two:
 - `official` (default): fold 0 is TRAIN against VAL.
@@ -20,7 +20,7 @@ Splits (`--split`), one video being one patient; TEST videos go to imagesTs in t
 - `7:1:2` and `file`, over all three and of any dataset: splits.py.
 
 Exit code 0: every row and tracing became its cases. 1: one was refused, for the reason in the report, and the dataset
-holds the others; the release itself has about a hundred such. 2: nothing was converted.
+holds the others; the release itself has about a hundred such. 2: nothing was converted, there is no dataset.
 The data are under Stanford's research use agreement: a converted dataset is a copy that must not be passed on.
 """
 
@@ -58,6 +58,7 @@ from nnunet_echo.dataset_conversion.splits import SPLITS_OF_ALL, Split, five_fol
 from nnunet_echo.dataset_conversion.tracing import tracing_mask, why_irregular
 
 IGNORE = 2
+MOST_FRAMES = 100_000  # of a video without NumberOfFrames; the longest of the release has 1002
 FEWEST_ROWS = 4  # the long axis and three lines: less encloses no area worth the name
 
 DATASET_JSON = {
@@ -130,10 +131,14 @@ class EchoNetDynamic(SequenceReader):
         phases = _ed_and_es(video, self.keep_irregular, reading)
         if phases is None:
             return
-        patient, source = f"ECHONET_{video.name}", _path(video)
+        patient, source = f"ECHONET_{video.name}", video.path
         tracings = [video.tracing(frame) for frame in phases]
         ef = "" if video.ef_percent is None else f"{video.ef_percent:.6g}"
         if self.mode == "clip":
+            if max(phases) >= (video.frames or MOST_FRAMES):
+                reading.refuse("unusable row", patient, f"{source}: frame {max(phases)} is traced in {TRACINGS}, but "
+                               f"{f'it has {video.frames}' if video.frames else 'no video has as many'} frames")
+                return
             taken = sampled_frames(*phases, self.clip)
             read = partial(read_traced_clip, root, source, taken, video.frames, tracings, self.size)
             table = {"ef_percent": ef, "subset": video.subset}
@@ -172,7 +177,7 @@ def read_traced_clip(root: Path, video: str, taken: Sequence[int], frames: int |
 
 def _ed_and_es(video: Video, keep_irregular: bool, reading: Reading) -> tuple[int, int] | None:
     """The traced frames at ED and ES; None, for a reason that joins `reading`, where the video cannot be used."""
-    patient, source = f"ECHONET_{video.name}", _path(video)
+    patient, source = f"ECHONET_{video.name}", video.path
     tracings = {frame: video.tracing(frame) for frame in sorted(video.rows)}
     irregular = {frame: reason for frame, tracing in tracings.items() if (reason := why_irregular(tracing))}
     texts = "; ".join(f"frame {frame}: {reason}" for frame, reason in irregular.items())
@@ -196,10 +201,6 @@ def _ed_and_es(video: Video, keep_irregular: bool, reading: Reading) -> tuple[in
     if irregular:
         reading.warn("irregular tracing", patient, f"{source}: {texts}; kept")
     return ed, es
-
-
-def _path(video: Video) -> str:
-    return f"{VIDEOS}/{video.name}.avi"
 
 
 def _ef_group(video: Video) -> str:

@@ -10,15 +10,33 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from nnunet_echo.dataset_conversion.report import NOT_TAKEN, Note
+
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
 
 
+def nnunet_folder(variable: str) -> Path | None:
+    """The folder in nnUNet_raw, nnUNet_preprocessed or nnUNet_results; None where it is not set.
+
+    Raises `ValueError` for a tilde: a shell replaces it, nnU-Net and Python do not, and what we expanded here nnU-Net
+    would look for elsewhere.
+    """
+    value = os.environ.get(variable)
+    return _no_tilde(value, f"{variable} is") if value else None
+
+
+def check_folders() -> None:
+    """Raise `ValueError` where one of nnU-Net's variables has a tilde, for all that reads them."""
+    for variable in (RAW, PREPROCESSED, RESULTS):
+        nnunet_folder(variable)
+
+
 def raw_folder(given: str | Path | None = None) -> Path:
-    """The folder given, else the one in nnUNet_raw. Raises `ValueError` when neither is there."""
-    folder = given or os.environ.get(RAW)
+    """The folder given, else the one in nnUNet_raw. Raises `ValueError` when neither is there, or for a tilde."""
+    folder = _no_tilde(given, "--raw is") if given else nnunet_folder(RAW)
     if not folder:
         raise ValueError("nnUNet_raw is not set; set it (export nnUNet_raw=/path) or give the folder with --raw")
-    return Path(folder)
+    return folder
 
 
 def new_dataset_folder(raw: Path, dataset_id: int, name: str) -> Path:
@@ -30,8 +48,7 @@ def new_dataset_folder(raw: Path, dataset_id: int, name: str) -> Path:
     if not 1 <= dataset_id <= 999:
         raise ValueError(f"dataset id {dataset_id}: nnU-Net takes 1 to 999")
     folder = f"Dataset{dataset_id:03d}_{name}"
-    places = [os.environ.get(variable) for variable in (RAW, PREPROCESSED, RESULTS)]
-    for place in (raw, *(Path(place) for place in places if place)):
+    for place in filter(None, (raw, *map(nnunet_folder, (RAW, PREPROCESSED, RESULTS)))):
         others = [path for path in place.glob(f"Dataset{dataset_id:03d}*") if path.name != folder and path.is_dir()]
         if others:
             raise ValueError(f"dataset id {dataset_id} is taken by {others[0]}; choose another id with -d")
@@ -58,10 +75,10 @@ def find_dataset(dataset: str, raw: str | Path | None = None) -> Path:
 
 def preprocessed_splits(name: str) -> Path | None:
     """Where nnU-Net's training reads the splits of the dataset called `name`; None before it was preprocessed."""
-    preprocessed = os.environ.get(PREPROCESSED)
-    if not preprocessed or not (Path(preprocessed) / name).is_dir():
+    preprocessed = nnunet_folder(PREPROCESSED)
+    if not preprocessed or not (preprocessed / name).is_dir():
         return None
-    return Path(preprocessed) / name / "splits_final.json"
+    return preprocessed / name / "splits_final.json"
 
 
 def update_preprocessed_splits(folder: Path) -> None:
@@ -103,3 +120,58 @@ def walk_folders(top: Path, enter: Callable[[str], bool]) -> Iterator[tuple[Path
         subfolders.sort()
         yield Path(folder), list(subfolders)
         subfolders[:] = filter(enter, subfolders)
+
+
+def overlooked(top: Path, known: Callable[[Path], bool], suspicious: re.Pattern[str], case: re.Pattern[str],
+               hint: str) -> tuple[list[Note], list[Note]]:
+    """What below `top` is `suspicious` by its name and not `known`, refused or as warnings; `hint` says what to do.
+
+    `known` gets paths relative to `top`. A folder stands for all that is in it, unless some of that is known. Refused
+    is what is named like a `case`, unless a known file or folder has the same name but for case, zeros and what marks a
+    copy, such as "(1)": that case is there.
+    """
+    seen, names = set(), set()
+
+    def look(folder: Path) -> tuple[list[Path], bool]:
+        try:
+            entries = sorted(folder.iterdir()) if (real := os.path.realpath(folder)) not in seen else []
+        except OSError:
+            return [], False
+        seen.add(real)
+        found, something_known = [], False
+        for path in entries:
+            if path.name.startswith((".", "__")):
+                continue
+            inner, inner_known = look(path) if path.is_dir() else ([], False)
+            if known(path.relative_to(top)):
+                names.add(_plain_name(path.name))
+                something_known = True
+            elif suspicious.search(path.name) and not inner_known:
+                inner = [path]
+            found += inner
+            something_known |= inner_known
+        return found, something_known
+
+    refused, warnings = [], []
+    for path in look(top)[0]:
+        lost = case.search(path.name) and _plain_name(path.name) not in names
+        relative = shown(path.relative_to(top))
+        (refused if lost else warnings).append(Note(NOT_TAKEN, relative, f"{relative}: {hint}"))
+    return refused, warnings
+
+
+def shown(path: Path) -> str:
+    """The path for messages and files, which bytes that are no UTF-8 and control characters would break."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(path))
+
+
+def _plain_name(name: str) -> str:
+    stem = re.sub(r"\(\d+\)|\b(copy|kopie)\b", "", name.lower()).partition(".")[0]
+    return " ".join(part.lstrip("0") for part in re.findall(r"[a-z]+|\d+", stem))
+
+
+def _no_tilde(folder: str | Path, what: str) -> Path:
+    if str(folder).startswith("~"):
+        raise ValueError(f"{what} {str(folder)!r}: nobody expands the ~ in it, so it would be a folder of that name; "
+                         f"write the path in full or with $HOME, as in {str(folder).replace('~', '$HOME', 1)}")
+    return Path(folder)

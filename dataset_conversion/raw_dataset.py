@@ -8,17 +8,17 @@ A reader (reader.py) lists `Case`s without opening an image; `write_dataset` rea
 What a user can rely on:
 - a file has its name only once it is whole: it is written in the folder `.unfinished`, verified and renamed;
 - dataset.json is removed first and written last, so a killed conversion is not taken for a dataset; the same command
-  again completes it, and the bytes depend neither on kills, nor on the number of workers, nor on earlier runs;
-- cases of an earlier conversion that the new one does not have are removed, by the list in conversion_report.json;
-  files that are not on the list are never removed or overwritten: the conversion refuses to start.
+  again completes it, and the bytes depend neither on kills, nor on the number of workers, nor on earlier runs, but for
+  the place of the source, which conversion_report.json names;
+- the conversion of another source, or with other options, is replaced on request alone (target.py);
+- files that are not on the list in conversion_report.json are never removed or overwritten: the conversion refuses to
+  start.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,17 +28,23 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_echo.dataset_conversion.folders import update_preprocessed_splits
-from nnunet_echo.dataset_conversion.images import Frame, SourceError, check_pair, write_image
+from nnunet_echo.dataset_conversion.folders import new_dataset_folder, shown, update_preprocessed_splits
+from nnunet_echo.dataset_conversion.images import Frame, SourceError, check_pair, read_image, write_image
 from nnunet_echo.dataset_conversion.parallel import map_in_order
 from nnunet_echo.dataset_conversion.report import Note, Report
 from nnunet_echo.dataset_conversion.splits import Fold, FoldMaker, splits_by_patient
-
-FILE_ENDING = ".nii.gz"
-IMAGE_FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
-SCRATCH = ".unfinished"
-REPORT = "conversion_report.json"
-OUR_FILE = re.compile(r"(imagesTr|imagesTs)/[A-Za-z0-9_-]+_0000\.nii\.gz|(labelsTr|labelsTs)/[A-Za-z0-9_-]+\.nii\.gz")
+from nnunet_echo.dataset_conversion.target import (
+    FILE_ENDING,
+    REPORT,
+    SCRATCH,
+    begin,
+    locked,
+    look,
+    preprocessed_masks,
+    set_aside,
+    write_json,
+    write_text,
+)
 
 
 @dataclass(frozen=True)
@@ -103,53 +109,109 @@ def five_folds_of_cases(cases: Sequence[str], dataset_json: Mapping[str, object]
 
 
 def write_dataset(folder: Path, cases: Sequence[Case], dataset_json: Mapping[str, object], *, converter: str,
-                  options: Mapping[str, object], make_folds: FoldMaker, refused: Sequence[Note] = (),
-                  warnings: Sequence[Note] = (),
+                  source: Path, options: Mapping[str, object], make_folds: FoldMaker, refused: Sequence[Note] = (),
+                  warnings: Sequence[Note] = (), split_file_sha256: str | None = None,
                   review: Callable[[Mapping[str, Written]], list[Note]] = lambda written: [],
-                  workers: int | None = None) -> Report:
+                  workers: int | None = None, replace: bool = False) -> Report:
     """Read, check and write all cases, then the table, the splits, the report and last dataset.json.
 
     `dataset_json` lacks only numTraining. `make_folds` gets the patients of training cases and returns folds of them,
     or raises `ValueError` when it cannot. `refused` and `warnings` are what the reader found already; `review` may add
-    warnings that compare cases. Raises `FileExistsError` for a folder with files that we did not write, `OSError` when
-    the target cannot be written, `RuntimeError` when a worker process dies.
+    warnings that compare cases. Raises `FileExistsError` for a folder with files that we did not write, and, without
+    `replace`, for one that holds the conversion of another source; `BlockingIOError` while another conversion writes
+    there, `OSError` when the target cannot be written, `RuntimeError` when a worker process dies.
     """
     plan = sorted(cases, key=lambda case: case.case_id)
     _check_plan(plan, dataset_json)
     make_folds(_training_patients(plan))  # before anything is touched
     convert = partial(_convert, folder=folder, labels=dataset_json["labels"])
     results = map_in_order(convert, plan, title=folder.name, workers=workers)  # checks `workers`, begins when asked
-    earlier = _claim(folder, converter, {name for case in plan for name in _file_names(case)})
-    written = dict(zip((case.case_id for case in plan), results, strict=True))
+    record = {"converter": converter, "options": dict(options), "split_file_sha256": split_file_sha256,
+              "source": shown(source.absolute())}
+    with locked(folder):
+        new_dataset_folder(folder.parent, int(folder.name[7:10]), folder.name[11:])  # nobody took the id meanwhile
+        ours, moved = _begin(folder, plan, dataset_json["labels"], record, refused, workers, replace)
+        written = dict(zip((case.case_id for case in plan), results, strict=True))
 
-    refused = [*refused, *(Note("unusable file", case.case_id, written[case.case_id].refusal)
-                           for case in plan if written[case.case_id].refusal)]
-    done = [case for case in plan if not written[case.case_id].refusal]
-    warnings = [*warnings, *(Note(kind, case.case_id, text) for case in done
-                             for kind, text in written[case.case_id].warnings)]
-    warnings += review({case.case_id: written[case.case_id] for case in done})
+        refused = [*refused, *(Note("unusable file", case.case_id, written[case.case_id].refusal)
+                               for case in plan if written[case.case_id].refusal)]
+        done = [case for case in plan if not written[case.case_id].refusal]
+        warnings = [*warnings, *moved, *(Note(kind, case.case_id, text) for case in done
+                                         for kind, text in written[case.case_id].warnings)]
+        warnings += review({case.case_id: written[case.case_id] for case in done})
 
-    splits, unusable = [], ""
-    try:
-        splits = _splits_of_cases(done, make_folds(_training_patients(done)))
-    except ValueError as error:
-        unusable = f"too many cases were refused: {error}"
-    training = sum(not case.test for case in done)
-    report = Report(folder, converter, dict(options), training, len(done) - training, len({c.patient for c in done}),
-                    len(splits), tuple(sorted(refused)), tuple(sorted(warnings)), unusable)
+        splits, unusable = [], ""
+        try:
+            splits = _splits_of_cases(done, make_folds(_training_patients(done)))
+        except ValueError as error:
+            unusable = (f"too many cases were refused: {error}" if done else
+                        f"all cases were refused, the first because of {min(refused).message}")
+            done = []
+        warnings += _missing_in_preprocessed(folder, done)
+        training = sum(not case.test for case in done)
+        report = Report(folder, converter, dict(options), training, len(done) - training,
+                        len({case.patient for case in done}), len(splits), tuple(sorted(refused)),
+                        tuple(sorted(warnings)), unusable)
 
-    files = {name for case in done for name in _file_names(case, written[case.case_id].labelled)}
-    for name in earlier - files:
-        (folder / name).unlink(missing_ok=True)
-    _write_text(folder, "cases.csv", _table(done, written, dataset_json.get("spacing_unit", "mm")))
-    _write_text(folder, "conversion_report.txt", report.as_text())
-    _write_json(folder, REPORT, {**report.as_json(), "finished": True, "files": sorted(files)})
-    if not unusable:
-        _write_json(folder, "splits_final.json", splits)
-        update_preprocessed_splits(folder)
-        _write_json(folder, "dataset.json", {**dataset_json, "numTraining": training})
-    (folder / SCRATCH).rmdir()
-    return report
+        files = {name for case in done for name in _file_names(case, written[case.case_id].labelled)}
+        for name in ours - files:
+            (folder / name).unlink(missing_ok=True)
+        write_text(folder, "cases.csv", _table(done, written, dataset_json.get("spacing_unit", "mm")))
+        write_text(folder, "conversion_report.txt", report.as_text())
+        write_json(folder, REPORT, {**record, **report.as_json(), "finished": True, "files": sorted(files)})
+        if not unusable:
+            write_json(folder, "splits_final.json", splits)
+            update_preprocessed_splits(folder)
+            write_json(folder, "dataset.json", {**dataset_json, "numTraining": training})
+        (folder / SCRATCH).rmdir()
+        return report
+
+
+def _begin(folder: Path, plan: Sequence[Case], labels: Mapping[str, int], record: Mapping[str, object],
+           refused: Sequence[Note], workers: int | None, replace: bool) -> tuple[set[str], list[Note]]:
+    """Make the folder ours and unfinished, unless something in it or in nnU-Net's preprocessed data would be lost.
+
+    Returns the image files that may be there from now on, by their list, and what is to be said. Raises
+    `FileExistsError`, naming both sources, in that case and without `replace`.
+    """
+    earlier, masks = look(folder, str(record["converter"])), preprocessed_masks(folder.name)
+    planned = {name for case in plan for name in _file_names(case)}
+    named = tuple(f"{note.subject}_" for note in refused)  # their loss is told already
+    gone = {name for name in earlier.there - planned if not f"{Path(name).name.split('.')[0]}_".startswith(named)}
+    foreign = {path for path in masks.glob(f"*{FILE_ENDING}") if f"labelsTr/{path.name}" not in planned
+               and not f"{path.name.split('.')[0]}_".startswith(named)} if masks else set()
+    if earlier.there or masks:
+        compare = partial(_compare, folder=folder, labels=labels, masks=masks)
+        different = {path for paths in map_in_order(compare, plan, title="comparing", workers=workers)
+                     for path in paths}
+        foreign |= {path for path in different if path.parent == masks}
+        different -= foreign
+    else:
+        different = set()
+    changes = earlier.other_options(record)
+    changes += [f"{len(gone)} of its files belong to no case of now, such as {min(gone)}"] if gone else []
+    changes += [f"{len(different)} of its files hold something else than this source gives, such as "
+                f"{min(different).relative_to(folder)}"] if different else []
+    if changes and not replace:
+        raise FileExistsError(f"{folder} holds the conversion of {earlier.record.get('source', 'an unknown source')}, "
+                              f"which that of {record['source']} would replace: {'; '.join(changes)}. Choose another "
+                              "dataset id with -d, or give --replace")
+    if foreign and not replace:
+        raise FileExistsError(f"{masks.parent} was preprocessed from other cases than {record['source']} gives: "
+                              f"{len(foreign)} mask(s) differ, such as {min(foreign)}; nnU-Net would train on them. "
+                              "Choose another dataset id with -d, or give --replace, which renames that folder")
+    begin(folder, record, earlier, planned, replace=bool(changes))
+    notes = [Note("preprocessed data set aside", folder.name, f"renamed to {set_aside(masks.parent).name}, for it was "
+                  f"preprocessed from other cases: preprocess again ({masks.parent})")] if foreign else []
+    return planned | earlier.files, notes
+
+
+def _missing_in_preprocessed(folder: Path, done: Sequence[Case]) -> list[Note]:
+    masks = preprocessed_masks(folder.name)
+    missing = [case.case_id for case in done if not case.test and not (masks / f"{case.case_id}{FILE_ENDING}").exists()
+               ] if masks else []
+    return [Note("not preprocessed", folder.name, f"{masks.parent} lacks {len(missing)} training cases, such as "
+                 f"{missing[0]}; preprocess again before you train")] if missing else []
 
 
 def _check_plan(plan: Sequence[Case], dataset_json: Mapping[str, object]) -> None:
@@ -165,38 +227,28 @@ def _training_patients(cases: Sequence[Case]) -> set[str]:
     return {case.patient for case in cases if not case.test}
 
 
-def _claim(folder: Path, converter: str, planned: set[str]) -> set[str]:
-    """Make the folder ours and unfinished. Returns the image files that an earlier conversion may have left there."""
-    earlier: set[str] = set()
-    entries = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    if entries - {SCRATCH}:
-        try:
-            content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-            listed, owner = content["files"], content["converter"].split()[0]
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
-            raise FileExistsError(f"{folder} exists without a readable {REPORT}, so this converter did not write it; "
-                                  "move it away or choose another dataset id") from error
-        if owner != converter.split()[0]:
-            raise FileExistsError(f"{folder} was written by {owner}; move it away or choose another dataset id")
-        earlier = {name for name in listed if OUR_FILE.fullmatch(name)}
-        there = {f"{part}/{path.name}" for part in IMAGE_FOLDERS for path in (folder / part).glob("*")}
-        foreign = sorted(there - earlier)
-        if foreign:
-            raise FileExistsError(f"{folder} holds {len(foreign)} file(s) that this converter did not write, first "
-                                  f"{foreign[0]}; nnU-Net would take them for cases: move them away")
+def _compare(case: Case, folder: Path, labels: Mapping[str, int], masks: Path | None) -> list[Path]:
+    """The files of an earlier conversion, and of nnU-Net's preprocessed data, that the case would not give today.
+
+    A file or a source that cannot be read is no difference: the one is written again, the other refused by name.
+    """
+    image, mask = (folder / name for name in _file_names(case))
+    there = [path for path in (image, mask, *([masks / mask.name] if masks and not case.test else [])) if path.exists()]
     try:
-        (folder / SCRATCH).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"cannot create {folder} ({error.strerror or error})") from error
-    for leftover in (folder / SCRATCH).iterdir():
-        leftover.unlink()
-    # First of all, so that the folder is known as ours whenever we are stopped from here on.
-    _write_json(folder, REPORT, {"converter": converter, "finished": False, "files": sorted(earlier | planned)})
-    for part in IMAGE_FOLDERS:
-        (folder / part).mkdir(exist_ok=True)
-    for name in ("dataset.json", "splits_final.json"):
-        (folder / name).unlink(missing_ok=True)
-    return earlier | planned
+        now = check_pair(case.read(), labels)[:2] if there else ()
+    except (OSError, RuntimeError, ValueError):
+        return []
+    return [path for path in there if not _same(path, now[path != image])]
+
+
+def _same(path: Path, now: sitk.Image | None) -> bool:
+    try:
+        before = read_image(path, path.name)
+    except SourceError:
+        return True
+    return now is not None and before.GetSize() == now.GetSize() and np.allclose(
+        before.GetSpacing(), now.GetSpacing(), rtol=1e-5) and np.array_equal(*map(sitk.GetArrayViewFromImage,
+                                                                                  (before, now)))
 
 
 def _convert(case: Case, folder: Path, labels: Mapping[str, int]) -> Written:
@@ -245,16 +297,3 @@ def _table(done: Sequence[Case], written: Mapping[str, Written], unit: str) -> s
                        " ".join(f"{length:.6g}" for length in result.spacing),
                        " ".join(map(str, result.size)), case.source, "ts" if case.test else "tr"])
     return text.getvalue()
-
-
-def _write_json(folder: Path, name: str, content: object) -> None:
-    _write_text(folder, name, json.dumps(content, indent=2) + "\n")
-
-
-def _write_text(folder: Path, name: str, content: str) -> None:
-    temporary = folder / SCRATCH / name
-    try:
-        temporary.write_text(content, encoding="utf-8", newline="")
-        os.replace(temporary, folder / name)
-    except OSError as error:
-        raise OSError(f"cannot write {folder / name} ({error}); is the disk full or read-only?") from error

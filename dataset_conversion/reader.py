@@ -38,9 +38,11 @@ The command finds the modules with a `READER` itself; tests/test_readers.py says
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -119,24 +121,28 @@ class Reader(ABC):
         return split_of_file(Path(self.split_file), patients) if self.split == "file" else None
 
     def convert(self, source: str | Path, *, dataset_id: int | None = None, raw: str | Path | None = None,
-                workers: int | None = None) -> Report:
+                workers: int | None = None, replace: bool = False) -> Report:
         """Convert the download `source` to DatasetXXX_NAME below `raw` (default nnUNet_raw).
 
-        Raises, besides what `read` raises, `OSError` for a target that is not ours or cannot be written and
-        `RuntimeError` when a worker dies. Workers are processes: a script that calls this needs the usual
-        `if __name__ == "__main__":`, or `workers=1`.
+        `replace` lets it take the place of a conversion of another source or with other options. Raises, besides what
+        `read` raises, `OSError` for a target that is not ours, in use or not to be written, and `RuntimeError` when a
+        worker dies. Workers are processes: a script that calls this needs the usual `if __name__ == "__main__":`, or
+        `workers=1`.
         """
         dataset_json = self.dataset_json()
         folder = new_dataset_folder(raw_folder(raw), self.dataset_id() if dataset_id is None else dataset_id,
                                     dataset_json["name"])
         reading = self.read(Path(source))
-        cases = [replace(case, test=case.test or case.patient in reading.split.test) for case in reading.cases]
+        cases = [dataclasses.replace(case, test=case.test or case.patient in reading.split.test)
+                 for case in reading.cases]
         options = asdict(self) | {"split_file": self.split_file and Path(self.split_file).name}
+        lists = self.split_file and hashlib.sha256(Path(self.split_file).read_bytes()).hexdigest()
         converter = f"nnunet_echo.dataset_conversion.{self.name} {__version__}"
         return write_dataset(folder, cases, {**dataset_json, "converted_by": converter}, converter=converter,
-                             options=options, make_folds=reading.split.make_folds, refused=reading.refused,
+                             source=Path(source), options=options, split_file_sha256=lists,
+                             make_folds=reading.split.make_folds, refused=reading.refused,
                              warnings=[*reading.split.warnings, *reading.warnings], review=reading.review,
-                             workers=workers)
+                             workers=workers, replace=replace)
 
     def dataset_id(self) -> int:
         """The default id."""

@@ -7,6 +7,8 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+NOT_TAKEN = "not taken"  # the kind of notes of what looks like a case by its name alone
+
 
 @dataclass(frozen=True, order=True)
 class Note:
@@ -38,8 +40,8 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0: every source case that exists was converted. 1: one was refused, or no usable dataset came out."""
-        return 1 if self.refused or self.unusable else 0
+        """0: every source case that exists was converted. 1: one was refused. 2: no dataset came out."""
+        return 2 if self.unusable else 1 if self.refused else 0
 
     def as_json(self) -> dict[str, object]:
         """Everything but the machine's own paths, so that the same source gives the same bytes anywhere."""
@@ -72,6 +74,8 @@ class Report:
             for kind, notes in kinds.items():
                 example = f"{notes[0].subject}: {notes[0].message}"
                 lines.append(f"  {len(notes)} x {kind}, e.g. {textwrap.shorten(example, 150, placeholder=' ...')}")
+                if kind == NOT_TAKEN:  # each may be a person
+                    lines += [f"    {note.subject}" for note in notes[1:limit]]
         lines.append(f"report: {self.folder / 'conversion_report.txt'}")
         return "\n".join(lines)
 

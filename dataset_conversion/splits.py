@@ -122,6 +122,10 @@ def listed_folds(patients: set[str], lists: Sequence[tuple[set[str], set[str]]])
     folds = [{"train": sorted(patients & training), "val": sorted(patients & validation)}
              for training, validation in lists]
     if not all(fold["train"] and fold["val"] for fold in folds):
+        if len(patients) < 2:
+            raise ValueError(f"a fold of the split lists has no training or no validation patient here: "
+                             f"{len(patients)} are left outside the test list, too few for any split; convert more, or "
+                             "draw all anew, the test patients too, with --split 7:1:2 or --split file")
         raise ValueError("a fold of the split lists has no training or no validation patient here; use --split 5fold")
     return folds
 

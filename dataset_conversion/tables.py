@@ -49,9 +49,9 @@ def number_between(text: str, low: float, high: float) -> float | None:
 
 
 def whole(text: str) -> int | None:
-    """The whole number in `text`, 0 or more."""
+    """The whole number in `text`, from 0 to what a float can tell from its neighbours, 2**53."""
     value = finite(text)
-    return int(value) if value is not None and value >= 0 and value.is_integer() else None
+    return int(value) if value is not None and 0 <= value < 2**53 and value.is_integer() else None
 
 
 def finite(text: str) -> float | None:
@@ -60,4 +60,4 @@ def finite(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if math.isfinite(value) and "_" not in text else None  # to Python 1_0 is 10

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_echo.dataset_conversion.camus_source import Patient, collect_patients, read_info
+from nnunet_echo.dataset_conversion.camus_source import Patient, collect_patients, overlooked_patients, read_info
 from nnunet_echo.dataset_conversion.command import main
 from nnunet_echo.dataset_conversion.images import Frame, SourceError, check_grid, read_image, to_uint8
 from nnunet_echo.dataset_conversion.raw_dataset import Case
@@ -37,6 +37,7 @@ from nnunet_echo.dataset_conversion.tables import whole
 
 PATIENT_FOLDER = re.compile(r"patient\d{3}")
 FILM_FILE = re.compile(r"(?P<patient>patient\d{3})_4CH_(?P<kind>sequence\.mhd|sequence_gt\.mhd|info\.cfg)")
+RELEASE_FILE = re.compile(r"patient\d{3}_4CH_(sequence(_gt)?\.(mhd|z?raw)|info\.cfg)")
 VIEW, LV = "4CH", 1
 
 DATASET_JSON = {
@@ -73,11 +74,14 @@ class Ted(SequenceReader):
         return FRAMES_JSON if self.mode == "frames" else DATASET_JSON
 
     def read(self, source: Path) -> Reading:
-        patients = collect_patients(source, PATIENT_FOLDER, lambda folder: _list_patient(source, folder),
+        patients = collect_patients(source, PATIENT_FOLDER, FILM_FILE,
+                                    lambda folder, name: _list_patient(source, folder, name),
                                     f"no folder patientXXX below {source}; expected the unpacked TED download with "
                                     "database/patient001/...")
         strata = {f"TED_{name}": patient.stratum() for name, patient in patients.items() if len(patient.files) == 2}
-        reading = Reading()
+        refused, warnings = overlooked_patients(source, PATIENT_FOLDER, RELEASE_FILE,
+                                                "patient001/patient001_4CH_sequence.mhd")
+        reading = Reading(refused=refused, warnings=warnings)
         reading.split = self.drawn_or_given_split(strata) or five_folds(strata, strata, seed=self.seed)
         reading.warn("patients of CAMUS", "TED", "the patients are patients of CAMUS under other numbers: never train "
                      "on the one and test on the other")
@@ -101,7 +105,11 @@ def read_sequence(root: Path, image: str, label: str, frames: int | None, phases
                   clip: int | None, size: int | None) -> Frame:
     """The case of a film, see `sequences.make_case`; `phases` gives ED and ES, counted from 1, where they are known."""
     film = read_film(root, image, label, frames)
-    numbers = sampled_frames(1, film.image.GetSize()[2], clip)
+    found = film.image.GetSize()[2]
+    if outside := {phase: frame for phase, frame in phases.items() if frame is not None and not 1 <= frame <= found}:
+        raise SourceError(f"{image}: {found} frames, but its cfg has "
+                          f"{' and '.join(f'{phase} {frame}' for phase, frame in outside.items())}")
+    numbers = sampled_frames(1, found, clip)
     case = make_case(film, [number - 1 for number in numbers], numbers, size=size, unit="mm")
     places = {phase.lower(): str(numbers.index(frame) + 1) if frame in numbers else ""
               for phase, frame in phases.items()}
@@ -123,13 +131,15 @@ def read_phase(root: Path, image: str, label: str, frames: int, phases: Mapping[
                    label=film.label[:, :, number - 1], label_name=f"{label}, frame {number}")
 
 
-def _list_patient(source: Path, folder: Path) -> Patient:
-    patient = Patient(folder.name, folder.relative_to(source).as_posix())
+def _list_patient(source: Path, folder: Path, name: str) -> Patient:
+    patient = Patient(name, folder.relative_to(source).as_posix())
     for match in filter(None, map(FILM_FILE.fullmatch, sorted(entry.name for entry in folder.iterdir()))):
-        path = f"{patient.folder}/{match.string}"
-        if match["patient"] != folder.name:
+        path = (folder.relative_to(source) / match.string).as_posix()
+        if folder.name != name != match["patient"]:  # all patients in one folder
+            continue
+        if match["patient"] != name:
             patient.refused.append(Note("misplaced file", path, f"{path}: named {match['patient']} in the folder of "
-                                        f"{folder.name}; rename the file or move it"))
+                                        f"{name}; rename the file or move it"))
         elif match["kind"] != "info.cfg":
             patient.files[VIEW, "sequence", "mask" if "_gt" in match["kind"] else "image"] = path
         else:

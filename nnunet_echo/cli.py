@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from nnunet_echo import __version__
+from nnunet_echo.dataset_conversion.folders import check_folders
 
 # Subcommand: module, help. Modules are imported when their command is used.
 COMMANDS = {
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             subparser.set_defaults(run=command.run)
     args = parser.parse_args(arguments)
     try:
+        if args.command not in ("doctor", "demo", "phantom"):  # which do not need nnU-Net's folders
+            check_folders()
         return args.run(args)
     except (ValueError, OSError, RuntimeError) as error:  # what the package raises says what to do; no traceback
         print(f"nnunet-echo {args.command}: error: {error}", file=sys.stderr)

@@ -58,7 +58,7 @@ def tree(folder: Path) -> dict[str, str]:
 
 def convert(source: Path, **options: object) -> Report:
     """Convert with one worker; `options` are the reader's or those of its method `convert`."""
-    target = {name: options.pop(name) for name in ("dataset_id", "raw", "workers") if name in options}
+    target = {name: options.pop(name) for name in ("dataset_id", "raw", "workers", "replace") if name in options}
     return Camus(**options).convert(source, **{"workers": 1, **target})
 
 

@@ -47,7 +47,7 @@ def regular_videos() -> list[Video]:
 
 def convert(source: Path, **options: object) -> Report:
     """Convert with one worker; `options` are the reader's or those of its method `convert`."""
-    target = {name: options.pop(name) for name in ("dataset_id", "raw", "workers") if name in options}
+    target = {name: options.pop(name) for name in ("dataset_id", "raw", "workers", "replace") if name in options}
     return EchoNetDynamic(**options).convert(source, **{"workers": 1, **target})
 
 

@@ -115,7 +115,7 @@ def test_second_run_and_number_of_workers_change_no_byte(source: Path, raw: Path
 def test_other_options_leave_no_stale_case(source: Path, raw: Path, tmp_path: Path) -> None:
     convert(source, views=["2CH"], split="official", raw=tmp_path / "fresh")
     convert(source)
-    convert(source, views=["2CH"], split="official")
+    convert(source, views=["2CH"], split="official", replace=True)
     assert tree(raw) == tree(tmp_path / "fresh")
 
 
@@ -146,7 +146,7 @@ def test_stopped_between_any_two_files_and_run_again(source: Path, raw: Path, tm
     with monkeypatch.context() as patch:
         patch.setattr(raw_dataset, "write_image", stop)
         with pytest.raises(KeyboardInterrupt):
-            convert(source)
+            convert(source, replace=True)
     folder = raw / "Dataset751_CAMUS"
     assert not (folder / "dataset.json").exists()
     for image in folder.glob("images*/*"):

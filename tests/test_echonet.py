@@ -97,7 +97,7 @@ def subsets(*names: str) -> set[str]:
 
 def test_splits_are_the_official_ones_or_five_folds(echonet: Path, raw: Path) -> None:
     for split, count in (("official", 1), ("5fold", 5)):
-        convert(echonet, split=split)
+        convert(echonet, split=split, replace=True)
         folds = [{side: {case[:-3] for case in cases} for side, cases in fold.items()}
                  for fold in load(raw / DATASET, "splits_final.json")]
         assert len(folds) == count
@@ -130,7 +130,7 @@ def test_the_oddities_of_the_release_are_left_out_or_kept_and_named(echonet: Pat
     for name, reason in zip(names, ("42 rows instead of 21", "20 rows instead of 21", "crosses itself"), strict=False):
         assert reason in reasons[name]
     assert [(note.kind, note.subject) for note in report.warnings] == [("other size, not traced", names[3])]
-    kept = convert(echonet, keep_irregular=True)
+    kept = convert(echonet, keep_irregular=True, replace=True)
     assert kept.training_cases + kept.test_cases == CASES + 6
     assert [note.kind for note in kept.refused] == ["not listed"]
     assert sorted(note.subject for note in kept.warnings if note.kind == "irregular tracing") == sorted(names[:3])
@@ -169,9 +169,9 @@ def test_a_copy_without_splits_needs_five_folds(echonet: Path) -> None:
 def test_second_run_other_options_and_workers_change_no_byte(echonet: Path, raw: Path) -> None:
     convert(echonet)
     first = tree(raw)
-    convert(echonet, keep_irregular=True, split="5fold")
+    convert(echonet, keep_irregular=True, split="5fold", replace=True)
     assert tree(raw) != first
-    convert(echonet, workers=2)
+    convert(echonet, workers=2, replace=True)
     assert tree(raw) == first
 
 
@@ -196,7 +196,7 @@ def test_the_command_line_answers_in_words(echonet: Path, raw: Path, capsys: pyt
     shown = capsys.readouterr().out
     assert f"{CASES} of {CASES + ODD} source cases converted" in shown and "42 rows instead of 21" in shown
     change_rows("VolumeTracings.csv", lambda rows: [], echonet_video(SEED, VIDEOS + 1).name)(echonet)
-    assert cli.main([*arguments, "--keep-irregular", "--split", "5fold"]) == 0
+    assert cli.main([*arguments, "--keep-irregular", "--split", "5fold", "--replace"]) == 0
     assert (raw / "Dataset009_EchoNetDynamic" / "dataset.json").is_file()
     assert cli.main(["convert", "echonet", str(echonet / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err

@@ -124,7 +124,7 @@ def test_a_conversion_with_a_list_in_a_file(source: Path, raw: Path, tmp_path: P
 def test_a_conversion_with_seven_one_two(source: Path, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawn = []
     for seed in (0, 1, 0):
-        options = ["--split", "7:1:2", "--seed", str(seed), "--workers", "1"]
+        options = ["--split", "7:1:2", "--seed", str(seed), "--workers", "1", "--replace"]
         assert cli.main(["convert", "camus", str(source), *options]) == 0
         (fold,) = load(raw / "Dataset751_CAMUS", "splits_final.json")
         test = {row["patient"] for row in table(raw / "Dataset751_CAMUS").values() if row["split"] == "ts"}
@@ -139,3 +139,10 @@ def test_a_conversion_with_seven_one_two(source: Path, raw: Path, capsys: pytest
 def test_a_file_and_its_split_go_together(options: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="go together"):
         Camus(**options)
+
+
+def test_splits_are_the_same_in_every_process() -> None:
+    """Fixed names: a draw by Python's own hash differs from one process to the next."""
+    assert sorted(seven_one_two(PEOPLE, 1).test)[:4] == ["A_p004", "A_p007", "A_p010", "A_p014"]
+    folds = splits_by_patient(PEOPLE, dict.fromkeys(PEOPLE, ()), seed=1)
+    assert [fold["val"][0] for fold in folds] == ["A_p004", "A_p002", "A_p000", "A_p003", "A_p009"]
