@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import os
 import platform
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = ("nnunet-echo", "nnunetv2", "torch", "triton", "mamba-ssm", "causal-conv1d", "SimpleITK")
+NEEDED = ("nnunetv2", "torch", "SimpleITK")
+AUTOLOAD_OFF = "TORCH_DEVICE_BACKEND_AUTOLOAD=0"
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
@@ -18,9 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the report; 0 when training would work, else 1 with what to do about each problem."""
     problems: list[str] = []
-    _versions()
-    _scans(_devices())
-    _trainers(problems)
+    _hook(problems)
+    if _versions(problems):
+        _scans(_devices())
+        _trainers(problems)
     _folders(problems)
     print()
     for problem in problems:
@@ -29,14 +36,58 @@ def run(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _versions() -> None:
+def _hook(problems: list[str]) -> None:
+    """What `import torch` will find when it calls our hook, in a Python that is started in this folder."""
+    code = "import nnunet_echo as e; print(*getattr(e, '__path__', [e.__file__])); import nnunet_echo._startup"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        problems.append(
+            f"a Python that starts in this folder finds another nnunet_echo, {done.stdout.strip() or 'which fails'} "
+            f"({reason}), and every `import torch` fails there: \"Failed to load the backend extension\". Rename it, "
+            f"or take it off PYTHONPATH. Until then {AUTOLOAD_OFF} lets torch be imported, without our trainers."
+        )
+
+
+def _versions(problems: list[str]) -> bool:
+    """Print them, and whether each package can be imported, too; False where one that all else needs cannot."""
     print(f"python          {platform.python_version()} on {platform.system()} {platform.machine()}")
+    usable = True
     for package in PACKAGES:
+        module = package.replace("-", "_")
         try:
             found = version(package)
         except PackageNotFoundError:
             found = "not installed"
+            if importlib.util.find_spec(module) is not None:
+                found = "of unknown version"
+        if found != "not installed" and (error := _import_error(module)) is not None:
+            found += f", but its import fails ({error})"
+            if package in NEEDED:
+                usable = False
+                problems.append(f"{package} is installed, but its import fails: {error}.{_way_out(error)}")
+        elif found == "not installed" and package in NEEDED:
+            usable = False
+            problems.append(f"{package} is not installed: install nnunet-echo again.")
         print(f"{package:<15} {found}")
+    return usable
+
+
+def _import_error(module: str) -> str | None:
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a broken build raises anything
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return None
+
+
+def _way_out(error: str) -> str:
+    if "backend extension" not in error:
+        return ""
+    return (
+        " PyTorch imports what packages register with it (entry points of torch.backends), and one of them is broken: "
+        f"install that again or remove it. Until then {AUTOLOAD_OFF} turns all of them off, ours too."
+    )
 
 
 def _devices() -> list:
@@ -94,7 +145,7 @@ def _trainers(problems: list[str]) -> None:
     if folder not in os.environ.get(TRAINERS_VARIABLE, "").split(os.pathsep):
         problems.append(
             f"nnU-Net does not look into that folder. `import torch` should have added it to {TRAINERS_VARIABLE} "
-            f"(TORCH_DEVICE_BACKEND_AUTOLOAD=0 turns that off). Set it yourself: export {TRAINERS_VARIABLE}={folder}"
+            f"({AUTOLOAD_OFF} turns that off). Set it yourself: export {TRAINERS_VARIABLE}={folder}"
         )
 
 

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +32,15 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from numpy import ndarray
 from torch import Tensor, nn
 
 from nnunet_echo._startup import trainers_folder
+from nnunet_echo.checkpoints import load_checkpoint
 from nnunet_echo.evaluation.evaluate import write_table
+from nnunet_echo.leaderboard.costs import build_network
 
 BASELINE = "nnUNetTrainer"
 SIZE = (256, 256)
@@ -106,18 +108,23 @@ def trained_network(folder: Path, size: tuple[int, int] | None) -> Subject:
     `size` is that of the input, by default the plan's patch. Raises FileNotFoundError for a folder without a finished
     fold, ValueError for one that is not 2D.
     """
-    if not any(folder.glob("fold_*/checkpoint_final.pth")):
+    finished = sorted(folder.glob("fold_*/checkpoint_final.pth"), key=lambda file: (len(str(file)), file))
+    if not finished:
         raise FileNotFoundError(f"{folder}: has no fold_*/checkpoint_final.pth; name a folder of nnUNet_results, "
                                 "TRAINER__PLANS__CONFIGURATION, in which a fold is trained to its end")
-    predictor = nnUNetPredictor(perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(folder), None)
-    patch = size or tuple(predictor.configuration_manager.patch_size)
+    checkpoint = load_checkpoint(finished[0])  # not by nnU-Net, which would run what the file says
+    plans, dataset = (json.loads((folder / name).read_text()) for name in ("plans.json", "dataset.json"))
+    try:
+        trainer, configuration = str(checkpoint["trainer_name"]), checkpoint["init_args"]["configuration"]
+        weights = checkpoint["network_weights"]
+        with redirect_stdout(io.StringIO()):  # nnU-Net prints every module that it looks into
+            network, (channels, *patch) = build_network(plans, dataset, trainer, configuration)
+        network.load_state_dict(weights)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{finished[0]} and {folder}/plans.json do not make a network: {error}") from error
     if len(patch) != 2:
         raise ValueError(f"{folder}: its patches have {len(patch)} axes; only 2D networks can be drawn")
-    predictor.network.load_state_dict(predictor.list_of_parameters[0])
-    channels = determine_num_input_channels(predictor.plans_manager, predictor.configuration_manager,
-                                            predictor.dataset_json)
-    return Subject(folder.name, str(folder), predictor.network, (channels, *patch))
+    return Subject(folder.name, str(folder), network, (channels, *(size or patch)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,9 +145,12 @@ def run(args: argparse.Namespace) -> int:
     if args.inputs < 1:
         raise ValueError(f"--inputs {args.inputs}: must be 1 or more")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    folders = _distinct_names([folder.resolve() for folder in args.checkpoint or ()])
+    if len(set(args.trainers or ())) < len(args.trainers or ()):
+        raise ValueError(f"--trainers {' '.join(args.trainers)}: one is named twice; name each once")
     args.output.mkdir(parents=True, exist_ok=True)
     fields, rows = {}, []
-    for subject in _subjects(args):
+    for subject in _subjects(args, folders):
         noise = torch.randn(args.inputs, *subject.shape, generator=torch.Generator().manual_seed(0))
         field = fields[subject.name] = effective_receptive_field(subject.network.to(device), noise.to(device))
         areas = {f"area_fraction_{share * 100:g}": area_fraction(field, share) for share in SHARES}
@@ -154,10 +164,34 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _subjects(args: argparse.Namespace) -> Iterator[Subject]:
+def _distinct_names(folders: Sequence[Path]) -> dict[str, Path]:
+    """The folders by name, which pictures get; those of one name by as many parents, too, as tell them apart.
+
+    Raises ValueError for a folder that is named twice.
+    """
+    if len(set(folders)) < len(folders):
+        raise ValueError(f"--checkpoint: {max(folders, key=folders.count)} is named twice; name each folder once")
+    names = {}
+    for folder in folders:
+        others = [other for other in folders if other != folder]
+        for length in range(1, len(folder.parts)):
+            name = _name(folder, length)  # compared as file systems do that do not tell large letters from small ones
+            if name.casefold() not in {"erf", *(_name(other, length).casefold() for other in others)}:
+                break
+        else:
+            name = f"{name}_{len(names)}"
+        names[name] = folder
+    return names
+
+
+def _name(folder: Path, length: int) -> str:
+    return "__".join(folder.parts[-length:])
+
+
+def _subjects(args: argparse.Namespace, folders: Mapping[str, Path]) -> Iterator[Subject]:
     """One at a time, so that only one network is in memory."""
-    for folder in args.checkpoint or ():
-        yield trained_network(folder.resolve(), args.size)
+    for name, folder in folders.items():
+        yield replace(trained_network(folder, args.size), name=name)
     if not args.checkpoint:
         ours = sorted(path.stem for path in Path(trainers_folder() or ".").glob("nnUNetTrainer*.py"))
         for trainer in args.trainers or [BASELINE, *ours]:
@@ -220,5 +254,7 @@ def _areas(field: ndarray) -> str:
 
 
 def _size(text: str) -> tuple[int, int]:
-    height, width = (int(part) for part in text.split("x"))
-    return height, width
+    match = re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", text, re.ASCII | re.IGNORECASE)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected HEIGHTxWIDTH in pixels, such as 256x256")
+    return int(match[1]), int(match[2])

@@ -99,21 +99,13 @@ def test_command_with_random_weights(few_features: None, tmp_path: Path, capsys:
 def test_command_with_a_checkpoint(few_features: None, tmp_path: Path) -> None:
     """The trained weights count: with all but the centre of the first convolutions at 0, the field is smaller."""
     subject = erf.random_network("nnUNetTrainer", SMALL)
-    folder = tmp_path / "nnUNetTrainer__nnUNetPlans__2d"
-    (folder / "fold_0").mkdir(parents=True)
-    configuration = erf._configuration(SMALL).configuration | {"data_identifier": "x", "spacing": [1, 1]}
-    plans = {"dataset_name": "Dataset001_Toy", "plans_name": "nnUNetPlans", "configurations": {"2d": configuration}}
-    dataset_json = {"channel_names": {"0": "us"}, "labels": {"background": 0, "LV": 1, "MYO": 2, "LA": 3}}
-    (folder / "plans.json").write_text(json.dumps(plans))
-    (folder / "dataset.json").write_text(json.dumps(dataset_json))
     weights = subject.network.state_dict()
     for name, weight in weights.items():
         if name.endswith("conv.weight") and weight.shape[-1] == 3:
             centre = weight[..., 1, 1].clone()
             weight.zero_()
             weight[..., 1, 1] = centre
-    torch.save({"trainer_name": "nnUNetTrainer", "init_args": {"configuration": "2d"}, "network_weights": weights},
-               folder / "fold_0" / "checkpoint_final.pth")
+    folder = results_folder(tmp_path / "nnUNetTrainer__nnUNetPlans__2d", network_weights=weights)
     assert cli.main(["erf", "--checkpoint", str(folder), "--inputs", "1", "-o", str(tmp_path / "out")]) == 0
     (row,) = rows(tmp_path / "out")
     assert (row["network"], row["weights"], row["height"]) == (folder.name, str(folder), "32")
@@ -132,3 +124,105 @@ def test_arguments_that_do_not_fit(arguments: list[str], message: str, tmp_path:
                                    capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["erf", *arguments, "-o", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
+
+
+def results_folder(folder: Path, **checkpoint: object) -> Path:
+    """A folder of nnUNet_results with a finished fold of nnU-Net's own trainer; `checkpoint` replaces parts of it."""
+    subject = erf.random_network("nnUNetTrainer", SMALL)
+    (folder / "fold_0").mkdir(parents=True)
+    configuration = erf._configuration(SMALL).configuration | {"data_identifier": "x", "spacing": [1, 1]}
+    plans = {"dataset_name": "Dataset001_Toy", "plans_name": "nnUNetPlans", "configurations": {"2d": configuration}}
+    dataset_json = {"channel_names": {"0": "us"}, "labels": {"background": 0, "LV": 1, "MYO": 2, "LA": 3}}
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps(dataset_json))
+    saved = {"trainer_name": "nnUNetTrainer", "init_args": {"configuration": "2d", "device": torch.device("cuda")},
+             "network_weights": subject.network.state_dict(), "_best_ema": np.float32(0.5),
+             "logging": {"train_losses": [np.float64(0.5)], "dice_per_class_or_region": [[np.float32(0.1)]]}}
+    torch.save(saved | checkpoint, folder / "fold_0" / "checkpoint_final.pth")
+    return folder
+
+
+class Touch:
+    """Unpickled by pickle, it makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("where", ["network_weights", "logging", "extra"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_code_in_a_checkpoint_does_not_run(where: str, legacy: bool, few_features: None, tmp_path: Path,
+                                           capsys: pytest.CaptureFixture) -> None:
+    folder = results_folder(tmp_path / "X", **{where: Touch(tmp_path / "made")})
+    file = folder / "fold_0" / "checkpoint_final.pth"
+    if legacy:  # the format before zip files
+        torch.save({where: Touch(tmp_path / "made")}, file, _use_new_zipfile_serialization=False)
+    assert cli.main(["erf", "--checkpoint", str(folder), "-o", str(tmp_path / "out")]) == 2
+    assert not (tmp_path / "made").exists()
+    message = capsys.readouterr().err
+    assert f"{file} was not read: it names " in message and "could run code" in message
+    torch.load(file, weights_only=False)
+    assert (tmp_path / "made").exists()  # it would have
+
+
+@pytest.mark.parametrize("key", ["nonlin", "conv_op", "network_class_name"])
+@pytest.mark.parametrize("code", ["torch.nn.modules.module.warnings.warn", "os.system", "builtins.exec"])
+def test_code_in_a_plan_does_not_run(key: str, code: str, few_features: None, tmp_path: Path,
+                                     capsys: pytest.CaptureFixture) -> None:
+    folder = results_folder(tmp_path / "X")
+    plans = json.loads((folder / "plans.json").read_text())
+    architecture = plans["configurations"]["2d"]["architecture"]
+    (architecture if key == "network_class_name" else architecture["arch_kwargs"])[key] = code
+    (folder / "plans.json").write_text(json.dumps(plans))
+    assert cli.main(["erf", "--checkpoint", str(folder), "-o", str(tmp_path / "out")]) == 2
+    assert f"the plan names '{code}', which would be called" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 cut", b"\x80\x02K\x01."])
+def test_a_damaged_checkpoint_is_named(content: bytes, few_features: None, tmp_path: Path,
+                                       capsys: pytest.CaptureFixture) -> None:
+    folder = results_folder(tmp_path / "X")
+    (folder / "fold_0" / "checkpoint_final.pth").write_bytes(content)
+    assert cli.main(["erf", "--checkpoint", str(folder), "-o", str(tmp_path / "out")]) == 2
+    assert "checkpoint_final.pth" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_network_is_named(few_features: None, tmp_path: Path,
+                                                  capsys: pytest.CaptureFixture) -> None:
+    for change in ({"network_weights": {"a": torch.ones(1)}}, {"trainer_name": "nnUNetTrainerOfNobody"},
+                   {"init_args": {"configuration": "3d"}}, {"init_args": None}):
+        folder = results_folder(tmp_path / f"X{len(list(tmp_path.iterdir()))}", **change)
+        assert cli.main(["erf", "--checkpoint", str(folder), "-o", str(tmp_path / "out")]) == 2
+        assert "checkpoint_final.pth and" in capsys.readouterr().err
+
+
+def test_folders_of_one_name_have_a_picture_each(few_features: None, tmp_path: Path) -> None:
+    folders = [results_folder(tmp_path / name) for name in ("A/X", "B/X", "B/x", "A/erf", "Y")]
+    command = ["erf", "--inputs", "1", "-o", str(tmp_path / "out"), "--checkpoint", *map(str, folders)]
+    assert cli.main(command) == 0
+    names = [row["network"] for row in rows(tmp_path / "out")]
+    assert names[0] == "A__X" and names[3:] == ["A__erf", "Y"]
+    pictures = {path.stem for path in (tmp_path / "out").glob("*.png")}
+    assert pictures == {*names, "erf"}
+    assert len({name.casefold() for name in pictures}) == 6
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--checkpoint", "A/X", "A/../A/X"], "A/X is named twice"),
+    (["--trainers", "nnUNetTrainer", "nnUNetTrainer"], "one is named twice"),
+])
+def test_one_network_named_twice(arguments: list[str], message: str, tmp_path: Path,
+                                 capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["erf", *arguments, "-o", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", ["256", "0x256", "-1x5", "256x256x3", "ax4", "2.5x4", ""])
+def test_a_size_that_is_none(size: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["erf", f"--size={size}", "-o", str(tmp_path)])
+    assert f"argument --size: {size!r}: expected HEIGHTxWIDTH in pixels, such as 256x256" in capsys.readouterr().err

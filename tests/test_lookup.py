@@ -138,3 +138,48 @@ def test_trainer_and_network_agree_on_deep_supervision(name):
         assert [tuple(output.shape) for output in outputs] == sizes
         network.decoder.deep_supervision = False
         assert network(torch.randn(1, 2, 32, 48)).shape == (1, 3, 32, 48)
+
+
+def doctor(folder, **variables):
+    """Its report, and the lines in it that name problems, in a fresh process that starts in `folder`."""
+    environment = {**os.environ, **dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), str(folder))}
+    code = "import sys; from nnunet_echo.cli import main; sys.exit(main(['doctor']))"
+    run = subprocess.run(
+        [sys.executable, "-P" if sys.version_info >= (3, 11) else "-I", "-c", code],
+        cwd=folder,
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    problems = [line for line in run.stdout.splitlines() if line.startswith("PROBLEM")]
+    assert run.returncode == (1 if problems else 0), run.stdout + run.stderr
+    return run.stdout, problems
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="an option of Python 3.11 keeps the folder off the path")
+def test_doctor_tells_what_cannot_be_imported_and_what_hides_the_package(tmp_path):
+    path = broken_mamba(tmp_path, "ImportError('undefined symbol: _ZN3c104cuda9SetDeviceEi')")
+    (tmp_path / "mamba_ssm-2.2.2.dist-info").mkdir()
+    (tmp_path / "mamba_ssm-2.2.2.dist-info" / "METADATA").write_text("Name: mamba-ssm\nVersion: 2.2.2\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "nnunet_echo.py").write_text("")
+    report, problems = doctor(elsewhere, PYTHONPATH=path)
+    failure = "but its import fails (ImportError: undefined symbol: _ZN3c104cuda9SetDeviceEi)"
+    assert f"mamba-ssm       2.2.2, {failure}" in report
+    assert f"causal-conv1d   of unknown version, {failure}" in report
+    (problem,) = problems
+    assert f"finds another nnunet_echo, {elsewhere / 'nnunet_echo.py'}" in problem
+    assert "TORCH_DEVICE_BACKEND_AUTOLOAD=0" in problem
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="an option of Python 3.11 keeps the folder off the path")
+def test_doctor_explains_a_torch_that_cannot_be_imported(tmp_path):
+    (tmp_path / "other-1.0.dist-info").mkdir()
+    (tmp_path / "other-1.0.dist-info" / "METADATA").write_text("Name: other\nVersion: 1.0\n")
+    (tmp_path / "other-1.0.dist-info" / "entry_points.txt").write_text("[torch.backends]\nother = nowhere:start\n")
+    _, problems = doctor(tmp_path, PYTHONPATH=str(tmp_path))
+    assert any("torch is installed, but its import fails: RuntimeError: Failed to load the backend extension: other"
+               in problem and "TORCH_DEVICE_BACKEND_AUTOLOAD=0 turns all of them off" in problem
+               for problem in problems)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from torch import Tensor, nn
 
 from nnunet_echo.mixers import mamba
@@ -323,3 +326,78 @@ def kept_for_the_backward(network: nn.Module, x: Tensor) -> int:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         network(x)
     return sum(kept.values())
+
+
+@every_network
+def test_weights_of_other_classes_are_taken_over_but_for_the_last_layers(name: str, tmp_path: Path) -> None:
+    """By nnU-Net's own loader, as `nnUNetv2_train -pretrained_weights` has it."""
+    four, two = build(name, classes=4), build(name, classes=2)
+    before = {key: value.clone() for key, value in two.state_dict().items()}
+    torch.save({"network_weights": four.state_dict()}, tmp_path / "four.pth")
+    load_pretrained_weights(two, str(tmp_path / "four.pth"))
+    other = {key for key, value in four.state_dict().items() if value.shape != before[key].shape}
+    assert other and all(".seg_layers." in key for key in other)
+    for key, value in two.state_dict().items():
+        expected = before[key] if ".seg_layers." in key else four.state_dict()[key]
+        assert torch.equal(value, expected), key
+
+
+@every_network
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.slow
+def test_it_can_be_traced_and_exported(name: str) -> None:
+    """With other numbers than those that it is traced with, and an exported one with another number of images."""
+    network = build(name, deep_supervision=True).eval()
+    x = torch.randn(3, *image(name).shape[1:])[..., :-3]  # is padded
+    with torch.no_grad():
+        expected = network(x)
+    traced = torch.jit.trace(network, x[:1] + 1)  # with PyTorch's own check, which traces again without gradients
+    batch = {0: torch.export.Dim("batch", max=8)}
+    exported = torch.export.export(network, (x[:2] + 1,), dynamic_shapes=(batch,)).module()
+    for k, ours in enumerate(traced(x[:1])):
+        torch.testing.assert_close(ours, expected[k][:1], rtol=1e-4, atol=1e-4)
+    for ours, logits in zip(exported(x), expected, strict=True):
+        torch.testing.assert_close(ours, logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "dynamo"),
+    [("VMUNet", True), ("ViL2", True), ("UMambaBot", True), ("UMambaEnc", False), ("NoMamba", False)],
+)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
+def test_onnx(name: str, dynamo: bool, tmp_path: Path) -> None:
+    """Needs onnx, onnxscript and onnxruntime, which the tests' extra does not install."""
+    for module in ("onnx", "onnxscript"):
+        pytest.importorskip(module)
+    runtime = pytest.importorskip("onnxruntime")
+    network, x, file = build(name).eval(), image(name), str(tmp_path / "network.onnx")
+    torch.onnx.export(network, (x + 1,), file, dynamo=dynamo)
+    session = runtime.InferenceSession(file)
+    (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), network(x).detach(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["LKMUNet", "UMambaBot", "VMUNet"])
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_network_can_be_traced(name: str) -> None:
+    network, x = build(name).eval(), image(name)
+    torch.testing.assert_close(torch.jit.trace(network, x + 1)(x), network(x), rtol=1e-4, atol=1e-4)
+
+
+@every_network
+def test_a_copy_is_the_same_network(name: str) -> None:
+    network, x = build(name).eval(), image(name)
+    with torch.no_grad():
+        assert torch.equal(deepcopy(network)(x), network(x))
+
+
+@pytest.mark.parametrize("name", ["LKMUNet", "VMUNet", "ViL"])
+def test_forward_mode_of_a_network(name: str) -> None:
+    """Against finite differences in float64; `use_checkpoint` and large maps compute the same."""
+    network, x = build(name).double().eval(), image(name).double()
+    t = torch.randn_like(x)
+    _, tangent = torch.func.jvp(network, (x,), (t,))
+    with torch.no_grad():
+        expected = (network(x + 1e-5 * t) - network(x - 1e-5 * t)) / 2e-5
+    assert (tangent - expected).norm() < 1e-3 * expected.norm()

@@ -84,6 +84,26 @@ def test_optional_inputs(gpu: None, without: tuple[str, ...]) -> None:
 
 @interpreted
 @one_gpu
+def test_second_derivatives_and_forward_mode(gpu: None) -> None:
+    inputs = small(length=35, groups=2)
+
+    def penalty(backend: str, dtype: torch.dtype) -> list[Tensor]:
+        leaves = [x.detach().to(dtype).requires_grad_() for x in inputs.values()]
+        scan = partial(selective_scan, delta_softplus=True, backend=backend, reverse=(True, False))
+        gradients = torch.autograd.grad(scan(*leaves).sum(), leaves, create_graph=True)
+        tangent = torch.func.jvp(scan, tuple(leaves), tuple(torch.ones_like(x) for x in leaves))[1]
+        return [*torch.autograd.grad(sum(g.sin().sum() for g in gradients), leaves, allow_unused=True)[:5], tangent]
+
+    for ours, truth in zip(penalty("triton", torch.float32), penalty("reference", torch.float64), strict=True):
+        assert (ours - truth).norm() < 1e-4 * truth.norm()
+    bare = partial(triton.selective_scan, delta_softplus=True, reverse=(True, False))
+    tensors = tuple(x.detach().float() for x in inputs.values())
+    with pytest.raises(RuntimeError, match="Triton scan has no forward-mode derivative"):
+        torch.func.jvp(bare, tensors, tensors)
+
+
+@interpreted
+@one_gpu
 @pytest.mark.parametrize("length", [1, 63, 197])
 @pytest.mark.parametrize("exponent", [1e-6, 1.0, 80.0])
 def test_decay_from_almost_one_to_nothing(gpu: None, exponent: float, length: int) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nnunet_echo.mixers import mamba
 from nnunet_echo.mixers.ss2d import SS2D
+from nnunet_echo.networks import from_upstream
 from nnunet_echo.networks.vil_encoder import BOTTOM_RIGHT, TOP_LEFT, PositionEmbed, VisionLSTM, VisionLSTM2
 from nnunet_echo.networks.vision_blocks import DropPath
 from nnunet_echo.networks.vision_lstm import ViL2UNet, ViLUNet
@@ -378,3 +379,81 @@ def test_padding_is_zeros_at_the_end(network: nn.Module, size: tuple[int, int]) 
     canvas[..., : size[0], : size[1]] = image
     expected: Tensor = network(canvas)[..., : size[0], : size[1]]
     torch.testing.assert_close(network(image), expected)
+
+
+def test_older_checkpoints_have_the_last_layer_under_its_published_name() -> None:
+    network = VMUNet(1, 3, **TOY_VM_UNET)
+    older = {k.replace("decoder.seg_layers.0.", "vmunet.final_conv."): v for k, v in network.state_dict().items()}
+    assert "vmunet.final_conv.weight" in older
+    again = VMUNet(1, 3, **TOY_VM_UNET)
+    again.load_state_dict(older)
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in network.state_dict().items())
+    assert "vmunet.final_conv.weight" in older  # the checkpoint itself stays
+
+
+TOY_VSSM = {"in_chans": 3, "num_classes": 1, "depths": [1, 1], "depths_decoder": [1, 1], "dims": [4, 8],
+            "dims_decoder": [8, 4], "d_state": 2}
+
+
+def published() -> dict[str, torch.Tensor]:
+    """With values of its own in every weight."""
+    return {f"vmunet.{key}": torch.randn_like(value) for key, value in VSSM(**TOY_VSSM).state_dict().items()}
+
+
+def under(prefix: str, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + key: value for key, value in weights.items()}
+
+
+def as_a_module(weights: dict[str, torch.Tensor]) -> nn.Module:
+    network = VSSM(**TOY_VSSM)
+    network.load_state_dict({key.removeprefix("vmunet."): value for key, value in weights.items()})
+    return network
+
+
+def with_thop(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    zero = torch.zeros(1)
+    return {**weights, "total_ops": zero, "vmunet.total_params": zero, "vmunet.final_up.norm.total_ops": zero}
+
+
+WRAPPINGS = {
+    "as it is": lambda w: w,
+    "without vmunet.": lambda w: {key.removeprefix("vmunet."): value for key, value in w.items()},
+    "DataParallel": lambda w: under("module.", w),
+    "compiled": lambda w: under("_orig_mod.", w),
+    "both": lambda w: under("module._orig_mod.module.", w),
+    "a compiled part": lambda w: {key.replace("vmunet.layers.", "vmunet.layers._orig_mod."): x for key, x in w.items()},
+    "Lightning": lambda w: {"state_dict": under("model.", w), "epoch": 3, "optimizer_states": [{"state": {}}]},
+    "nnU-Net": lambda w: {"network_weights": w, "optimizer_state": {"state": {0: {"momentum": torch.ones(3)}}}},
+    "model_state_dict": lambda w: {"model_state_dict": under("module.", w), "min_loss": torch.tensor(0.1)},
+    "nested": lambda w: {"net": {"state_dict": under("net.module.", w)}},
+    "an average": lambda w: {"ema": {"n_averaged": torch.tensor(5), **under("module.", w)}},
+    "a network in two": lambda w: {"discriminator": {"weight": torch.ones(3)}, "generator": w},
+    "thop": with_thop,
+    "thop in DataParallel": lambda w: {"model": under("module.", with_thop(w))},
+    "a module": as_a_module,
+    "modules": lambda w: {"model": as_a_module(w), "epoch": 1},
+    "ours": lambda w: {key.replace("vmunet.final_conv.", "decoder.seg_layers.0."): x for key, x in w.items()},
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_published_weights_as_people_save_them(wrapping: str) -> None:
+    weights = published()
+    network = from_upstream("vm_unet", TOY_VSSM, WRAPPINGS[wrapping](weights))
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, weights[f"vmunet.{key}"])
+
+
+@pytest.mark.parametrize(("wrap", "message"), [
+    (lambda w: {"model": w, "ema": {"module." + k: v + 1 for k, v in w.items()}},
+     r"several sets of weights fit vm_unet: in state_dict\['model'\], in state_dict\['ema'\]. Pass one"),
+    (lambda w: {**w, **under("module.", w)}, "hold vmunet.*twice, as vmunet.*and module.vmunet"),
+    (lambda w: {"state_dict": {**under("model.", w), "loss.weight": torch.ones(2)}},
+     r"in state_dict\['state_dict'\] do not fit.*under 'model.vmunet.', beside 1 others \(loss.weight\)"),
+    (lambda w: {"epoch": 3, "optimizer": {"state": {}}}, "no weights of vm_unet: state_dict holds no tensors"),
+    (lambda w: {"model": dict(list(w.items())[1:])}, r"in state_dict\['model'\] do not fit.* 1 missing.*kwargs are"),
+    (lambda w: {}, "no weights of vm_unet"),
+])
+def test_weights_that_cannot_be_unwrapped_say_why(wrap, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_upstream("vm_unet", TOY_VSSM, wrap(published()))

@@ -39,7 +39,7 @@ def network_costs(model_folder: Path, trainer: str, configuration: str) -> Costs
     try:
         plans, dataset = (json.loads((model_folder / name).read_text()) for name in ("plans.json", "dataset.json"))
         with redirect_stdout(io.StringIO()):  # nnU-Net tells each place where it looks for the trainer
-            network, shape = _build(plans, dataset, trainer, configuration)
+            network, shape = build_network(plans, dataset, trainer, configuration)
         costs = Costs(sum(p.numel() for p in network.parameters()), patch="x".join(map(str, shape[1:])))
         return Costs(costs.parameters, _flops(network, shape), costs.patch)
     except OSError as error:  # without the folders of this machine: reports are passed on
@@ -49,11 +49,13 @@ def network_costs(model_folder: Path, trainer: str, configuration: str) -> Costs
         return Costs(costs.parameters, patch=costs.patch, reason=f"{type(error).__name__}: {message}")
 
 
-def _build(plans: dict, dataset: dict, trainer: str, configuration: str) -> tuple:
+def build_network(plans: dict, dataset: dict, trainer: str, configuration: str) -> tuple:
     """The network without deep supervision, and the shape (C, H, W) of its input."""
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunet_echo.checkpoints import check_classes
 
     register_trainers()
     try:
@@ -62,6 +64,7 @@ def _build(plans: dict, dataset: dict, trainer: str, configuration: str) -> tupl
         raise LookupError(f"{trainer} is not installed here; set nnUNet_extTrainer to the folder it is in") from error
     manager = PlansManager(plans)
     plan = manager.get_configuration(configuration)
+    check_classes(plan)
     channels = determine_num_input_channels(manager, plan, dataset)
     shapes = channels, manager.get_label_manager(dataset).num_segmentation_heads
     if "plans_manager" in inspect.signature(build).parameters:

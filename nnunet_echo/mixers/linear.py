@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nnunet_echo.scan.traceable import exporting
+
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 _FEWEST_NUMBERS = 20480  # PyTorch does not give convolutions of a smaller image to oneDNN
 
@@ -25,7 +27,7 @@ class Linear(nn.Linear):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear` of tokens: x (..., in), weight (out, in) and bias (out) to (..., out)."""
     in_single = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if not (_HAS_ONEDNN and in_single and x.numel() > _FEWEST_NUMBERS):
+    if not (_HAS_ONEDNN and in_single and not exporting() and x.numel() > _FEWEST_NUMBERS):
         return F.linear(x, weight, bias)
     image = x.reshape(1, 1, -1, x.shape[-1]).contiguous().permute(0, 3, 1, 2)
     return F.conv2d(image, weight[..., None, None], bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nnunet_echo.mixers.linear import Linear, linear
-from nnunet_echo.scan import selective_scan
+from nnunet_echo.scan import selective_scan, traceable
 from nnunet_echo.scan.convolution import causal_conv_silu
 from nnunet_echo.scan.precision import autocast_off
 
@@ -67,6 +67,8 @@ class BiMamba(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         blocks = [self.mamba_forw] if self.mamba_backw is None else [self.mamba_forw, self.mamba_backw]
+        if traceable.wanted():  # which know nothing of checkpoints
+            return self._mix(blocks, tokens)
         map_size = tokens.shape[1] * sum(len(block.D) for block in blocks)
         sequences = max(1, _LARGEST_MAP // map_size)
         if sequences >= len(tokens):

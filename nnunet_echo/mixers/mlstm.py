@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from nnunet_echo.mixers.linear import Linear
 from nnunet_echo.mixers.tokens import to_image, to_tokens
 from nnunet_echo.scan.precision import autocast_off
+from nnunet_echo.scan.traceable import exporting
 
 HEADS = 4
 QKV_BLOCK = 4
@@ -65,14 +66,18 @@ def _chunkwise(q: Tensor, k: Tensor, v: Tensor, input_gate: Tensor, forget_gate:
     """
     decay = F.logsigmoid(forget_gate).cumsum(dim=-1)  # since the chunk began
     source = input_gate - decay
-    largest = source.cummax(dim=-1).values  # over s <= t; without decay[t], which all weights of a row share
+    chunks, length = q.shape[2:4]
+    future = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
+    # Over s <= t; without decay[t], which all weights of a row share.
+    if exporting():  # ONNX has no operator for a running maximum
+        largest = source[..., None, :].masked_fill(future, -math.inf).amax(dim=-1)
+    else:
+        largest = source.cummax(dim=-1).values
     k = k / math.sqrt(q.shape[-1])
     v = F.pad(v, (0, 1), value=1.0)
-    chunks, length = q.shape[2:4]
     if chunks > 1:
         memory, scale = _memory_before(k, v, decay[..., -1], source)
         largest = torch.maximum(largest, scale)
-    future = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
     weights = (source[..., None, :] - largest[..., :, None]).masked_fill(future, -math.inf).exp()
     h = (q @ k.transpose(-2, -1) * weights) @ v
     if chunks > 1:

@@ -11,12 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nnunet_echo.scan.traceable import exporting
+
 
 class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
     """`torch.nn.InstanceNorm2d` or 3d without running statistics: (B, C, *S) to the same shape."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or torch.is_grad_enabled():
+        # A trace has to be the same with gradients and without: PyTorch compares.
+        if x.device.type != "cpu" or torch.is_grad_enabled() or exporting():
             return super().forward(x)
         # Contiguous: where channels are neighbours in memory, the variance too is a difference of large sums.
         return F.group_norm(x.contiguous(), self.num_features, self.weight, self.bias, self.eps)

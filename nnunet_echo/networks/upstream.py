@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
@@ -17,11 +17,12 @@ from nnunet_echo.networks.skeleton import UNetShape
 from nnunet_echo.networks.u_mamba import UMambaBot, UMambaEnc
 from nnunet_echo.networks.vision_lstm import VisionLSTM, VisionLSTM2
 from nnunet_echo.networks.vm_unet import VSSM
+from nnunet_echo.networks.wrapped_weights import common_prefix, matching_names, sets_of_weights, without_wrapping
 
 KEYS_SHOWN = 5  # names listed in an error, of each kind
 
 
-def from_upstream(name: str, kwargs: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> nn.Module:
+def from_upstream(name: str, kwargs: Mapping[str, Any], state_dict: Mapping[str, Any]) -> nn.Module:
     """The network that the published code builds from its constructor arguments, `kwargs`, with its weights loaded.
 
     `name` is one of ``lkm_unet, umamba_bot, umamba_enc, vm_unet, vil, vil2``. For the U-Nets 2D or 3D follows from
@@ -29,8 +30,10 @@ def from_upstream(name: str, kwargs: Mapping[str, Any], state_dict: Mapping[str,
     `input_size`. The module returns what the published one does: the U-Nets a list of logits, finest first (deep
     supervision is on); ``vm_unet`` logits (B, K, H, W); ``vil`` features (B, S, dim); ``vil2`` features (B, dim, H, W).
 
-    Raises ValueError for an unknown name or argument, and when keys are missing, unexpected or of another shape, with
-    their number and names.
+    `state_dict` may be a checkpoint that holds one, under any key, or a module; prefixes of wrappers (``module.``,
+    ``_orig_mod.``, one that all keys share) and thop's counts are taken off. Raises ValueError for an unknown name or
+    argument, where several sets of weights fit, and when keys are missing, unexpected or of another shape, with their
+    number and names.
     """
     if name not in _BUILDERS:
         raise ValueError(f"name={name!r}: expected one of {', '.join(_BUILDERS)}.")
@@ -40,19 +43,53 @@ def from_upstream(name: str, kwargs: Mapping[str, Any], state_dict: Mapping[str,
     except TypeError as error:  # an argument that the constructor does not have
         raise ValueError(f"kwargs of {name}: {error}.") from error
     coarsest = len(kwargs.get("strides", ())) - 1
-    renamed = {}
-    for key, tensor in state_dict.items():
-        if key.startswith("decoder.encoder."):
-            continue  # the published decoder lists the encoder's weights a second time
-        for pattern, replacement in renames:
-            key = re.sub(pattern, replacement.format(coarsest=coarsest), key)
-        renamed[key] = tensor
-    _load_strictly(network, renamed, name)
+    ours = network.state_dict()
+
+    def rename(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        renamed = {}
+        for key, tensor in weights.items():
+            if key.startswith("decoder.encoder."):
+                continue  # the published decoder lists the encoder's weights a second time
+            for pattern, replacement in renames:
+                key = re.sub(pattern, replacement.format(coarsest=coarsest), key)
+            renamed[key] = tensor
+        return renamed
+
+    found = [
+        (f" in state_dict{where}" if where else "", matching_names(without_wrapping(weights, where), rename, set(ours)))
+        for where, weights in sets_of_weights(state_dict)
+    ]
+    fitting = [(where, weights) for where, weights in found if not _problems(ours, weights)]
+    if len(fitting) > 1:
+        raise ValueError(
+            f"several sets of weights fit {name}: {', '.join(where.strip() for where, _ in fitting)}. Pass one of them."
+        )
+    if not fitting:
+        _raise_misfit(ours, found, name)
+    network.load_state_dict(fitting[0][1])
     return network
 
 
-def _load_strictly(network: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
-    ours = network.state_dict()
+def _raise_misfit(ours: Mapping[str, Tensor], found: list[tuple[str, dict[str, Tensor]]], name: str) -> NoReturn:
+    """Tell what is wrong with the set of weights that has most in common with ours."""
+    if not found:
+        raise ValueError(f"no weights of {name}: state_dict holds no tensors by name, nor does anything in it.")
+    where, weights = max(found, key=lambda item: len(ours.keys() & item[1].keys()))
+    prefix = common_prefix(weights, set(ours))
+    remedy = "Check that kwargs are those that the weights were trained with."
+    if prefix is not None:
+        others = sorted(key for key in weights if not key.startswith(prefix))
+        remedy = (
+            f"They are under {prefix!r}, beside {len(others)} others ({', '.join(others[:KEYS_SHOWN])}): pass those "
+            "alone, without the prefix."
+        )
+    raise ValueError(
+        f"the weights{where} do not fit {name} with these arguments ({len(ours)} keys). "
+        f"{'; '.join(_problems(ours, weights))}. {remedy}"
+    )
+
+
+def _problems(ours: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) -> list[str]:
     wrong = {
         "missing": sorted(ours.keys() - state_dict.keys()),
         "unexpected": sorted(state_dict.keys() - ours.keys()),
@@ -62,17 +99,11 @@ def _load_strictly(network: nn.Module, state_dict: Mapping[str, Tensor], name: s
             if key in state_dict and state_dict[key].shape != ours[key].shape
         ],
     }
-    problems = [
+    return [
         f"{len(keys)} {kind}: {', '.join(keys[:KEYS_SHOWN])}{', ...' if len(keys) > KEYS_SHOWN else ''}"
         for kind, keys in wrong.items()
         if keys
     ]
-    if problems:
-        raise ValueError(
-            f"the weights do not fit {name} with these arguments ({len(ours)} keys). {'; '.join(problems)}. "
-            "Check that kwargs are those that the weights were trained with."
-        )
-    network.load_state_dict(state_dict)
 
 
 def _u_net(network: type[nn.Module], *own: str, **options: Any) -> Callable[[dict[str, Any]], nn.Module]:
@@ -104,7 +135,10 @@ _BUILDERS: dict[str, tuple[Callable[[dict[str, Any]], nn.Module], list[tuple[str
     ),
     "umamba_bot": (_u_net(UMambaBot), [(r"^mamba_layer\.", "encoder.mixers.{coarsest}.")]),
     "umamba_enc": (_u_net(UMambaEnc, "input_size"), [(r"^encoder\.mamba_layers\.", "encoder.mixers.")]),
-    "vm_unet": (lambda kwargs: VSSM(**kwargs), [(r"^vmunet\.", "")]),  # the prefix is in the authors' own checkpoints
+    "vm_unet": (
+        lambda kwargs: VSSM(**kwargs),  # the prefix is in the authors' own checkpoints, the last layer's name in ours
+        [(r"^vmunet\.", ""), (r"^decoder\.seg_layers\.0\.", "final_conv.")],
+    ),
     "vil": (VisionLSTM.from_published, []),
     "vil2": (VisionLSTM2.from_published, []),
 }

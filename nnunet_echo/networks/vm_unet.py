@@ -23,6 +23,7 @@ from nnunet_echo.mixers.linear import Linear
 from nnunet_echo.mixers.ss2d import SS2D
 from nnunet_echo.networks.skeleton import AnySize
 from nnunet_echo.networks.vision_blocks import DropPath, require_2d
+from nnunet_echo.scan import traceable
 
 
 class PatchEmbed(nn.Module):
@@ -106,8 +107,9 @@ class VSSLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.upsample is not None:
             x = self.upsample(x)
+        use_checkpoint = self.use_checkpoint and not traceable.wanted()  # which know nothing of checkpoints
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if self.use_checkpoint else block(x)
+            x = checkpoint(block, x, use_reentrant=False) if use_checkpoint else block(x)
         return x if self.downsample is None else self.downsample(x)
 
 
@@ -210,7 +212,9 @@ class VMUNet(AnySize):
             drop_path_rate=drop_path_rate,
             use_checkpoint=use_checkpoint,
         )
-        self.decoder = FullResolutionOutput(deep_supervision)
+        self.decoder = FullResolutionOutput(self.vmunet.final_conv, deep_supervision)
+        self.vmunet.final_conv = nn.Identity()
+        self.register_load_state_dict_pre_hook(_rename_last_layer)
         self.size_multiple = (4 * 2 ** (len(depths) - 1),) * 2
 
     @classmethod
@@ -232,14 +236,25 @@ class VMUNet(AnySize):
 
 
 class FullResolutionOutput(nn.Module):
-    """What nnU-Net toggles as `network.decoder`: with deep supervision on, logits leave as a list of one."""
+    """The last layer, as what nnU-Net toggles as `network.decoder`: with deep supervision on, logits leave as a list of
+    one. nnU-Net leaves out what is called `seg_layers` where it loads weights for other classes."""
 
-    def __init__(self, deep_supervision: bool) -> None:
+    def __init__(self, head: nn.Module, deep_supervision: bool) -> None:
         super().__init__()
         self.deep_supervision = deep_supervision
+        self.seg_layers = nn.ModuleList([head])
 
-    def forward(self, logits: Tensor) -> Tensor | list[Tensor]:
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        logits = self.seg_layers[0](x)
         return [logits] if self.deep_supervision else logits
+
+
+def _rename_last_layer(network: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
+    """Checkpoints of version 0.1.0 have the last layer under its published name."""
+    for name in ("weight", "bias"):
+        old = f"{prefix}vmunet.final_conv.{name}"
+        if old in state_dict:
+            state_dict.setdefault(f"{prefix}decoder.seg_layers.0.{name}", state_dict.pop(old))
 
 
 def _split(values: Sequence[float], counts: Sequence[int]) -> list[Sequence[float]]:

@@ -22,10 +22,11 @@ delta_bias     (D,)                               bias of delta
 
 Backends, in the order in which ``auto`` tries them: `cuda` (mamba_ssm's kernel), `triton` (any GPU, float32), `cpu` (C,
 float32, where the install had a compiler), `chunked` (PyTorch on any device, with its own backward), `reference` (the
-plain recurrence, the definition of correct; never chosen by ``auto``). A backend is a module with
-``why_not(device, dtype) -> str | None`` (None: it can run), ``selective_scan``, and ``READS_BACKWARDS``: whether that
-takes `reverse`, or the tokens have to be flipped for it, which costs copies. The environment variable
-``NNUNET_ECHO_SCAN`` names one for all calls that say ``auto``.
+plain recurrence, the definition of correct) and `traceable` (plain operations on all tokens at once), never chosen by
+``auto``. While PyTorch traces, exports or transforms (torch.func, forward mode), `traceable` stands in for all but
+`reference`, with the same result. A backend is a module with ``why_not(device, dtype) -> str | None`` (None: it can
+run), ``selective_scan``, and ``READS_BACKWARDS``: whether that takes `reverse`, or the tokens have to be flipped for
+it, which costs copies. The environment variable ``NNUNET_ECHO_SCAN`` names one for all calls that say ``auto``.
 """
 
 from __future__ import annotations
@@ -36,10 +37,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nnunet_echo.scan import chunked, cpu, cuda, reference, triton
+from nnunet_echo.scan import chunked, cpu, cuda, reference, traceable, triton
 from nnunet_echo.scan.precision import autocast_off
 
-BACKENDS = {"cuda": cuda, "triton": triton, "cpu": cpu, "chunked": chunked, "reference": reference}
+BACKENDS = {
+    "cuda": cuda,
+    "triton": triton,
+    "cpu": cpu,
+    "chunked": chunked,
+    "reference": reference,
+    "traceable": traceable,
+}
 BACKEND_VARIABLE = "NNUNET_ECHO_SCAN"
 
 
@@ -69,6 +77,8 @@ def selective_scan(
     _check_shapes(u, delta, A, B, C, D, z, delta_bias, reverse)
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
     module = BACKENDS[choose_backend(u.device, dtype, backend)]
+    if module is not reference and traceable.wanted():
+        module = traceable
     if B.ndim == 3:
         B = B.unsqueeze(1)
     if C.ndim == 3:
@@ -79,9 +89,9 @@ def selective_scan(
             reverse = tuple(reverse) or (False,) * B.shape[1]
             y, last_state = module.selective_scan(*tensors, delta_softplus, reverse)
         else:
-            turned = [x if x is None or x.ndim < 3 else _turn(x, reverse) for x in tensors]
+            turned = [x if x is None or x.ndim < 3 else traceable.turn(x, reverse) for x in tensors]
             y, last_state = module.selective_scan(*turned, delta_softplus)
-            y = _turn(y, reverse)
+            y = traceable.turn(y, reverse)
     y = y.to(u.dtype)
     return (y, last_state) if return_last_state else y
 
@@ -102,14 +112,6 @@ def choose_backend(device: torch.device, dtype: torch.dtype = torch.float32, bac
             "Use 'auto' to take the fastest backend that can; `nnunet-echo doctor` lists them."
         )
     return backend
-
-
-def _turn(x: Tensor, reverse: Sequence[bool]) -> Tensor:
-    """x (B, D, L) or (B, G, N, L) with the tokens of the groups of `reverse` from the last to the first."""
-    if not any(reverse):
-        return x
-    groups = x.chunk(len(reverse), dim=1)
-    return torch.cat([g.flip(-1) if turn else g for g, turn in zip(groups, reverse, strict=True)], dim=1)
 
 
 def _check_shapes(u, delta, A, B, C, D, z, delta_bias, reverse) -> None:

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from nnunet_echo.scan import traceable
 from nnunet_echo.scan.reference import skip_and_gate
 
 # A chunk's buffers (T, S, N, H) should stay in the cache of a core; measured with benchmarks/scan.py.
@@ -95,9 +95,11 @@ class _Recurrence(torch.autograd.Function):
         return y, last
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_y: Tensor, grad_last: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx, grad_y: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
         u, delta, A, B, C, *starts = ctx.saved_tensors
+        # Not `once_differentiable`, which lets a second derivative be zero where the gradients at y have none.
+        if traceable.gradients_wanted((grad_y, grad_last)):
+            return tuple(traceable.gradients(_plainly, (u, delta, A, B, C), (grad_y, grad_last)))
         grad_u, grad_delta, grad_B, grad_C = (torch.empty_like(x) for x in (u, delta, B, C))
         grad_A = torch.zeros_like(A)
         for (rows, a, chunks), start in zip(_slices(u, A), starts, strict=True):
@@ -121,6 +123,18 @@ class _Recurrence(torch.autograd.Function):
                 grad_a += g.mul_(d.unsqueeze(-2)).sum(0)
             grad_A.index_add_(0, _groups_of(rows, A), grad_a)
         return grad_u, grad_delta, grad_A, grad_B, grad_C
+
+
+def _plainly(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+    """What `_Recurrence` computes, as `traceable` does."""
+    groups, states, width = A.shape
+    batch = u.shape[1] // groups
+    u, delta = (x.permute(1, 2, 0).unflatten(0, (batch, groups)).flatten(1, 2) for x in (u, delta))
+    B, C = (x.permute(1, 2, 0).unflatten(0, (batch, groups)) for x in (B, C))
+    A = A.transpose(1, 2).flatten(0, 1)
+    y, last = traceable.selective_scan(u, delta, A, B, C, None, None, None, False, ())
+    y = y.reshape(batch * groups, width, -1).permute(2, 0, 1)
+    return y, last.reshape(batch * groups, width, states).transpose(1, 2)
 
 
 def _states(u: Tensor, delta: Tensor, a: Tensor, B: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:

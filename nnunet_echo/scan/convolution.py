@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from nnunet_echo.scan import choose_backend, cpu
+from nnunet_echo.scan import choose_backend, cpu, traceable
 
 
 def causal_conv_silu(u: Tensor, weight: Tensor, bias: Tensor, reverse: Sequence[bool]) -> Tensor:
@@ -21,15 +19,6 @@ def causal_conv_silu(u: Tensor, weight: Tensor, bias: Tensor, reverse: Sequence[
     neighbouring channels, whether it reads from the last token to the first. Computes on a CPU in C, where that is the
     backend that a scan of u would get. Returns (B, D, L), contiguous.
     """
-    if weight.shape[-1] <= cpu.MOST_WEIGHTS and choose_backend(u.device, u.dtype) == "cpu":
-        return cpu.causal_conv_silu(u, weight.squeeze(1), bias, tuple(reverse))
-    groups = len(reverse)
-    parts = zip(u.chunk(groups, dim=1), weight.chunk(groups), bias.chunk(groups), reverse, strict=True)
-    return torch.cat([_of_one_group(*part) for part in parts], dim=1)
-
-
-def _of_one_group(u: Tensor, weight: Tensor, bias: Tensor, backwards: bool) -> Tensor:
-    reach = weight.shape[-1] - 1
-    weight = weight.flip(-1) if backwards else weight
-    u = F.conv1d(u, weight, bias, padding=reach, groups=u.shape[1])
-    return F.silu(u[..., reach:] if backwards else u[..., : u.shape[-1] - reach])
+    in_c = weight.shape[-1] <= cpu.MOST_WEIGHTS and choose_backend(u.device, u.dtype) == "cpu"
+    convolve = cpu.causal_conv_silu if in_c and not traceable.wanted() else traceable.causal_conv_silu
+    return convolve(u, weight.squeeze(1), bias, tuple(reverse))

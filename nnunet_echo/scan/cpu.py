@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-from functools import cache
+import math
+from functools import cache, partial
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
+from nnunet_echo.scan import traceable
 from nnunet_echo.scan._operator import INPUTS, register_gradients
 
 READS_BACKWARDS = True
@@ -165,13 +168,29 @@ def _keep(ctx, inputs, output) -> None:
     ctx.save_for_backward(*tensors)
 
 
-_convolve.register_autograd(
-    lambda ctx, grad_y: (*_convolve_backward(*ctx.saved_tensors, ctx.reverse, grad_y), None), setup_context=_keep
-)
+def _gradients(ctx, grad_y):
+    if traceable.gradients_wanted((grad_y,)):
+        plain = partial(traceable.causal_conv_silu, reverse=ctx.reverse)
+        return *traceable.gradients(plain, ctx.saved_tensors, (grad_y,)), None
+    return *_convolve_backward(*ctx.saved_tensors, ctx.reverse, grad_y), None
+
+
+_convolve.register_autograd(_gradients, setup_context=_keep)
+
+
+@register_flop_formula(torch.ops.nnunet_echo.causal_conv_silu)
+def _count(u, weight, *others, **options) -> int:
+    return 2 * math.prod(u) * weight[1]  # a convolution's, as PyTorch counts it
+
+
+@register_flop_formula(torch.ops.nnunet_echo.causal_conv_silu_backward)
+def _count_backward(u, weight, *others, **options) -> int:
+    return 2 * _count(u, weight)
 
 
 def _call(function: str, options: dict[str, int], reverse: list[bool], **tensors: Tensor | None) -> None:
     """Call the library with tensors by their names in `_Scan`, None for a missing one; `options` are more of its."""
+    traceable.refuse_forward_mode(f"nnunet_echo's C operator {function}")
     batch, channels, length = tensors["u"].shape
     groups = len(reverse)
     channels //= groups

@@ -37,7 +37,25 @@ def selective_scan(
     """Output (B, D, L) and last state (B, D, N); B and C are (B, G, N, L)."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
-    return selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state=True)
+    y, last_state = selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state=True)
+    return _OnceDifferentiable.apply(y), last_state
+
+
+class _OnceDifferentiable(torch.autograd.Function):
+    """The identity. mamba_ssm's backward is no function of autograd: its second derivatives would be silently zero."""
+
+    @staticmethod
+    def forward(ctx, y: Tensor) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx, grad_y: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError(
+                "mamba_ssm's scan can be differentiated once only. Set NNUNET_ECHO_SCAN=reference (or chunked, or "
+                "triton, which are faster) to differentiate twice."
+            )
+        return grad_y
 
 
 @cache

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nnunet_echo.scan import reference
+from nnunet_echo.scan import reference, traceable
 from nnunet_echo.scan._operator import INPUTS, register_gradients
 
 if TYPE_CHECKING:
@@ -211,6 +211,7 @@ def _inputs(u, delta, A, B, C, D, z, delta_bias) -> Inputs:
     """The tensors as the kernels take them."""
     from nnunet_echo.scan._triton_tiles import Inputs
 
+    traceable.refuse_forward_mode("nnunet_echo's Triton scan")
     u, delta, B, C, z = (_array(x, B.shape[1]) for x in (u, delta, B, C, z))
     D, delta_bias = (None if x is None else x.contiguous() for x in (D, delta_bias))
     return Inputs(u, delta, A.mT.contiguous(), B, C, D, z, delta_bias)
