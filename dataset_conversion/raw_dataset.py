@@ -17,7 +17,6 @@ What a user can rely on:
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +32,7 @@ from nnunet_echo.dataset_conversion.images import Frame, SourceError, check_pair
 from nnunet_echo.dataset_conversion.parallel import map_in_order
 from nnunet_echo.dataset_conversion.report import Note, Report
 from nnunet_echo.dataset_conversion.splits import Fold, FoldMaker, splits_by_patient
+from nnunet_echo.dataset_conversion.tables import read_rows, write_rows
 from nnunet_echo.dataset_conversion.target import (
     FILE_ENDING,
     REPORT,
@@ -96,7 +96,7 @@ def case_table(folder: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
-        return {row["case"]: row for row in csv.DictReader(file)}
+        return {row["case"]: row for row in read_rows(file)}
 
 
 def five_folds_of_cases(cases: Sequence[str], dataset_json: Mapping[str, object]) -> list[Fold] | None:
@@ -289,11 +289,11 @@ def _table(done: Sequence[Case], written: Mapping[str, Written], unit: str) -> s
     """cases.csv; spacing and size are in x y order, the size in pixels."""
     columns = [*done[0].table, *written[done[0].case_id].facts] if done else []
     text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["case", "patient", *columns, f"spacing_{unit}", "size", "source", "split"])
+    rows = [["case", "patient", *columns, f"spacing_{unit}", "size", "source", "split"]]
     for case in done:
         result = written[case.case_id]
-        rows.writerow([case.case_id, case.patient, *case.table.values(), *result.facts.values(),
-                       " ".join(f"{length:.6g}" for length in result.spacing),
-                       " ".join(map(str, result.size)), case.source, "ts" if case.test else "tr"])
+        rows.append([case.case_id, case.patient, *case.table.values(), *result.facts.values(),
+                     " ".join(f"{length:.6g}" for length in result.spacing),
+                     " ".join(map(str, result.size)), case.source, "ts" if case.test else "tr"])
+    write_rows(text, rows)
     return text.getvalue()

@@ -1,12 +1,50 @@
-"""Tables and numbers as people write them: read with care, nothing guessed."""
+"""Tables and numbers as people write them: read with care, nothing guessed.
+
+A spreadsheet takes text that begins with one of = + - @, a tab or a carriage return for a formula. Our tables have an
+apostrophe before such text, and before what has apostrophes before such; numbers stay as they are. All tables of ours
+are written by `write_rows`, and read by functions that take it away.
+"""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def write_rows(file: TextIO, rows: Iterable[Iterable[object]]) -> None:
+    """Write rows as CSV to a file that was opened with newline=""; the text of no field is a formula."""
+    # csv quotes the characters that end its lines: with both, a carriage return in a field comes back as it was.
+    table = csv.writer(_Lines(file), lineterminator="\r\n")
+    table.writerows([_guarded(value) for value in row] for row in rows)
+
+
+def read_rows(file: TextIO) -> list[dict[str, str]]:
+    """The rows that `write_rows` wrote after a header, as header -> field."""
+    return [{_text(name): _text(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+class _Lines:
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def write(self, line: str) -> None:
+        self.file.write(line.removesuffix("\r\n") + "\n")
+
+
+def _guarded(value: object) -> object:
+    formula = isinstance(value, str) and _FORMULA.match(value) and not (value[0] in "+-" and finite(value) is not None)
+    return f"'{value}" if formula else value
+
+
+def _text(field: object) -> object:
+    """What `_guarded` was given. Fields that a row has too many or too few are no text, and stay."""
+    return field[1:] if isinstance(field, str) and field[:1] == "'" and _FORMULA.match(field) else field
 
 
 def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
@@ -36,7 +74,7 @@ def _rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(file)
     with file:
         try:
-            yield from ((reader.line_num, row) for row in reader if row)
+            yield from ((reader.line_num, [_text(field) for field in row]) for row in reader if row)
         except (csv.Error, OSError) as error:
             where = f"{path}, line {reader.line_num}"
             raise ValueError(f"{where}: cannot be read ({error}); copy the file again") from error

@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from nnunet_echo import cli
 from nnunet_echo.dataset_conversion.camus import DATASET_JSON
+from nnunet_echo.dataset_conversion.tables import read_rows, read_table, write_rows
 from nnunet_echo.evaluation.agreement import agreement, classification
 from nnunet_echo.evaluation.evaluate import Evaluation, evaluate, metric_columns
 from nnunet_echo.evaluation.metrics import region_metrics, surface_metrics
@@ -330,6 +331,166 @@ def test_without_a_pattern_each_case_is_a_patient(references: Path, tmp_path: Pa
     assert {row["view"] for row in evaluation.cases} == {""}
 
 
+def hearts(folder: Path, names: dict[str, float], spacing: tuple[float, float] = (0.6, 1.2), shift: tuple = (0, 0),
+           **fields: object) -> Path:
+    """For each name LV and MYO of a frame (row, column): half an ellipsoid 80 mm long, with that diameter in mm."""
+    folder.mkdir(exist_ok=True)
+    shape = round(130 / spacing[0]), round(100 / spacing[1])
+    row, column = ((np.arange(n) + 0.5) * step for n, step in zip(shape, spacing, strict=True))
+    up, beside = 105 - row[:, None], column[None, :] - 50
+    for name, diameter in names.items():
+        lv, epi = ((up > 0) & (np.hypot(up / (80 + wall), beside / (diameter / 2 + wall)) < 1) for wall in (0, 9))
+        image = sitk.GetImageFromArray(np.roll(lv + 2 * (epi & ~lv), shift, (0, 1)).astype(np.uint8))
+        image.SetSpacing(spacing[::-1])  # x, y
+        sitk.WriteImage(image, str(folder / f"{name}.nii.gz"))
+    (folder / "dataset.json").write_text(json.dumps({
+        "labels": {"background": 0, "LV": 1, "MYO": 2}, "file_ending": ".nii.gz",
+        "case_id_pattern": r"(?P<patient>.+?)_(?P<view>[^_]+)_(?:f(?P<frame>\d+)_)?(?P<phase>[A-Za-z]+)", **fields}))
+    return folder
+
+
+@pytest.mark.parametrize("spacing", [(0.6, 1.2), (1.2, 0.6)])
+def test_rows_and_columns_have_their_own_spacing(spacing: tuple[float, float], tmp_path: Path) -> None:
+    """From the file to the tables: volumes of known hearts, and shifts in mm down and across."""
+    names = {"a_2CH_ED": 48, "a_4CH_ED": 44, "a_2CH_ES": 36, "a_4CH_ES": 33}
+    references = hearts(tmp_path / "references", names, spacing)
+    volumes = [2 / 3 * math.pi * 80 * a * b / 4 / 1000 for a, b in ((48, 44), (36, 33))]  # of half an ellipsoid
+    for axis in (0, 1):
+        found = compare(hearts(tmp_path / "predictions", names, spacing, (5, 0) if axis == 0 else (0, 5)), references)
+        (patient,) = found.patients
+        for side in ("prediction", "reference"):
+            assert [patient[f"{side}_edv_ml"], patient[f"{side}_esv_ml"]] == pytest.approx(volumes, rel=0.02)
+            assert patient[f"{side}_ef_percent"] == pytest.approx(100 * (1 - 36 * 33 / 48 / 44), abs=1)
+        distances = [row["hd_mm"] for row in found.cases if row["structure"] == "LV"]
+        assert distances == pytest.approx([5 * spacing[axis]] * 4)
+    camus = compare(references, references, method="camus").patients[0]
+    assert camus["reference_edv_ml"] == pytest.approx(volumes[0], rel=0.1)
+
+
+def test_two_frames_of_one_phase_are_refused(tmp_path: Path) -> None:
+    """Frames of a film may be as many as they are; but which ED is the patient's is not ours to choose."""
+    names = {"a_4CH_f1_ED": 46.0, "a_4CH_f2_mid": 40.0, "a_4CH_f3_ES": 34.0}
+    folder = hearts(tmp_path / "one", names)
+    assert compare(folder, folder).patients[0]["planes"] == "single-plane 4CH"
+    for phase in ("ED", "ed"):
+        folder = hearts(tmp_path / phase, names | {f"a_4CH_f4_{phase}": 40.0})
+        with pytest.raises(ValueError, match=rf"a_4CH_f4_{phase} and a_4CH_f1_ED are both a 4CH ED; one frame of each"):
+            compare(folder, folder)
+    folder = hearts(tmp_path / "mid", names | {"a_4CH_f4_mid": 40.0})
+    assert compare(folder, folder).patients[0]["reference_flags"] == "missing_2CH"
+    folder = hearts(tmp_path / "no LV", names | {"a_4CH_f4_ED": 40.0}, labels={"background": 0, "A": 1, "B": 2})
+    assert compare(folder, folder).patients  # and no volumes
+
+
+@pytest.mark.parametrize("names", [("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES"), ("2ch_ed", "2ch_es", "4ch_ed", "4ch_es"),
+                                   ("2Ch_Ed", "2CH_es", "4ch_eD", "4cH_ES")])
+def test_views_and_phases_in_small_letters(names: tuple[str, ...], tmp_path: Path) -> None:
+    widths = zip(names, (46, 36, 44, 34), strict=True)
+    folder = hearts(tmp_path / "names", {f"a_{name}": width for name, width in widths})
+    result = compare(folder, folder)
+    (patient,) = result.patients
+    assert (patient["planes"], patient["reference_flags"]) == ("biplane", "")
+    assert patient["reference_ef_percent"] == pytest.approx(100 * (1 - 36 * 34 / 46 / 44), abs=1)
+    assert {(row["view"], row["phase"]) for row in result.cases} == {
+        ("2CH", "ED"), ("2CH", "ES"), ("4CH", "ED"), ("4CH", "ES")}
+    assert set(result.summary["structures"]["LV"]) == {"all", "ED", "ES"}
+    assert result.summary["warnings"] == []
+
+
+def test_no_ef_is_said_with_the_phases_that_names_have(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = hearts(tmp_path / "names", {"a_4CH_dia": 46, "a_4CH_sys": 36})
+    assert cli.main(["evaluate", str(folder), str(folder), "-o", str(tmp_path / "out"), "--workers", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "warning: no patient has an EF, which needs the phases ED and ES of one view" in printed
+    assert "give: dia, sys" in printed
+    assert "flags, reference: missing_2CH 1, missing_4CH_ED 1, missing_4CH_ES 1" in printed
+    (patient,) = rows(tmp_path / "out" / "patients.csv")
+    assert patient["reference_flags"] == "missing_2CH missing_4CH_ED missing_4CH_ES"
+
+
+def test_camus_on_a_coarse_grid_is_flagged(tmp_path: Path) -> None:
+    """The 8 pixels of the method are most of an LV of 112 x 112 pixels: EF falls below that of `ase`."""
+    folder = echonet(tmp_path / "videos", ".png")
+    ase, camus = (compare(folder, folder, method=method) for method in ("ase", "camus"))
+    assert ase.patients[0]["reference_ef_percent"] - camus.patients[0]["reference_ef_percent"] > 2
+    assert {row["reference_flags"] for row in camus.patients} == {"coarse_ED coarse_ES"}
+    assert {row["reference_flags"] for row in ase.patients} == {""}
+    assert camus.summary["ejection_fraction"]["prediction_flags"] == {"coarse_ED": 2, "coarse_ES": 2}
+    assert "EF by camus is not to be trusted in 2 of 2 patients" in camus.summary["warnings"][0]
+    assert ase.summary["warnings"] == []
+
+
+def test_a_rerun_leaves_no_table_of_the_run_before(tmp_path: Path) -> None:
+    """Nor does it replace what another program, or the user, wrote."""
+    film = hearts(tmp_path / "film", {f"a_4CH_f{time}_x": 40 + time for time in range(4)})
+    pair = hearts(tmp_path / "pair", {"b_4CH_ED": 46, "b_4CH_ES": 36})
+    out = tmp_path / "out"
+
+    def run(folder: Path, out: Path = out) -> int:
+        return cli.main(["evaluate", str(folder), str(folder), "-o", str(out), "--workers", "1"])
+
+    assert run(film) == 0
+    assert {"frames.csv", "sequences.csv"} <= set(tree(out))
+    (out / "notes.txt").write_text("mine")
+    assert run(pair) == 0
+    assert sorted(tree(out)) == ["anatomy.csv", "cases.csv", "notes.txt", "patients.csv", "summary.json"]
+    assert {row["patient"] for row in rows(out / "cases.csv")} == {"b"}
+    assert run(pair, tmp_path / "new") == 0
+    assert {name: text for name, text in tree(out).items() if name != "notes.txt"} == tree(tmp_path / "new")
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("cases.csv", "case,patient\n"), ("summary.json", '{"foreground_mean": {}}'), ("summary.json", "[1]"),
+    ("frames.csv", ""), ("summary.json", '{"versions": {"nnunet_echo": "1"}}')])
+def test_files_of_others_are_not_replaced(name: str, content: str, tmp_path: Path,
+                                          capsys: pytest.CaptureFixture) -> None:
+    """The table of a conversion, nnU-Net's summary, a leaderboard."""
+    folder = hearts(tmp_path / "pair", {"b_4CH_ED": 46, "b_4CH_ES": 36})
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text(content)
+    before = tree(out)
+    assert cli.main(["evaluate", str(folder), str(folder), "-o", str(out), "--workers", "1"]) == 2
+    message = rf"{name}: is there already, and not by evaluate, .* Choose another folder"
+    assert re.search(message, capsys.readouterr().err)
+    assert tree(out) == before
+
+
+TEXTS = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''@x", "'", "'a", "a=1", "a\rb", "a\nb", 'a"b,c',
+         "", "-1.5", "+2", "-inf", "=", "-", "ä", "'-1"]
+
+
+def test_no_text_in_a_table_is_a_formula(tmp_path: Path) -> None:
+    """And reading gives back what was written."""
+    path = tmp_path / "table.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        write_rows(file, [["=name", "n"], *([text, -1.5] for text in TEXTS)])
+    with path.open(encoding="utf-8", newline="") as file:
+        raw = list(csv.reader(file))
+    for text, _ in raw:
+        assert text[:1] not in tuple("=+-@\t\r") or text in ("-1.5", "+2")
+    assert {number for _, number in raw[1:]} == {"-1.5"}
+    assert {"-1.5", "+2", "'-inf", "'=1+1", "''=1"} <= {text for text, _ in raw}
+    with path.open(encoding="utf-8", newline="") as file:
+        assert read_rows(file) == [{"=name": text, "n": "-1.5"} for text in TEXTS]
+    header, read = read_table(path, ["n"])
+    assert (header, [row["=name"] for _, row in read]) == (["=name", "n"], TEXTS)
+
+
+def test_names_and_structures_that_would_be_formulas(tmp_path: Path) -> None:
+    folder = hearts(tmp_path / "names", {"=cmd_4CH_ED": 46, "=cmd_4CH_ES": 36, "-x_4CH_f1_a": 40, "-x_4CH_f2_b": 40},
+                    labels={"background": 0, "LV": 1, "@MYO": 2})
+    compare(folder, folder).write(tmp_path / "out")
+    for path in (tmp_path / "out").glob("*.csv"):
+        with path.open(newline="") as file:
+            for cell in (cell for row in csv.reader(file) for cell in row):
+                assert re.fullmatch(r"-[\d.e-]+", cell) or cell[:1] not in tuple("=+-@\t\r")
+        with path.open(newline="") as file:
+            assert {row["patient"] for row in read_rows(file)} <= {"=cmd", "-x"}
+    with (tmp_path / "out" / "cases.csv").open(newline="") as file:
+        assert {row["structure"] for row in read_rows(file)} == {"LV", "@MYO"}
+
+
 def test_a_patient_with_many_frames_counts_once() -> None:
     def row(patient: str, phase: str, dice: float, empty: int = 0) -> dict:
         return {"structure": "LV", "patient": patient, "phase": phase, "dice": dice, "prediction_empty": empty,
@@ -352,8 +513,8 @@ def test_agreement_is_of_the_errors() -> None:
     assert (result["n"], result["n_undefined"]) == (4, 1)
     assert result["bias"] == pytest.approx(-1.5)
     assert result["sd"] == pytest.approx(math.sqrt(sum((e + 1.5) ** 2 for e in error) / 3))
-    assert result["loa_low"] == pytest.approx(-1.5 - 1.96 * result["sd"])
-    assert result["loa_high"] == pytest.approx(-1.5 + 1.96 * result["sd"])
+    assert (result["loa_low"], result["loa_high"]) == pytest.approx((-1.5 - 11.2593, -1.5 + 11.2593), abs=1e-3)
+    assert agreement(reference, prediction)["bias"] == pytest.approx(1.5)
     assert result["mae"] == 4.5
     assert result["rmse"] == pytest.approx(math.sqrt(27))
     assert result["r2"] == pytest.approx(1 - 108 / 875)
@@ -366,6 +527,10 @@ def test_classification_at_a_threshold() -> None:
     # 12 pairs: 28 below all four; 42 ties with 42, below two, above 36; 38 below three, above 36.
     assert result == pytest.approx({"n_below": 3, "auc": (4 + 2.5 + 3) / 12, "kappa": (5 / 7 - 25 / 49) / (24 / 49)})
     assert classification([45, 55], [39, 61], 40)["auc"] == 1
+    # An EF of the threshold itself is not below it, be it the reference or the prediction.
+    assert classification([30, 40, 50], [30, 40, 50], 40) == {"n_below": 1, "auc": 1, "kappa": 1}
+    assert classification([40, 39], [39, 40], 40) == {"n_below": 1, "auc": 0, "kappa": -1}
+    assert classification([40, 40, 40], [39, 41, 42], 40) == {"n_below": 1, "auc": 0.5, "kappa": 0}
     assert classification([61, 39], [39, 61], 40) == {"n_below": 1, "auc": 0, "kappa": -1}
 
 

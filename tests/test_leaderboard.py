@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from camus_download import array, convert, rewrite, table
+from camus_download import array, convert, rewrite, table, tree
 from leaderboard_study import BASELINE, FOREIGN, GOOD, Study, set_folders
 
 from nnunet_echo import cli
@@ -203,6 +203,26 @@ def test_incomplete_models_are_shown_and_not_ranked(study: Study, tmp_path: Path
     assert {row["folds"] for row in four} == {row["folds_of_split"] for row in four} == {"0 1 2 4"}
     assert four[0]["split"] != table[BASELINE]["split"]
     assert four[0]["patients"] == four[1]["patients"] == row["patients"]
+
+
+def test_a_rerun_leaves_nothing_of_the_run_before(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                  capsys: pytest.CaptureFixture) -> None:
+    """Nor does it replace the tables of `evaluate`, or a user's."""
+    monkeypatch.setattr(figures, "PLOTTED", {"dice": ""})
+    out = tmp_path / "out"
+    run(out, "--figures", "--trainers", GOOD, BASELINE)
+    (out / "figures" / "mine.png").write_text("mine")
+    assert {"comparisons.csv", "figures/ranks.pdf"} <= set(tree(out))
+    run(out, "--trainers", GOOD)
+    run(tmp_path / "new", "--trainers", GOOD)
+    assert set(tree(out)) == {"figures", "figures/mine.png"} | set(tree(tmp_path / "new"))
+    assert "comparisons.csv" not in tree(out)
+    (tmp_path / "other").mkdir()
+    for name, content in (("cases.csv", ""), ("index.html", ""), ("summary.json", '{"nnunet_echo": "1"}')):
+        (tmp_path / "other" / name).write_text(content)
+        assert cli.main(["leaderboard", "751", "-o", str(tmp_path / "other"), "--workers", "1"]) == 2
+        assert f"{name}: is there already, and not by leaderboard" in capsys.readouterr().err
+        (tmp_path / "other" / name).unlink()
 
 
 def test_without_a_whole_model_nothing_is_ranked(study: Study, tmp_path: Path) -> None:

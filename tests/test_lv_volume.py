@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
+import tracemalloc
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
 from numpy import ndarray
 
-from nnunet_echo.evaluation.lv_outline import main_part, mitral_junction, straight_stretch, trace
+from nnunet_echo.evaluation.lv_outline import (
+    main_part,
+    mitral_junction,
+    mitral_plane,
+    straight_stretch,
+    straight_stretches,
+    trace,
+)
 from nnunet_echo.evaluation.lv_volume import METHODS, LvShape, LvVolumes, lv_shape, lv_volumes
+from nnunet_echo.evaluation.temporal import frame_attributes
 from nnunet_echo.phantom import camus_heart, render
 
 ISOTROPIC, ANISOTROPIC = (0.308, 0.308), (0.154, 0.308)
@@ -223,6 +232,119 @@ def test_shreds_of_myocardium_do_not_split_the_mitral_plane() -> None:
     assert lv_shape(lv, ISOTROPIC, myocardium=shred) == lv_shape(lv, ISOTROPIC, myocardium=myocardium)
 
 
+def gapped(start: float, gap: float, right: bool = True, profile: Profile = ellipse, tilt: float = 0.0,
+           spacing: tuple[float, float] = ANISOTROPIC) -> tuple[ndarray, ndarray]:
+    """An LV 76 mm long, whose wall is open on one side from `start` mm below the apex over `gap` mm along the axis."""
+    lv, myocardium = draw(profile, 76, 44, tilt, spacing)
+    y, x = ((np.arange(n) + 0.5) * step - side / 2 for n, step, side in zip(lv.shape, spacing, FRAME_MM, strict=True))
+    y, x, angle = y[:, None], x[None, :], np.deg2rad(tilt)
+    below, beside = y * np.cos(angle) + x * np.sin(angle) + 38, x * np.cos(angle) - y * np.sin(angle)
+    return lv, myocardium & ~((below > start) & (below < start + gap) & ((beside > 0) == right))
+
+
+@pytest.mark.parametrize("spacing", [ANISOTROPIC, ANISOTROPIC[::-1], ISOTROPIC])
+@pytest.mark.parametrize("profile", [ellipse, bullet])
+def test_a_gap_in_the_side_wall_is_not_the_mitral_plane(profile: Profile, spacing: tuple[float, float]) -> None:
+    """Whatever its length: it has more pixel edges than the plane, or is wider, but does not lie across the LV."""
+    for tilt in (0, 15):
+        whole = lv_shape(*gapped(0, 0, profile=profile, tilt=tilt, spacing=spacing)[:1], spacing, myocardium=gapped(
+            0, 0, profile=profile, tilt=tilt, spacing=spacing)[1])
+        assert 74 < whole.length < 78
+        for start, gap, right in ((0, 18, True), (5, 25, False), (20, 18, True), (20, 40, False), (40, 25, True)):
+            lv, myocardium = gapped(start, gap, right, profile, tilt, spacing)
+            shape = lv_shape(lv, spacing, myocardium=myocardium)
+            assert (shape.length, shape.diameters) == (whole.length, whole.diameters)
+            attributes = frame_attributes({"LV": lv, "MYO": myocardium}, spacing)
+            assert attributes["lv_length"] == whole.length
+            assert attributes["lv_base_width"] == pytest.approx({ellipse: 32.8, bullet: 44}[profile], abs=1.5)
+
+
+@pytest.mark.parametrize(("start", "gap", "flag"), [
+    (20, 10, ""), (20, 18, ""), (20, 25, "base_doubtful"), (20, 40, "base_doubtful"), (5, 25, "base_doubtful"),
+    (61, 20, ""), (41, 40, "base_doubtful"),  # down to the hinge: the plane seems slanted
+])
+def test_a_doubtful_mitral_plane_is_flagged(start: float, gap: float, flag: str) -> None:
+    for right in (False, True):
+        lv, myocardium = gapped(start, gap, right)
+        assert lv_shape(lv, ANISOTROPIC, myocardium=myocardium).flag == flag
+    assert lv_volumes({("4CH", "ED"): shape(80, 40, flag="base_doubtful cut"), ("4CH", "ES"): shape(75, 30)}).flags == (
+        "missing_2CH", "base_doubtful_4CH_ED", "cut_4CH_ED")
+
+
+def test_a_gap_where_the_mitral_plane_is_closed_is_not_taken_for_it() -> None:
+    lv, myocardium = gapped(30, 12)
+    row = int(np.nonzero(lv)[0].max())
+    myocardium[row + 1 : row + 20, 100:290] = True
+    measured = lv_shape(lv, ANISOTROPIC, myocardium=myocardium)
+    assert measured.flag == "base_from_outline"
+    assert measured.length == lv_shape(lv, ANISOTROPIC).length
+    assert math.isnan(frame_attributes({"LV": lv, "MYO": myocardium}, ANISOTROPIC)["lv_base_width"])
+
+
+@pytest.mark.parametrize("spacing", [ANISOTROPIC, ISOTROPIC])
+def test_the_mirrored_lv_is_measured_alike(spacing: tuple[float, float]) -> None:
+    """No tie goes to the first: of points equally far, stretches equally long, or the middle of an even number."""
+    for seed in range(8):
+        mask = ragged(seed)
+        wall = np.zeros_like(mask)
+        wall[: 60 + 5 * seed] = True
+        wall[:, :40] = True
+        for myocardium in (None, wall & ~mask):
+            ours, mirrored = (lv_shape(lv, spacing, myocardium=wall) for lv, wall in (
+                (mask, myocardium), (mask[:, ::-1], None if myocardium is None else myocardium[:, ::-1])))
+            assert mirrored.length == pytest.approx(ours.length, abs=1e-6)
+            assert mirrored.diameters == pytest.approx(ours.diameters, abs=1e-6)
+            assert mirrored.flag == ours.flag
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_lv_at_the_edge_of_the_frame_is_flagged(method: str) -> None:
+    lv, myocardium = draw(ellipse, 88, 46)
+    rows, columns = np.nonzero(lv)
+    top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+    assert lv_shape(lv[top - 1 : bottom + 1, left - 1 : right + 1], ISOTROPIC, method=method).flag == ""
+    for box in np.s_[top + 9 :, :], np.s_[: bottom - 9, :], np.s_[:, left + 9 :], np.s_[:, : right - 9]:
+        for wall in (None, myocardium[box]):
+            assert "cut" in lv_shape(lv[box], ISOTROPIC, method=method, myocardium=wall).flag.split()
+    speck = lv.copy()
+    speck[:2, :2] = True  # not of the largest component
+    assert lv_shape(speck, ISOTROPIC, method=method).flag == ""
+
+
+@pytest.mark.parametrize("spacing", [0.154, 0.6, 0.8, 1.5, 2.5])
+def test_camus_flags_too_few_pixels(spacing: float) -> None:
+    """Where it does not, EF is that of the resolution that the method was made for; its 8 pixels grow otherwise."""
+    native, _ = beat(method="camus")
+    measured, _ = beat(method="camus", spacing=(spacing, spacing))
+    coarse = {flag.partition("_")[0] for flag in measured.flags}
+    assert coarse == ({"coarse"} if spacing > 0.7 else set())
+    if not coarse:
+        assert measured.ef_percent == pytest.approx(native.ef_percent, abs=1)
+    if spacing > 2:
+        assert abs(measured.ef_percent - native.ef_percent) > 2
+    assert beat(spacing=(spacing, spacing))[0].flags == ()  # "ase" has no pixels of its own
+
+
+def test_camus_counts_pixels_of_the_smaller_side() -> None:
+    shapes = [lv_shape(draw(ellipse, 88, 46, spacing=spacing)[0], spacing, method="camus")
+              for spacing in ((0.308, 0.308), (0.308, 1.2), (1.2, 0.308))]
+    assert [shape.flag for shape in shapes] == ["", "", ""]
+    for other in shapes[1:]:
+        assert other.length == pytest.approx(shapes[0].length, rel=0.03)
+        assert other.diameters[3:15] == pytest.approx(shapes[0].diameters[3:15], rel=0.05)
+        assert other.area == pytest.approx(shapes[0].area, rel=0.01)
+
+
+def test_what_leaves_views_or_all_without_ef_is_flagged() -> None:
+    named = {(f"A{view[0]}C", phase): shape for (view, phase), shape in SHAPES.items()}
+    measured = lv_volumes(named)
+    assert (measured.planes, measured.flags) == ("single-plane A2C", ("unused_A4C",))
+    assert lv_volumes({("4CH", "diastole"): SHAPES["4CH", "ED"]}).flags == (
+        "missing_2CH", "missing_4CH_ED", "missing_4CH_ES")
+    assert lv_volumes({("", ""): SHAPES["4CH", "ED"]}).flags == ("missing_ED", "missing_ES")
+    assert lv_volumes(SHAPES | {("3CH", "ED"): SHAPES["4CH", "ED"], ("3CH", "ES"): SHAPES["4CH", "ES"]}).flags == ()
+
+
 def test_the_phantom() -> None:
     """Volumes of the synthetic heart, from its labels, myocardium and atrium included."""
     for patient in range(1, 4):
@@ -281,6 +403,37 @@ def test_straight_stretch_is_the_longest_of_all_pairs(seed: int, tolerance: floa
     assert straight_stretch(points, tolerance) == ends
 
 
+def test_a_ragged_outline_needs_little_memory() -> None:
+    """Pairs of all its points would take gigabytes."""
+    points, _ = trace(main_part(np.random.default_rng(0).random((512, 512)) < 0.6))
+    assert len(points) > 9000
+    tracemalloc.start()
+    try:
+        i, j = straight_stretch(points, 8)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+    assert j > i + 1
+
+
+def test_a_stretch_may_begin_with_a_spur_across_it() -> None:
+    """At 45 degrees: flatter lines pass too far from the spur, those at both ends of the range of slopes do not."""
+    slope = -np.arange(1, 21)[:, None] * np.array([[1.0, 1.0]])
+    for down in (1, -1):
+        points = np.vstack([[[0, 0], [1.1, -0.15]], slope]) * (down, 1)
+        assert straight_stretch(points, 1.0) == (0, 21)
+
+
+def test_equally_long_stretches_are_all_found() -> None:
+    mask = np.zeros((30, 50), bool)
+    mask[5:15, 5:45] = True
+    mask[15:18, [*range(6, 20), *range(30, 44)]] = True  # two feet
+    stretches = straight_stretches(trace(mask)[0], 0.4)
+    columns = [sorted(trace(mask)[0][list(ends), 1].tolist()) for ends in stretches]
+    assert columns == [[30, 43], [6, 19]]
+    assert straight_stretch(trace(mask)[0], 0.4) == stretches[0]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_camus_shape_is_what_the_script_does(seed: int) -> None:
     """Its steps one by one, as docs/metrics.md lists them, on the outline of scikit-image."""
@@ -328,3 +481,38 @@ def test_mitral_junction_on_a_square() -> None:
         np.testing.assert_array_equal(ends, [start, end])
     assert mitral_junction(points, np.ones(8, bool), 1.0) is None
     assert mitral_junction(points, np.zeros(8, bool), 1.0) is None
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_mitral_junction_does_not_depend_on_where_the_outline_starts(mirror: bool) -> None:
+    """Shreds of wall before, in and behind the part without it; a wide gap elsewhere."""
+    lv, myocardium = gapped(20, 18, spacing=(1.0, 1.3))
+    row = int(np.nonzero(lv)[0].max())
+    bottom = np.nonzero(lv[row])[0]
+    myocardium[row + 1, bottom[4] : bottom[5]] = myocardium[row + 1, bottom[12] : bottom[13]] = True
+    if mirror:
+        lv, myocardium = lv[:, ::-1], myocardium[:, ::-1]
+    points, beyond = trace(lv)
+    walled, points = np.pad(myocardium, 1)[tuple(beyond.T + 1)], points * (1.0, 1.3)
+    answers = {tuple(np.ravel(mitral_junction(np.roll(points, k, axis=0), np.roll(walled, k), 3.0)).tolist())
+               for k in range(len(points))}
+    (ends,) = answers
+    assert abs(ends[1] - ends[3]) == pytest.approx(1.3 * len(bottom), abs=2.7)
+    backwards = mitral_junction(points[::-1], walled[::-1], 3.0)
+    assert tuple(np.ravel(backwards[::-1]).tolist()) == ends
+
+
+def test_no_mitral_junction_of_two_equal_parts() -> None:
+    """Nothing but their order would choose; nor does a shred of wall make the whole outline a plane."""
+    mask = np.zeros((30, 30), bool)
+    mask[5:25, 5:25] = True
+    points, beyond = trace(mask)
+    sides = ((beyond[:, 1] < 5) | (beyond[:, 1] > 24))
+    assert mitral_junction(points, sides, 2.0) is None
+    assert mitral_junction(points, (beyond == (4, 10)).all(axis=1), 2.0) is None
+    start, end = mitral_junction(points, beyond[:, 0] < 25, 2.0)
+    assert (start.tolist(), end.tolist()) == ([24.5, 24], [24.5, 5])
+    wall = np.ones_like(mask)
+    wall[25:] = False
+    ends, doubtful = mitral_plane(mask, wall & ~mask, (1.0, 2.0))
+    assert (ends.tolist(), doubtful) == ([[24.5, 48], [24.5, 10]], False)

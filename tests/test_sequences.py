@@ -140,6 +140,16 @@ def test_missing_structures() -> None:
         anatomical_errors(heart() | {"LA": nothing[1:]}, (1, 1))
 
 
+@pytest.mark.parametrize(("start", "wrong"), [(105, False), (104, True)])
+def test_the_frontier_may_be_0_4_of_the_width(start: int, wrong: bool) -> None:
+    """No less, and not much more."""
+    masks = heart()
+    masks["MYO"][start:, MIDDLE:] = False
+    value = anatomical_measures(masks, (1, 1))["frontier_lv_background"]
+    assert value == (0.45 if wrong else 0.4)
+    assert ("frontier_lv_background" in violated(masks)) == wrong
+
+
 def test_values_on_square_pixels_and_at_the_edge_of_the_frame() -> None:
     masks = heart()
     tall = {name: np.repeat(mask, 2, axis=0) for name, mask in masks.items()}

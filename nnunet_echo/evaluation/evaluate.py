@@ -16,7 +16,6 @@ written unless every file could be evaluated.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -32,6 +31,7 @@ from nnunet_echo.dataset_conversion.parallel import map_in_order
 from nnunet_echo.evaluation.anatomy import anatomical_errors
 from nnunet_echo.evaluation.lv_volume import METHODS, LvShape, LvVolumes, lv_shape, lv_volumes
 from nnunet_echo.evaluation.metrics import REGION_METRICS, SURFACE_METRICS, region_metrics, surface_metrics
+from nnunet_echo.evaluation.output import check_free, without_nan, write_table
 from nnunet_echo.evaluation.pairs import (
     CaseId,
     Dataset,
@@ -50,6 +50,7 @@ from nnunet_echo.evaluation.summary import (
 )
 from nnunet_echo.evaluation.temporal import frame_attributes
 
+TABLES = ("cases", "patients", "anatomy", "frames", "sequences")
 VOLUMES = ("edv_ml", "esv_ml", "ef_percent")
 
 
@@ -68,12 +69,18 @@ class Evaluation:
     summary: dict[str, object]
 
     def write(self, out: Path) -> None:
-        """Write summary.json and the tables that have rows to the folder `out`, made if need be."""
+        """Write summary.json and the tables that have rows to the folder `out`, made if need be.
+
+        Tables that have none, of an earlier run, are removed.
+        """
         out.mkdir(parents=True, exist_ok=True)
-        for name in ("cases", "patients", "anatomy", "frames", "sequences"):
+        # First, for it says whose the tables are.
+        (out / "summary.json").write_text(json.dumps(without_nan(self.summary), indent=2) + "\n", encoding="utf-8")
+        for name in TABLES:
             if rows := getattr(self, name):
                 write_table(out / f"{name}.csv", rows)
-        (out / "summary.json").write_text(json.dumps(without_nan(self.summary), indent=2) + "\n", encoding="utf-8")
+            else:
+                (out / f"{name}.csv").unlink(missing_ok=True)
 
 
 def metric_columns(unit: str) -> dict[str, str]:
@@ -136,7 +143,7 @@ def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: s
         "anatomy": {side: summarise_anatomy(anatomy, side) for side in SIDES} if anatomy else None,
         "sequences": {"limits_from": consistency_limits, "limits": limits}
         | {side: summarise_sequences(sequences, side) for side in SIDES} if sequences else None,
-        "warnings": _warnings(dataset, [result.spacing for result in results]),
+        "warnings": _warnings(dataset, cases, [result.spacing for result in results], patients),
     }
     return Evaluation(rows, patients, anatomy, frames, sequences, summary)
 
@@ -162,6 +169,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output.resolve() in (args.predictions.resolve(), args.references.resolve()):
         raise ValueError(f"{args.output}: holds the label maps, and nnU-Net may keep its summary.json there; choose "
                          "another folder with -o")
+    check_free(args.output, ["summary.json", *(f"{name}.csv" for name in TABLES)], "evaluate", "nnunet_echo")
     evaluation = evaluate(args.predictions, args.references, dataset_json=args.dataset_json, method=args.ef_method,
                           rounding=args.ef_rounding, subset=args.subset, consistency_limits=args.consistency_limits,
                           workers=args.workers)
@@ -236,12 +244,22 @@ def _value(volumes: LvVolumes, name: str, unit: str) -> float:
     return math.nan if unit == "px" and name.endswith("_ml") else getattr(volumes, name)
 
 
-def _warnings(dataset: Dataset, spacings: Sequence[tuple[float, float]]) -> list[str]:
+def _warnings(dataset: Dataset, cases: Sequence[CaseId], spacings: Sequence[tuple[float, float]],
+              patients: Sequence[Mapping[str, object]]) -> list[str]:
+    warnings = []
     ones = sum(spacing == (1.0, 1.0) for spacing in spacings)
     if dataset.unit == "mm" and ones:
-        return [f'{ones} reference(s) have a spacing of 1 x 1 mm; if that means "unknown", distances and volumes are '
-                'wrong: say "spacing_unit": "px" in dataset.json']
-    return []
+        warnings.append(f'{ones} reference(s) have a spacing of 1 x 1 mm; if that means "unknown", distances and '
+                        'volumes are wrong: say "spacing_unit": "px" in dataset.json')
+    if "LV" in dataset.structures and not any(row["planes"] for row in patients):
+        phases = ", ".join(sorted({case.phase or "none" for case in cases}))
+        warnings.append(f"no patient has an EF, which needs the phases ED and ES of one view; by case_id_pattern the "
+                        f"names of the cases give: {phases}")
+    coarse = sum("coarse" in f"{row['reference_flags']} {row['prediction_flags']}" for row in patients)
+    if coarse:
+        warnings.append(f"EF by camus is not to be trusted in {coarse} of {len(patients)} patients, whose masks have "
+                        "too few pixels for it (flag coarse); --ef-method ase does not need them")
+    return warnings
 
 
 def _screen(summary: Mapping) -> str:
@@ -263,6 +281,9 @@ def _screen(summary: Mapping) -> str:
                 if found["n"]:
                     lines.append(f"  {side} against the EF on record: {found['n']} patients, bias {found['bias']:.2f}, "
                                  f"sd {found['sd']:.2f}, MAE {found['mae']:.2f} points, r {found['pearson_r']:.3f}")
+    for side in SIDES:
+        if flags := volumes.get(f"{side}_flags"):
+            lines.append(f"flags, {side}: " + ", ".join(f"{name} {count}" for name, count in flags.items()))
     for side, found in (summary["anatomy"] or {}).items():
         lines.append(f"anatomical errors, {side}: {found['frames_with_errors']} of {found['frames']} frames")
     for side in SIDES if summary["sequences"] else ():
@@ -270,24 +291,3 @@ def _screen(summary: Mapping) -> str:
         lines.append(f"inconsistent in time, {side}: {found['inconsistent_frames']} of {found['frames']} frames, in "
                      f"{found['sequences_with_errors']} of {found['sequences']} sequences")
     return "\n".join([*lines, *(f"warning: {text}" for text in summary["warnings"])])
-
-
-def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows of the same keys as CSV: the keys first, six digits of a float, an empty field for NaN."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(rows[0])
-        table.writerows([_field(value) for value in row.values()] for row in rows)
-
-
-def _field(value: object) -> object:
-    if not isinstance(value, float):
-        return value
-    return "" if math.isnan(value) else f"{value:.6g}"
-
-
-def without_nan(value: object) -> object:
-    """The same with None in place of every NaN in dicts, for JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -24,24 +24,34 @@ import numpy as np
 from numpy import ndarray
 from scipy import ndimage
 
-from nnunet_echo.evaluation.lv_outline import main_part, mitral_junction, straight_stretch, trace
+from nnunet_echo.evaluation.lv_outline import (
+    TOLERANCE,
+    farthest,
+    main_part,
+    mitral_plane,
+    straight_stretch,
+    straight_stretches,
+    trace,
+)
 
 METHODS = ("ase", "camus", "area_length")
 PHASES = ("ED", "ES")
 BIPLANE_VIEWS = ("4CH", "2CH")
 N_DISKS = 20
-# Of the square root of the area, so that the scale of the image does not matter: 2.5 mm for the mean LV of CAMUS, which
-# is what the 8 pixels of its script are there.
-_TOLERANCE = 0.045
 _CAMUS_PIXELS = 8
+# Side in pixels of the square as large as the LV, below which EF by "camus" is not what it is at the native resolution
+# of CAMUS (99 to 250 pixels in systole): docs/metrics.md has the measurement.
+_CAMUS_SIDE = 64
 
 
 @dataclass(frozen=True)
 class LvShape:
     """One mask, measured: `length`, 20 `diameters` from the mitral plane to the apex, `area`.
 
-    `flag` is "", or "empty" (no mask: all NaN), "no_base" (no mitral plane found: all NaN), "base_from_outline"
-    (measured, but the myocardium did not show the mitral plane).
+    `flag` is "", or of these, separated by spaces: "empty" (no mask: all NaN), "no_base" (no mitral plane found: all
+    NaN), "base_from_outline" (measured, but the myocardium did not show the mitral plane), "base_doubtful" (something
+    else might be it, see `mitral_plane`), "cut" (the LV reaches the edge of the frame: more may lie beyond), "coarse"
+    (too few pixels for "camus").
     """
 
     length: float = np.nan
@@ -55,7 +65,8 @@ class LvVolumes:
     """A patient's volumes in mL (for spacings in mm) and EF in percent, NaN where undefined.
 
     `planes` is "biplane", "single-plane VIEW" or "" (no view with both phases). `flags` holds "esv_above_edv",
-    "missing_VIEW", "missing_VIEW_PHASE" and the flags of shapes as FLAG_VIEW_PHASE.
+    "missing_VIEW", "missing_VIEW_PHASE", "unused_VIEW" (where 2CH and 4CH are not, one view alone counts) and the flags
+    of shapes as FLAG_VIEW_PHASE.
     """
 
     edv_ml: float
@@ -80,19 +91,20 @@ def lv_shape(
         return _camus_shape(lv, spacing)
 
     part = main_part(lv)
-    points, beyond = trace(part)
-    points = points * spacing
+    points = trace(part)[0] * spacing
     area = float(np.count_nonzero(part) * np.prod(spacing))
-    tolerance, flag, ends = _TOLERANCE * np.sqrt(area), "", None
-    if myocardium is not None:
-        ends = mitral_junction(points, np.pad(myocardium, 1)[tuple(beyond.T + 1)], tolerance)
-        flag = "" if ends else "base_from_outline"
-    base = np.mean(ends, axis=0) if ends else _middle(points, straight_stretch(points, tolerance))
-    if base is None:
-        return LvShape(flag="no_base")
-    apex = _farthest(points, base)
+    ends, doubtful = (None, False) if myocardium is None else mitral_plane(part, myocardium, spacing)
+    flags = ["base_from_outline"] * (myocardium is not None and ends is None) + ["base_doubtful"] * doubtful
+    if ends is None:  # the middles of the stretch, of both middle points and of all equal ones
+        ends = [points[[(i + j) // 2, (i + j + 1) // 2]].mean(axis=0)
+                for i, j in straight_stretches(points, TOLERANCE * np.sqrt(area))]
+    if len(ends) == 0:
+        return LvShape(flag=" ".join(["no_base", *_cut(part)]))
+    base = np.mean(ends, axis=0)
+    apex = farthest(points, base)
     length = float(np.linalg.norm(apex - base))
-    return LvShape(length, tuple(_diameters(part, points, base, apex, spacing).tolist()), area, flag)
+    return LvShape(length, tuple(_diameters(part, points, base, apex, spacing).tolist()), area,
+                   " ".join([*flags, *_cut(part)]))
 
 
 def lv_volumes(
@@ -105,7 +117,7 @@ def lv_volumes(
     these, as the EF of CAMUS has them. Raises `ValueError` for an unknown method.
     """
     _check(method)
-    present = {view for view, phase in shapes if phase in PHASES}
+    present = {view for view, phase in shapes if phase in PHASES} or {view for view, _ in shapes}
     expected = sorted(present | (set(BIPLANE_VIEWS) if present & set(BIPLANE_VIEWS) else set()))
     complete = [view for view in expected if all((view, phase) in shapes for phase in PHASES)]
     flags = [_name("missing", view, phase if view in present else "")
@@ -119,8 +131,9 @@ def lv_volumes(
         return LvVolumes(np.nan, np.nan, np.nan, "", tuple(dict.fromkeys(flags)))
 
     used = {phase: [shapes[view, phase] for view in views] for phase in PHASES}
-    flags += [_name(shapes[view, phase].flag, view, phase)
-              for view in views for phase in PHASES if shapes[view, phase].flag]
+    flags += [_name("unused", view) for view in complete if planes != "biplane" and view not in views]
+    flags += [_name(flag, view, phase)
+              for view in views for phase in PHASES for flag in shapes[view, phase].flag.split()]
     longest = np.max([shape.length for phase in PHASES for shape in used[phase]])
     edv, esv = (_volume(used[phase], method, longest) / 1000 for phase in PHASES)
     if rounding:
@@ -153,7 +166,8 @@ def _diameters(part: ndarray, points: ndarray, base: ndarray, apex: ndarray, spa
     across = np.array([-along[1], along[0]])
     step = min(spacing) / 4
     reach = np.abs((points - base) @ across).max() + max(spacing)
-    offsets = np.arange(-reach, reach + step, step)
+    reach = np.ceil(reach / step)
+    offsets = np.arange(-reach, reach + 1) * step  # alike on both sides of the axis
     middles = base + np.outer((np.arange(N_DISKS) + 0.5) / N_DISKS * length, along)
     lines = (middles[:, None] + offsets[:, None] * across) / spacing  # (disk, offset, 2)
     values = ndimage.map_coordinates(part.astype(float), np.moveaxis(lines, 2, 0), order=1, mode="grid-constant")
@@ -171,10 +185,13 @@ def _camus_shape(lv: ndarray, spacing: tuple[float, float]) -> LvShape:
     lowest = np.lexsort((points[:, 1], points[:, 0]))[-1]
     points = np.roll(points, -lowest, axis=0)
     points = np.vstack([points, points[:1]])
-    base = _middle(points, straight_stretch(points, _CAMUS_PIXELS))
-    if base is None:
-        return LvShape(flag="no_base")
-    axis = _farthest(points, base) - base
+    pixels = np.count_nonzero(part)
+    flags = _cut(part) + ["coarse"] * bool(pixels < _CAMUS_SIDE**2)
+    stretch = straight_stretch(points, _CAMUS_PIXELS)
+    if stretch is None:
+        return LvShape(flag=" ".join(["no_base", *flags]))
+    base = points[stretch[0] + round((stretch[1] - stretch[0]) / 2)]
+    axis = points[np.argmax(((points - base) ** 2).sum(axis=1))] - base
     length = np.linalg.norm(axis)
     across = np.array([-axis[1], axis[0]]) / length
     starts = base + np.outer(np.arange(N_DISKS) / N_DISKS, axis)
@@ -186,15 +203,12 @@ def _camus_shape(lv: ndarray, spacing: tuple[float, float]) -> LvShape:
         nearest = np.round(starts[:, None] + offsets[:, None] * side).astype(int) + 1  # (disk, offset, 2)
         row, column = np.moveaxis(np.clip(nearest, 0, np.array(padded.shape) - 1), 2, 0)
         diameters += offsets[np.argmin(padded[row, column], axis=1)]
-    return LvShape(float(length * pixel), tuple((diameters * pixel).tolist()), float(np.count_nonzero(part) * pixel**2))
+    return LvShape(float(length * pixel), tuple((diameters * pixel).tolist()), float(pixels * pixel**2),
+                   " ".join(flags))
 
 
-def _middle(points: ndarray, stretch: tuple[int, int] | None) -> ndarray | None:
-    return None if stretch is None else points[stretch[0] + round((stretch[1] - stretch[0]) / 2)]
-
-
-def _farthest(points: ndarray, base: ndarray) -> ndarray:
-    return points[np.argmax(((points - base) ** 2).sum(axis=1))]
+def _cut(part: ndarray) -> list[str]:
+    return ["cut"] * bool(part[[0, -1]].any() or part[:, [0, -1]].any())
 
 
 def _name(*parts: str) -> str:

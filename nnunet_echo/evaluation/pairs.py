@@ -21,6 +21,7 @@ from numpy import ndarray
 
 from nnunet_echo.dataset_conversion.images import as_frame, read_image
 from nnunet_echo.dataset_conversion.raw_dataset import case_table, patient_of
+from nnunet_echo.evaluation.lv_volume import BIPLANE_VIEWS, PHASES
 from nnunet_echo.evaluation.metrics import structures
 
 UNITS = ("mm", "px")
@@ -40,7 +41,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class CaseId:
-    """What the name of a case, which is one frame, tells; where it does not: "" and, for `frame`, None."""
+    """What the name of a case, which is one frame, tells; where it does not: "" and, for `frame`, None.
+
+    ED, ES, 2CH and 4CH are in capitals, however the name has them.
+    """
 
     name: str
     patient: str
@@ -101,8 +105,9 @@ def pair_cases(
     """The cases that are in both folders, and how many references have no prediction.
 
     Raises `ValueError` for a prediction without reference, for a reference without prediction (unless `subset`), for
-    names that do not match the pattern, for two cases of one patient, view, phase and frame number, and for a sequence
-    whose frame numbers are not evenly spaced; `FileNotFoundError` for a folder without files of the dataset's ending.
+    names that do not match the pattern, for two cases of one patient, view, phase and frame number, for two that are ED
+    (ES) of one patient and view, and for a sequence whose frame numbers are not evenly spaced; `FileNotFoundError` for
+    a folder without files of the dataset's ending.
     """
     names = {}
     for folder in (predictions, references):
@@ -118,14 +123,18 @@ def pair_cases(
         raise ValueError(f"{references / missing[0]}{dataset.file_ending}: has no prediction in {predictions}; "
                          f"{len(missing)} such reference(s). --subset evaluates the others, as for one fold")
     cases = [_case_id(name, dataset) for name in sorted(names[predictions])]
-    seen: dict[tuple[str, str, str, int | None], str] = {}
+    seen: dict[tuple[object, ...], str] = {}
     sequences: dict[tuple[str, str], list[int]] = {}
     for case in cases:
         key = case.patient, case.view, case.phase, case.frame
-        if key[2:] != ("", None) and key in seen:
-            raise ValueError(f"{case.name} and {seen[key]} are both {' '.join(str(part) for part in key if part)}; one "
-                             "frame of each is needed: give case_id_pattern the groups that tell them apart")
-        seen[key] = case.name
+        # Volumes need one ED and one ES; other frames may share all but their number, or all where names tell no more.
+        alike = [key] * (key[2:] != ("", None)) + [key[:3]] * (case.phase in PHASES and "LV" in dataset.structures)
+        for same in alike:
+            if same in seen:
+                raise ValueError(f"{case.name} and {seen[same]} are both {' '.join(str(part) for part in same if part)}"
+                                 "; one frame of each is needed: give case_id_pattern the groups that tell them apart, "
+                                 "or call one of them ED or ES alone")
+            seen[same] = case.name
         if case.frame is not None:
             sequences.setdefault(key[:2], []).append(case.frame)
     for key, frames in sequences.items():
@@ -165,7 +174,13 @@ def _case_id(name: str, dataset: Dataset) -> CaseId:
     if frame is not None and not frame.isdecimal():
         raise ValueError(f"{name}: its frame is {frame!r} by case_id_pattern {dataset.case_id_pattern!r}; the group "
                          "frame must hold a number")
-    return CaseId(name, patient, groups.get("view", ""), groups.get("phase", ""), frame and int(frame))
+    view, phase = (_capital(groups.get(group, ""), known) for group, known in (("view", BIPLANE_VIEWS),
+                                                                             ("phase", PHASES)))
+    return CaseId(name, patient, view, phase, frame and int(frame))
+
+
+def _capital(text: str, known: Sequence[str]) -> str:
+    return text.upper() if text.upper() in known else text
 
 
 def _read(path: Path) -> sitk.Image:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from nnunet_echo.evaluation.lv_outline import main_part, mitral_junction, trace
+from nnunet_echo.evaluation.lv_outline import main_part, mitral_plane
 from nnunet_echo.evaluation.lv_volume import lv_shape
 
 # Attribute: the power of the spacing's unit that it has; None for degrees.
@@ -28,7 +28,6 @@ ATTRIBUTES: dict[str, int | None] = {
     "lv_area": 2, "lv_base_width": 1, "lv_length": 1, "lv_orientation": None, "myo_area": 2, "epi_center_x": 1,
     "epi_center_y": 1,
 }
-_BRIDGE = 0.045  # of the square root of the LV's area: shorter shreds of myocardium do not split the mitral plane
 
 
 @dataclass(frozen=True)
@@ -154,8 +153,5 @@ def _orientation(mask: ndarray, spacing: tuple[float, float]) -> float:
 def _base_width(lv: ndarray, myo: ndarray, spacing: tuple[float, float]) -> float:
     if not lv.any():
         return np.nan
-    part = main_part(lv)
-    points, beyond = trace(part)
-    bridge = _BRIDGE * np.sqrt(np.count_nonzero(part) * np.prod(spacing))
-    ends = mitral_junction(points * spacing, np.pad(myo, 1)[tuple(beyond.T + 1)], bridge)
+    ends, _ = mitral_plane(main_part(lv), myo, spacing)
     return np.nan if ends is None else np.linalg.norm(ends[1] - ends[0])

@@ -16,13 +16,19 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from nnunet_echo.evaluation.evaluate import TABLES
 from nnunet_echo.evaluation.lv_volume import METHODS
+from nnunet_echo.evaluation.output import check_free
 from nnunet_echo.evaluation.sequences import LIMITS
 from nnunet_echo.leaderboard.board import RANKING_METRICS, Board, leaderboard
 from nnunet_echo.leaderboard.collect import WHOLE
 from nnunet_echo.leaderboard.figures import write_figures
 from nnunet_echo.leaderboard.report import write_report
 from nnunet_echo.leaderboard.tables import write_tables
+
+FILES = ("index.html", "leaderboard.csv", "leaderboard.md", "comparisons.csv", "summary.json",
+         *(f"{name}.csv" for name in TABLES))
+FIGURES = ("boxes_*", "ranks", "ejection_fraction", "quality")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,15 +54,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write, print the order; 0 when done. Errors are raised as `leaderboard` raises them."""
+    figures = args.output / "figures"
+    drawn = [path for name in FIGURES for ending in ("pdf", "png") for path in figures.glob(f"{name}.{ending}")]
+    check_free(args.output, [*FILES, *(f"figures/{path.name}" for path in drawn)], "leaderboard", "versions")
     with tempfile.TemporaryDirectory() as scratch:
         board = leaderboard(args.dataset, args.configuration, trainers=args.trainers, baseline=args.baseline,
                             folds=args.folds, rank_by=args.rank_by, method=args.ef_method, rounding=args.ef_rounding,
                             consistency_limits=args.consistency_limits, seed=args.seed, scratch=Path(scratch),
                             workers=args.workers)
+        for stale in (args.output / "comparisons.csv", *drawn):
+            stale.unlink(missing_ok=True)  # of an earlier run, whose trainers or folds may be others
         write_tables(board, args.output)
         write_report(board, args.output)
         if args.figures:
-            write_figures(board, args.output / "figures")
+            write_figures(board, figures)
     print(_screen(board))
     print(f"tables: {args.output}; report: {args.output / 'index.html'}")
     return 0

@@ -1,0 +1,48 @@
+"""Files of results: tables as CSV, numbers that JSON has, and whose files a folder holds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from nnunet_echo.dataset_conversion.tables import write_rows
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows of the same keys as CSV: the keys first, six digits of a float, an empty field for NaN."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        write_rows(file, [rows[0], *([_field(value) for value in row.values()] for row in rows)])
+
+
+def without_nan(value: object) -> object:
+    """The same with None in place of every NaN in dicts, for JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def check_free(out: Path, names: Iterable[str], command: str, mark: str) -> None:
+    """Raise `ValueError` where one of the files `names` is in `out`, unless the same command wrote it.
+
+    It did where summary.json has the key `mark`.
+    """
+    there = [name for name in names if (out / name).exists()]
+    if there and mark not in _summary(out):
+        raise ValueError(f"{out / there[0]}: is there already, and not by {command}, whose summary.json would have "
+                         f"{mark!r}; it is not replaced. Choose another folder with -o, or move it elsewhere")
+
+
+def _summary(out: Path) -> Mapping:
+    try:
+        content = json.loads((out / "summary.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _field(value: object) -> object:
+    if not isinstance(value, float):
+        return value
+    return "" if math.isnan(value) else f"{value:.6g}"
