@@ -1,4 +1,6 @@
-"""A study of toy size for the leaderboard's tests: phantom hearts, five folds, three trainers that predicted them.
+"""Studies of toy size for the leaderboard's tests.
+
+Phantom hearts, five folds, three trainers that predicted them; and a board of numbers alone.
 
 The test modules load it as a plugin, for its fixture. It asserts nothing: PYTEST_DONT_REWRITE.
 """
@@ -6,8 +8,9 @@ The test modules load it as a plugin, for its fixture. It asserts nothing: PYTES
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +18,14 @@ import numpy as np
 import pytest
 from camus_download import convert, rewrite
 from scipy import ndimage
+
+from nnunet_echo.evaluation.evaluate import Evaluation, metric_columns
+from nnunet_echo.evaluation.pairs import Dataset
+from nnunet_echo.leaderboard.board import Board, ranked
+from nnunet_echo.leaderboard.collect import Model, Split
+from nnunet_echo.leaderboard.costs import Costs
+from nnunet_echo.leaderboard.logs import Training
+from nnunet_echo.leaderboard.values import Entry
 
 NAME = "Dataset751_CAMUS"
 BASELINE, GOOD, FOREIGN = "nnUNetTrainer", "nnUNetTrainerNoMamba_2epochs", "nnUNetTrainerOfSomebody"
@@ -108,6 +119,47 @@ def study(whole_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     folder = shutil.copytree(whole_study, tmp_path / "study")
     set_folders(folder, monkeypatch)
     return _study(folder)
+
+
+MISSED, SPURIOUS, ABSENT = "missed", "spurious", "absent from both"
+
+
+def case_row(patient: str, structure: str, value: float | str, case: str = "") -> dict[str, object]:
+    """A row of cases.csv: of this Dice, or of a structure that prediction, reference or both lack."""
+    empty = {"prediction_empty": int(value in (MISSED, ABSENT)), "reference_empty": int(value in (SPURIOUS, ABSENT))}
+    dice = math.nan if value == ABSENT else 0.0 if isinstance(value, str) else value
+    row = dict.fromkeys(metric_columns("mm").values(), dice)
+    row |= {"hd95_mm": math.nan if isinstance(value, str) else 10 * (1 - dice), "hd95_penalised_mm": 100 * (1 - dice)}
+    return {"trainer": "", "fold": 0, "case": case or f"{patient}_ED", "patient": patient, "view": "4CH", "phase": "ED",
+            "structure": structure, **row, **empty}
+
+
+def numbers_board(folder: Path, models: Mapping[str, Mapping[str, Mapping[str, object]]], *,
+                  reference_ef: Mapping[str, float], planes: Mapping[str, str] | None = None,
+                  trainings: Mapping[str, Training] | None = None, baseline: str = "") -> Board:
+    """A board of whole models: name -> patient -> Dice of LV, MYO, LA, LV_EPI (default 0.9, see `case_row`) and "ef".
+
+    The EF of a patient without a prediction is NaN, and without an entry that of the reference.
+    """
+    structures = {"LV": (1,), "MYO": (2,), "LA": (3,), "LV_EPI": (1, 2)}
+    entries = []
+    for name, of_patient in models.items():
+        cases, rows = [], []
+        for patient, reference in reference_ef.items():
+            found = of_patient.get(patient, {})
+            cases += [case_row(patient, structure, found.get(structure, 0.9)) for structure in structures]
+            volumes = {f"{side}_{volume}_ml": 50.0 for side in ("prediction", "reference") for volume in ("edv", "esv")}
+            rows.append({"patient": patient, "method": "ase", "planes": (planes or {}).get(patient, "biplane"),
+                         **volumes, "prediction_ef_percent": found.get("ef", reference),
+                         "reference_ef_percent": reference, "recorded_ef_percent": math.nan,
+                         "prediction_flags": "", "reference_flags": ""})
+        model = Model(name, name, "nnUNetPlans", "2d", folder, (0,), "whole", ())
+        training = (trainings or {}).get(name, Training())
+        entries.append(Entry(model, {0: folder}, Evaluation(cases, rows, [], [], [], {}), training, Costs()))
+    return ranked(entries, dataset=Dataset(structures, frozenset(range(4)), ".nii.gz", "mm", None), raw=folder,
+                  references=folder, films={}, configuration="2d", patients=list(reference_ef), rank_by="dice",
+                  split=Split({0: frozenset()}, {0: frozenset(reference_ef)}, "0123456789ab"), baseline=baseline,
+                  method="ase", consistency_limits="references", seed=0)
 
 
 def set_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -303,6 +303,34 @@ def test_a_missed_structure_costs_the_rank(study: Study) -> None:
     assert penalised.score == "hd95_penalised_mm"
 
 
+def test_ejection_fraction_is_of_the_same_planes_for_all(study: Study, tmp_path: Path) -> None:
+    """Two of six patients have the 4CH view alone, and one trainer finds no LV in three of the others."""
+    patients = sorted({case.rsplit("_", 2)[0] for fold in study.splits for case in fold["val"]})
+    for case in [f"{patient}_2CH_{phase}" for patient in patients[:2] for phase in ("ED", "ES")]:
+        for path in [*study.raw.rglob(f"{case}.nii.gz"), *study.results.rglob(f"{case}.nii.gz")]:
+            path.unlink()
+        for fold in study.splits:
+            for side in ("train", "val"):
+                fold[side] = [name for name in fold[side] if name != case]
+    (study.raw / "splits_final.json").write_text(json.dumps(study.splits))
+    for log in study.results.rglob("training_log_*.txt"):
+        log.unlink()  # it names other numbers of cases
+    for patient in patients[2:5]:
+        (path,) = study.model(FOREIGN).rglob(f"{patient}_2CH_ES.nii.gz")
+        rewrite(path, lambda labels: np.where(labels == 1, 0, labels))
+    run(tmp_path)
+    table = {row["trainer"]: row for row in rows(tmp_path / "leaderboard.csv")}
+    assert {row["ef_planes"] for row in table.values()} == {"biplane"}
+    assert {(row["ef_patients"], row["ef_patients_of_other_planes"]) for row in table.values()} == {("4", "2")}
+    assert {trainer: row["ef_n"] for trainer, row in table.items()} == {GOOD: "4", BASELINE: "4", FOREIGN: "1"}
+    assert float(table[FOREIGN]["ef_mae_penalised"]) > 0.75 * 50 > float(table[GOOD]["ef_mae_penalised"])
+    assert table[GOOD]["ef_mae_penalised"] == table[GOOD]["ef_mae"]
+    tests = {(row["trainer"], row["metric"]): row["n"] for row in rows(tmp_path / "comparisons.csv")
+             if row["structure"] == "EF"}
+    assert tests == {(trainer, metric): n for trainer in (GOOD, FOREIGN) for metric, n in (
+        ("absolute_error", "1"), ("absolute_error_penalised", "4"))}
+
+
 def test_names(study: Study) -> None:
     shutil.copytree(study.model(GOOD), study.results / f"{GOOD}__nnUNetResEncUNetMPlans__2d")
     board = leaderboard("751", trainers=[GOOD], baseline=f"{GOOD}__nnUNetPlans", folds=[0, 1], workers=1)

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,13 +19,14 @@ from camus_download import tree
 from nnunet_echo.evaluation.evaluate import Evaluation, metric_columns
 from nnunet_echo.evaluation.pairs import Dataset
 from nnunet_echo.leaderboard import figures, report
-from nnunet_echo.leaderboard.board import Board, Entry, leaderboard
+from nnunet_echo.leaderboard.board import Board, leaderboard
 from nnunet_echo.leaderboard.collect import Model, Split
 from nnunet_echo.leaderboard.costs import Costs
 from nnunet_echo.leaderboard.logs import Training
-from nnunet_echo.leaderboard.pictures import outline
+from nnunet_echo.leaderboard.pictures import outline, read_picture
 from nnunet_echo.leaderboard.report import short_names, write_report
 from nnunet_echo.leaderboard.statistics import bootstrap_weights, rank
+from nnunet_echo.leaderboard.values import Entry
 from nnunet_echo.phantom import camus_heart, render
 
 FRAMES, PATIENTS, SPACING_MM = 6, 4, 2.0
@@ -190,6 +191,93 @@ def test_the_trainer_and_the_metric_can_be_chosen(view: object) -> None:
     assert view.locator("#structures .dots").count() == 4 * 3
 
 
+@pytest.fixture
+def opened(chromium: object, tmp_path: Path) -> Iterator[object]:
+    """Opens a page with other data inside; fails on errors in it."""
+    context = chromium.new_context(offline=True, viewport={"width": 1200, "height": 900})
+    tab, complaints = context.new_page(), []
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+
+    def open_page(page: Path, change: Callable[[dict], None]) -> object:
+        head, text, tail = re.split(r'(?<=id="data">)(.*?)(?=</script>)', page.read_text(), maxsplit=1, flags=re.DOTALL)
+        change(data := json.loads(text))
+        (tmp_path / "index.html").write_text(head + json.dumps(data).replace("<", "\\u003c") + tail)
+        tab.goto((tmp_path / "index.html").as_uri())
+        return tab
+
+    yield open_page
+    context.close()
+    assert complaints == []
+
+
+def test_14_trainers_and_12000_patients(page: Path, opened: object) -> None:
+    """As many values in one plot do not fit the arguments of a call."""
+    models, patients = 14, 12_000
+
+    def enlarge(data: dict) -> None:
+        data["models"] = [{"name": f"trainer {number}", "whole": True} for number in range(models)]
+        data["structures"], data["metrics"] = ["LV"], data["metrics"][:1]
+        data["metrics"][0]["values"] = [[[(k % 97) / 97 for k in range(patients)]] * models]
+        data["cases"] = [f"case {k}" for k in range(10 * patients)]
+        data["quality"] = ["Good"] * 10 * patients
+        data["scores"] = [[(k % 89) / 89 for k in range(10 * patients)], *[[]] * (models - 1)]
+        data["ranks"], data["clips"], data["gallery"] = [], [], [{}] * models
+        data["ef"] = [[["p", 50, 51]]] * models
+
+    view = opened(page, enlarge)
+    assert view.locator("#structures path.dots").count() == models
+    titles = view.locator("#structures title").all_text_contents()
+    assert all(title.endswith(f"{patients} values") for title in titles)
+    assert view.locator("[data-chart=quality] title").text_content().endswith(f"{10 * patients} values")
+
+
+def test_no_array_is_spread_into_arguments() -> None:
+    """Into an array or object it is no matter."""
+    for name in ("charts.js", "report.js"):
+        text = Path(report.__file__).with_name(name).read_text()
+        opened: list[str] = []
+        for match in re.finditer(r"[([{)\]}]|\.\.\.", text):
+            if match[0] in "([{":
+                opened.append(match[0])
+            elif match[0] == "...":
+                assert opened[-1] != "(", text[match.start() - 60 : match.end() + 20]
+            else:
+                opened.pop()
+        assert ".apply(" not in text
+
+
+def test_an_absurd_ejection_fraction_is_a_mark_at_the_edge(page: Path, opened: object) -> None:
+    """Errors of 2, 4 and 6 points, and an EF of -1000 %."""
+    values = [["a", 50, 52], ["b", 60, 64], ["c", 40, 46], ["d", 55, -1000], ["e", 45, None]]
+    errors = np.array([2, 4, 6, -1055])
+
+    def change(data: dict, of: list = values) -> None:
+        data["ef"] = [of] * len(data["models"])
+
+    view = opened(page, change)
+    for chart in ("scatter", "bland"):
+        figure = view.locator(f"[data-chart={chart}]")
+        assert figure.locator("circle.point").count() == 3
+        (title,) = figure.locator("path.beyond title").all_text_contents()
+        assert title.startswith("d: ")
+        assert figure.locator("figcaption").text_content() == "▲ 1 of 4 beyond the axes, drawn at their edge"
+        places = [float(value) for value in figure.locator("circle.point").evaluate_all(
+            "points => points.map(point => point.getAttribute('cy'))")]
+        assert max(places) - min(places) > 100
+        box, edge = figure.locator("svg").bounding_box(), figure.locator("path.beyond").bounding_box()
+        assert box["y"] < edge["y"] < box["y"] + box["height"]
+    assert "4 of 5 patients" in view.locator("[data-chart=scatter]").text_content()
+    text = view.locator("[data-chart=bland] svg").text_content()
+    low, high = (errors.mean() + sign * 1.96 * errors.std(ddof=1) for sign in (-1, 1))
+    assert f"bias {errors.mean():.1f} ↓" in text.replace("−", "-")
+    assert f"+1.96 sd {high:.1f} ↑" in text and f"−1.96 sd {low:.1f} ↓" in text
+
+    view = opened(page, lambda data: change(data, values[:3]))
+    assert view.locator(".beyond, [data-chart=bland] figcaption").count() == 0
+    assert view.locator("[data-chart=bland] line.limit").count() == 2
+    assert "bias 4.0" in view.locator("[data-chart=bland] svg").text_content()
+
+
 def test_it_fits_a_phone(view: object) -> None:
     for width in (390, 1200):
         view.set_viewport_size({"width": width, "height": 844})
@@ -232,6 +320,32 @@ def test_pictures_stop_at_their_bytes(films: Board, monkeypatch: pytest.MonkeyPa
     assert 0 < len(str(data["pictures"])) <= report.PICTURE_BYTES * 1.02
     assert all(case in data["pictures"] for groups in data["gallery"] for cases in groups.values() for case in cases)
     assert all(case in data["pictures"] for clip in data["clips"] for case in clip["cases"])
+
+
+def test_pictures_are_read_for_what_is_shown(films: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gallery of a trainer shows no outlines of others; nothing is read twice."""
+    read = []
+    monkeypatch.setattr(report, "CLIPS", 0)
+    monkeypatch.setattr(report, "read_outlines", lambda path, dataset: read.append(path) or {"LV": "M0 0z"})
+    data = report.report_data(films, ["a", "b", "c"])
+    shown = {(model, case) for model, groups in enumerate(data["gallery"]) for of in groups.values() for case in of}
+    assert {(model, case) for case, picture in data["pictures"].items()
+            for model, paths in enumerate(picture["models"]) if paths} == shown
+    assert len(read) == len(set(read)) == len(shown) + len(data["pictures"])
+
+
+def test_a_picture_keeps_its_shape_in_mm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels of 0.5 mm across and 1.5 mm down; and a sequence is read once for all its frames."""
+    values = np.arange(3 * 40 * 60, dtype=np.uint8).reshape(3, 40, 60)
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing((0.5, 1.5, 1))
+    sitk.WriteImage(image, str(tmp_path / "film.nii.gz"))
+    sitk.WriteImage(image[..., 0], str(tmp_path / "map.nii.gz"))
+    first = read_picture(tmp_path / "film.nii.gz", 1, tmp_path / "map.nii.gz", 480, 60)
+    assert (first.width, first.height, first.aspect) == (60, 40, pytest.approx(60 * 0.5 / (40 * 1.5)))
+    monkeypatch.setattr(sitk, "ReadImage", None)
+    last = read_picture(tmp_path / "film.nii.gz", 3, tmp_path / "map.nii.gz", 480, 60)
+    assert (last.aspect, last.source != first.source) == (first.aspect, True)
 
 
 def test_500_patients_stay_below_20_mb(tmp_path: Path) -> None:

@@ -87,6 +87,39 @@ def test_ranks_and_their_stability(values: np.ndarray) -> None:
     assert rank(values[:, [0, 0, 3]], weights, higher_is_better=True).ranks.tolist() == [1, 1, 3]
 
 
+def test_values_equal_but_for_rounding_tie(values: np.ndarray) -> None:
+    """They share the rank, divide the samples in which they are first, and their order is perfectly stable."""
+    weights = bootstrap_weights(PATIENTS, 0)
+    twins = np.stack([np.nextafter(values[:, 0], 2), values[:, 3], values[:, 0], np.nextafter(values[:, 0], 0)], axis=1)
+    for sign in (1, -1):
+        ranking = rank(sign * twins, weights, higher_is_better=sign > 0)
+        assert ranking.ranks.tolist() == [1, 4, 1, 1]
+        assert ranking.low.tolist() == ranking.high.tolist() == [1, 4, 1, 1]
+        assert ranking.shares == pytest.approx(np.array([[1, 1, 1, 0], [0, 0, 0, 3], [1, 1, 1, 0], [1, 1, 1, 0]]) / 3)
+        assert ranking.kendall_tau == 1
+    same = rank(values[:, [2, 2]], weights, higher_is_better=True)
+    assert (same.ranks.tolist(), same.kendall_tau, same.shares.tolist()) == ([1, 1], 1, [[0.5, 0.5], [0.5, 0.5]])
+    small = rank(values[:, [0, 0]] * 1e-3 + [[0, 1e-6]], weights, higher_is_better=True)
+    assert small.ranks.tolist() == [2, 1]  # a difference that is none of rounding
+
+
+def test_a_pair_that_ties_once_counts_nothing() -> None:
+    """Two patients, two models: equal over both, the one better or worse where one patient is drawn alone."""
+    ranking = rank(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0], [1.0, 1.0]]),
+                   higher_is_better=True)
+    assert ranking.kendall_tau == 0.5
+    assert ranking.shares == pytest.approx(np.full((2, 2), 0.5))
+
+
+def test_patients_without_a_difference_are_left_out_of_the_test() -> None:
+    difference = np.array([0, 0, 0.3, 0.1, 0.2, 0.5, -0.15, 0.4, -0.25, 0.6])
+    found = compare(difference, np.zeros(10), bootstrap_weights(10, 0))
+    assert found["p"] == stats.wilcoxon(difference[2:]).pvalue
+    assert found["p"] != stats.wilcoxon(difference, zero_method="pratt").pvalue
+    assert found["p"] != stats.wilcoxon(difference, zero_method="zsplit").pvalue
+    assert found["n"] == 10
+
+
 def test_a_coin_toss_has_no_stable_rank() -> None:
     noise = np.random.default_rng(2).normal(size=(PATIENTS, 5))
     ranking = rank(noise - noise.mean(axis=0), bootstrap_weights(PATIENTS, 0), higher_is_better=True)
@@ -95,5 +128,7 @@ def test_a_coin_toss_has_no_stable_rank() -> None:
 
 
 def test_what_has_no_score_cannot_be_ranked(values: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="cannot be ranked"):
-        rank(np.full((PATIENTS, 1), np.nan), bootstrap_weights(PATIENTS, 0), higher_is_better=True)
+    values[7, 2] = np.nan  # of one patient: it would be ranked on others
+    for given in (np.full((PATIENTS, 1), np.nan), values):
+        with pytest.raises(ValueError, match="of 60 patients; it cannot be ranked"):
+            rank(given, bootstrap_weights(PATIENTS, 0), higher_is_better=True)

@@ -44,6 +44,16 @@ def agreement(prediction: Sequence[float], reference: Sequence[float]) -> dict[s
     }
 
 
+def ef_errors_penalised(prediction: Sequence[float], reference: Sequence[float]) -> ndarray:
+    """(P,): |prediction - reference| of EF in percent; without a prediction, the error of the worst of 0 to 100 %.
+
+    That is max(reference, 100 - reference): no answer between 0 and 100 % costs more, so that none is never the better
+    one. NaN where the reference is undefined.
+    """
+    x, y = np.asarray(prediction, float), np.asarray(reference, float)
+    return np.where(np.isfinite(x), np.abs(x - y), np.maximum(y, 100 - y))
+
+
 def classification(prediction: Sequence[float], reference: Sequence[float], threshold: float) -> dict[str, float]:
     """How well "below `threshold`" is told: AUC of the predicted value for the reference's class, and Cohen's kappa.
 

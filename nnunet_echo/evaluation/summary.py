@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy import ndarray
 
-from nnunet_echo.evaluation.agreement import EF_THRESHOLDS, agreement, classification
+from nnunet_echo.evaluation.agreement import EF_THRESHOLDS, agreement, classification, ef_errors_penalised
 from nnunet_echo.evaluation.lv_volume import PHASES
 
 Row = Mapping[str, object]
@@ -41,7 +41,7 @@ def summarise_volumes(patients: Sequence[Row]) -> dict[str, object]:
 
         ef = pair("ef_percent")
         result[planes] = {
-            "ef_percent": agreement(*ef),
+            "ef_percent": agreement(*ef) | _penalised(*ef),
             **{f"ef_below_{threshold:g}": classification(*ef, threshold) for threshold in EF_THRESHOLDS},
             "edv_ml": agreement(*pair("edv_ml")),
             "esv_ml": agreement(*pair("esv_ml")),
@@ -84,9 +84,21 @@ def patient_means(rows: Sequence[Row], column: str, patients: Sequence[str]) -> 
     place = {patient: index for index, patient in enumerate(patients)}
     index = np.array([place[row["patient"]] for row in rows], int)
     values = np.array([row[column] for row in rows], float)
+    return group_means(values, index, len(patients))
+
+
+def group_means(values: ndarray, group: ndarray, groups: int) -> ndarray:
+    """(G,): the mean of the defined `values` (N,) of each group, which `group` (N,) numbers from 0; NaN without any."""
     defined = np.isfinite(values)
-    total, count = (np.bincount(index[defined], weights, len(patients)) for weights in (values[defined], None))
-    return np.divide(total, count, out=np.full(len(patients), np.nan), where=count > 0)
+    total, count = (np.bincount(group[defined], weights, groups) for weights in (values[defined], None))
+    return np.divide(total, count, out=np.full(groups, np.nan), where=count > 0)
+
+
+def _penalised(prediction: Sequence[float], reference: Sequence[float]) -> dict[str, float]:
+    """Over the patients with a reference EF, `n_reference` of them, whether it was predicted or not."""
+    errors = ef_errors_penalised(prediction, reference)
+    errors = errors[np.isfinite(errors)]
+    return {"n_reference": len(errors), "mae_penalised": float(errors.mean()) if len(errors) else math.nan}
 
 
 def _group(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, object]:

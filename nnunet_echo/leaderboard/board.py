@@ -1,7 +1,8 @@
 """Every model of a dataset, evaluated and compared: the content of the leaderboard's files.
 
 Frames are averaged over each patient, patients over all. The score that ranks is, for each patient, the mean over the
-structures of dataset.json of one metric, in which a missed structure costs: it is never left out. Whole models are
+structures of dataset.json of one metric, in which a missed structure costs: it is never left out. A structure that is
+in neither prediction nor reference counts as right, so that every model has a score of every patient. Whole models are
 ranked and tested against the baseline, on the same patients; the others are shown beside them, marked, and no more.
 """
 
@@ -12,8 +13,10 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from numpy import ndarray
@@ -22,35 +25,29 @@ from nnunet_echo.crossval.fold import results_folder
 from nnunet_echo.dataset_conversion.folders import find_dataset, preprocessed_splits
 from nnunet_echo.dataset_conversion.frames import frame_names, write_frames
 from nnunet_echo.dataset_conversion.raw_dataset import case_table, patient_of
+from nnunet_echo.evaluation.agreement import ef_errors_penalised
 from nnunet_echo.evaluation.evaluate import Evaluation, evaluate, metric_columns
 from nnunet_echo.evaluation.pairs import Dataset, read_dataset
-from nnunet_echo.evaluation.summary import patient_means
 from nnunet_echo.leaderboard.collect import REFUSED, WHOLE, Model, Split, find_models, read_split
-from nnunet_echo.leaderboard.costs import Costs, network_costs
-from nnunet_echo.leaderboard.logs import Training, read_training
+from nnunet_echo.leaderboard.costs import network_costs
+from nnunet_echo.leaderboard.logs import read_training
 from nnunet_echo.leaderboard.statistics import Ranking, bootstrap_weights, compare, holm, rank
+from nnunet_echo.leaderboard.values import (
+    RANKING_METRICS,
+    Entry,
+    common_planes,
+    ejection_fractions,
+    same_ef_patients,
+    score_of,
+    scored_structures,
+    scored_values,
+)
 
-# Metrics that may rank, because a missed structure has a value in them -> whether higher is better.
-RANKING_METRICS = {"dice": True, "iou": True, "nsd_1": True, "nsd_2": True, "hd95_penalised": False}
 TESTED_METRICS = ("dice", "hd95_penalised")
 DEFAULT_BASELINE = "nnUNetTrainer"
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A model; the evaluations of its folds in one, each row headed by trainer and fold; what it cost to train.
-
-    `predictions` is, for each fold, the folder of the label maps that were evaluated.
-    """
-
-    model: Model
-    predictions: Mapping[int, Path]
-    evaluation: Evaluation
-    training: Training
-    costs: Costs
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Board:
     """A leaderboard. `entries` are in order: ranked, then incomplete, then refused.
 
@@ -92,6 +89,23 @@ class Board:
     def scored_structures(self) -> list[str]:
         """Those of dataset.json; LV_EPI is made of two of them."""
         return scored_structures(self.dataset)
+
+    @cached_property
+    def ef_planes(self) -> str:
+        """The planes of all ejection fractions of the board, see `common_planes`."""
+        return common_planes(self.entries)
+
+    @property
+    def lengths(self) -> str:
+        """A sentence where ranked trainers were trained for different numbers of iterations, else ""."""
+        found = {entry.model.name: entry.epochs_and_iterations for entry in self.entries
+                 if entry.model.status == WHOLE}
+        if len({epochs * iterations for epochs, iterations in found.values() if epochs == epochs}) < 2:
+            return ""
+        each = (f"{name} {epochs:g} x {iterations:g}" if epochs == epochs else f"{name} not known"
+                for name, (epochs, iterations) in found.items())
+        return ("The ranked trainers were trained for different lengths, so their order is of these as well as of the "
+                f"networks (epochs x iterations): {', '.join(each)}.")
 
     def versions(self) -> dict[str, str]:
         """What the numbers were computed with."""
@@ -148,19 +162,26 @@ def leaderboard(dataset: str, configuration: str = "2d", *, trainers: Sequence[s
 
     entries = [entry(model) for model in models]
     patients = sorted({patient_of(case, dataset_json) for cases in split.validation.values() for case in cases})
+    return ranked(entries, dataset=content, raw=raw, references=references, films=films, configuration=configuration,
+                  split=split, patients=patients, rank_by=rank_by, baseline=baseline,
+                  method=f"{method}, rounded" if rounding else method, consistency_limits=consistency_limits, seed=seed)
+
+
+def ranked(entries: Sequence[Entry], *, dataset: Dataset, patients: list[str], rank_by: str, baseline: str, seed: int,
+           **others: object) -> Board:
+    """The board of entries that are evaluated: whole ones are ranked and tested; `others` are fields as they are."""
     weights = bootstrap_weights(len(patients), seed)
-    score = metric_columns(content.unit)[rank_by]
     sign = -1 if RANKING_METRICS[rank_by] else 1
-    whole = sorted((entry for entry in entries if entry.model.status == WHOLE),
-                   key=lambda entry: sign * np.nanmean(score_of(entry, score, content, patients)))
-    scores = np.array([score_of(entry, score, content, patients) for entry in whole])
-    scores = scores.reshape(len(whole), len(patients)).T
+    of_entry = [(score_of(entry, rank_by, dataset, patients), entry) for entry in entries
+                if entry.model.status == WHOLE]
+    of_entry.sort(key=lambda scored: sign * scored[0].mean())
+    whole = [entry for _, entry in of_entry]
+    scores = np.array([score for score, _ in of_entry]).reshape(len(whole), len(patients)).T
     ranking = rank(scores, weights, higher_is_better=RANKING_METRICS[rank_by]) if whole else None
-    others = [entry for entry in entries if entry.model.status != WHOLE]
-    ordered = [*whole, *sorted(others, key=lambda entry: entry.model.status)]
-    return Board(content, raw, references, films, configuration, split, ordered, patients, rank_by, scores, weights,
-                 ranking, baseline, _comparisons(whole, baseline, score, scores, content, patients, weights),
-                 f"{method}, rounded" if rounding else method, consistency_limits, seed)
+    unranked = sorted((entry for entry in entries if entry.model.status != WHOLE), key=lambda entry: entry.model.status)
+    comparisons = _comparisons(whole, baseline, rank_by, scores, dataset, patients, weights)
+    return Board(dataset=dataset, entries=[*whole, *unranked], patients=patients, rank_by=rank_by, scores=scores,
+                 weights=weights, ranking=ranking, baseline=baseline, comparisons=comparisons, seed=seed, **others)
 
 
 def in_one(evaluations: Mapping[int, Evaluation], trainer: str) -> Evaluation:
@@ -172,42 +193,19 @@ def in_one(evaluations: Mapping[int, Evaluation], trainer: str) -> Evaluation:
     return Evaluation(summary={}, **rows)
 
 
-def scored_structures(dataset: Dataset) -> list[str]:
-    """The structures over which a score is averaged."""
-    return [name for name in dataset.structures if name != "LV_EPI"]
-
-
-def score_of(entry: Entry, column: str, dataset: Dataset, patients: Sequence[str]) -> ndarray:
-    """(P,): for each patient, the mean of `column` over the structures of dataset.json."""
-    means = [values_of(entry, structure, column, patients) for structure in scored_structures(dataset)]
-    return np.mean(means, axis=0)
-
-
-def values_of(entry: Entry, structure: str, column: str, patients: Sequence[str]) -> ndarray:
-    """(P,): for each patient, the mean of `column` over the frames."""
-    return patient_means([row for row in entry.evaluation.cases if row["structure"] == structure], column, patients)
-
-
 def case_scores(board: Board, entry: Entry, cases: Sequence[str]) -> ndarray:
     """(C,): the mean Dice of each case over the structures of dataset.json; NaN where the model has no such case."""
     values: dict[str, list[float]] = {}
     for row in entry.evaluation.cases:
         if row["structure"] in board.scored_structures and not math.isnan(row["dice"]):
             values.setdefault(row["case"], []).append(row["dice"])
-    return np.array([np.mean(values[case]) if case in values else np.nan for case in cases])
+    return np.array([fmean(values[case]) if case in values else np.nan for case in cases])
 
 
 def image_quality(board: Board, cases: Sequence[str]) -> list[str]:
     """The image quality of each case in the table that `nnunet-echo convert` wrote, "" where it is not known."""
     known = case_table(board.raw)
     return [known.get(board.films.get(case, (case,))[0], {}).get("quality") or "" for case in cases]
-
-
-def ef_error(entry: Entry, patients: Sequence[str]) -> ndarray:
-    """(P,): predicted minus reference ejection fraction, in percent."""
-    found = {row["patient"]: row["prediction_ef_percent"] - row["reference_ef_percent"]
-             for row in entry.evaluation.patients}
-    return np.array([found.get(patient, np.nan) for patient in patients])
 
 
 def _baseline(models: Sequence[Model], given: str | None) -> str:
@@ -222,18 +220,26 @@ def _baseline(models: Sequence[Model], given: str | None) -> str:
     return ""
 
 
-def _comparisons(entries: Sequence[Entry], baseline: str, score: str, scores: ndarray, dataset: Dataset,
+def _comparisons(entries: Sequence[Entry], baseline: str, rank_by: str, scores: ndarray, dataset: Dataset,
                  patients: Sequence[str], weights: ndarray) -> list[dict[str, object]]:
-    """Every ranked entry against the baseline; Holm's correction over the models of one structure and metric."""
+    """Every ranked entry against the baseline; Holm's correction over the models of one structure and metric.
+
+    All of one structure and metric are on the same patients.
+    """
     names = [entry.model.name for entry in entries]
     if baseline not in names:
         return []
-    columns = [metric_columns(dataset.unit)[metric] for metric in TESTED_METRICS]
-    values: dict[tuple[str, str], list[ndarray]] = {("score", score): list(scores.T)}
-    values |= {(structure, column): [values_of(entry, structure, column, patients) for entry in entries]
-               for structure in dataset.structures for column in columns}
+    columns = metric_columns(dataset.unit)
+    values: dict[tuple[str, str], list[ndarray]] = {("score", columns[rank_by]): list(scores.T)}
+    values |= {(structure, columns[metric]): [scored_values(entry, structure, metric, dataset, patients)
+                                              for entry in entries]
+               for structure in dataset.structures for metric in TESTED_METRICS}
     if "LV" in dataset.structures:
-        values["EF", "absolute_error"] = [np.abs(ef_error(entry, patients)) for entry in entries]
+        planes = common_planes(entries)
+        pairs = [ejection_fractions(entry, patients, planes) for entry in entries]
+        same = same_ef_patients(entries, patients, planes)
+        values["EF", "absolute_error"] = [np.where(same, np.abs(x - y), np.nan) for x, y in pairs]
+        values["EF", "absolute_error_penalised"] = [ef_errors_penalised(*pair) for pair in pairs]
     rows = []
     for (structure, metric), of_models in values.items():
         reference = of_models[names.index(baseline)]

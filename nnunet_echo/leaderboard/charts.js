@@ -4,15 +4,21 @@
 function make(tag, attributes = {}, children = []) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...[children].flat());
-  return element;
+  return fill(element, children);
 }
 
 function html(tag, properties = {}, children = []) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...[children].flat());
+  return fill(Object.assign(document.createElement(tag), properties), children);
+}
+
+// An array of any length is never spread into the arguments of a call: these have to fit the stack.
+function fill(element, children) {
+  for (const child of [children].flat()) element.append(child);
   return element;
 }
+
+const least = (values) => values.reduce((a, b) => Math.min(a, b), Infinity);
+const most = (values) => values.reduce((a, b) => Math.max(a, b), -Infinity);
 
 const label = (x, y, text, attributes = {}) => make("text", { x, y, ...attributes }, String(text));
 // A letter takes about 6.6 pixels.
@@ -62,11 +68,11 @@ function quantile(sorted, q) {
 // Box and strip of several groups of values, one row each: [{name, values, off}].
 function boxes(figure, groups, title, better) {
   const wide = figure.clientWidth >= 520;
-  const left = wide ? 12 + Math.min(170, Math.max(...groups.map((group) => group.name.length)) * 6.8) : 8;
+  const left = wide ? 12 + Math.min(170, most(groups.map((group) => group.name.length)) * 6.8) : 8;
   const row = wide ? 30 : 46, all = groups.flatMap((group) => group.values);
   if (!all.length) return say(figure, "No values.");
-  const pad = (Math.max(...all) - Math.min(...all)) * 0.03 || 0.01;
-  const axis = { low: Math.min(...all) - pad, high: Math.max(...all) + pad, title };
+  const pad = (most(all) - least(all)) * 0.03 || 0.01;
+  const axis = { low: least(all) - pad, high: most(all) + pad, title };
   const { svg, toX, inner } = plot(figure, groups.length * row + 46, { left, right: 12, top: 4, bottom: 42 }, axis);
   groups.forEach(({ name, values, off }, index) => {
     const y = inner.top + (index + 0.5) * row + (wide ? 0 : 8), sorted = [...values].sort((a, b) => a - b);

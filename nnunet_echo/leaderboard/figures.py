@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 
 from nnunet_echo.evaluation.agreement import agreement
-from nnunet_echo.leaderboard.board import Board, case_scores, ef_error, image_quality, values_of
+from nnunet_echo.leaderboard.board import Board, case_scores, image_quality
 from nnunet_echo.leaderboard.collect import REFUSED, WHOLE
-from nnunet_echo.leaderboard.report import PLOTTED, metric_title, short_names
+from nnunet_echo.leaderboard.report import EF_SHOWN, PLOTTED, metric_title, short_names
+from nnunet_echo.leaderboard.values import ef_rows, ejection_fractions, values_of
 
 BLUE, RED, GREY = "#0072B2", "#D55E00", "#6e7781"
 STYLE = {"font.size": 8, "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False}
@@ -39,7 +40,7 @@ def write_figures(board: Board, out: Path) -> list[Path]:
         figures = {f"boxes_{metric}": _boxes_of(board, names, metric) for metric in PLOTTED}
         if board.ranking and len(board.ranking.ranks) > 1:
             figures["ranks"] = _ranks(board, names)
-        if any(np.isfinite(ef_error(entry, board.patients)).any() for entry in shown):
+        if any(np.isfinite(row["prediction_ef_percent"]) for entry in shown for row in ef_rows(entry, board.ef_planes)):
             figures["ejection_fraction"] = _ejection_fraction(board, names)
         cases = sorted({row["case"] for entry in shown for row in entry.evaluation.cases})
         quality = np.array(image_quality(board, cases))
@@ -74,29 +75,45 @@ def _ranks(board: Board, names: Sequence[str]) -> Figure:
 
 
 def _ejection_fraction(board: Board, names: Sequence[str]) -> Figure:
-    """For each model, prediction against reference, and their difference against their mean; on the same axes."""
+    """For each model, prediction against reference, and their difference against their mean; on the same axes.
+
+    Of the patients of the tables. What lies beyond `EF_SHOWN` is drawn at the edge, as a triangle, and counted.
+    """
     figure, panels = _panels(2 * len(names), 2, 2.4)
     for index, panel in enumerate(panels[2:]):
         panel.sharex(panels[index % 2])
         panel.sharey(panels[index % 2])
     for index, (entry, name) in enumerate(zip(board.entries, names, strict=False)):
         scatter, bland = panels[2 * index : 2 * index + 2]
-        reference, prediction = (np.array([row[f"{side}_ef_percent"] for row in entry.evaluation.patients], float)
-                                 for side in ("reference", "prediction"))
+        prediction, reference = ejection_fractions(entry, board.patients, board.ef_planes)
         statistics = agreement(prediction, reference)
-        for panel, x, y in ((scatter, reference, prediction),
-                            (bland, (reference + prediction) / 2, prediction - reference)):
-            panel.scatter(x, y, s=10, color=BLUE, alpha=0.5, linewidths=0)
+        beyond = [_points(scatter, reference, prediction, "value"),
+                  _points(bland, (reference + prediction) / 2, prediction - reference, "error")]
         scatter.axline((50, 50), slope=1, color=GREY, linewidth=0.8)
-        scatter.set(xlabel="reference EF, %", ylabel="predicted EF, %")
-        scatter.set_title(f"{name}: r = {statistics['pearson_r']:.3f}, MAE {statistics['mae']:.1f}", fontsize=8)
+        scatter.set(xlabel=f"reference EF, {board.ef_planes}, %{beyond[0]}", ylabel="predicted EF, %")
+        scatter.set_title(f"{name}: r = {statistics['pearson_r']:.3f}, MAE {statistics['mae']:.1f}, "
+                          f"{statistics['n']} of {np.isfinite(reference).sum()} patients", fontsize=8)
         bland.axhline(0, color=GREY, linewidth=0.8)
         for value, style in (("bias", "-"), ("loa_low", "--"), ("loa_high", "--")):
-            bland.axhline(statistics[value], color=RED, linestyle=style, linewidth=1)
-        bland.set(xlabel="mean of both, %", ylabel="prediction − reference, points")
+            if EF_SHOWN["error"][0] <= statistics[value] <= EF_SHOWN["error"][1]:
+                bland.axhline(statistics[value], color=RED, linestyle=style, linewidth=1)
+        bland.set(xlabel=f"mean of both, %{beyond[1]}", ylabel="prediction − reference, points")
         bland.set_title(f"bias {statistics['bias']:.1f}, limits {statistics['loa_low']:.1f} to "
                         f"{statistics['loa_high']:.1f}", fontsize=8)
     return figure
+
+
+def _points(panel: Axes, x: ndarray, y: ndarray, kind: str) -> str:
+    """Draw them; the words for the label of the axis where some are beyond."""
+    defined = np.isfinite(x) & np.isfinite(y)
+    x, y = x[defined], y[defined]
+    shown_x, shown_y = np.clip(x, *EF_SHOWN["value"]), np.clip(y, *EF_SHOWN[kind])
+    beyond = (shown_x != x) | (shown_y != y)
+    panel.scatter(shown_x[~beyond], shown_y[~beyond], s=10, color=BLUE, alpha=0.5, linewidths=0)
+    if not beyond.any():
+        return ""
+    panel.scatter(shown_x[beyond], shown_y[beyond], s=16, marker="^", color=RED, linewidths=0)
+    return f" (triangles: {beyond.sum()} beyond the axes)"
 
 
 def _quality(board: Board, names: Sequence[str], cases: Sequence[str], quality: ndarray) -> Figure:

@@ -30,7 +30,8 @@ class Training:
 
     `epochs` of the fold that has least; `epoch_s` the median over epochs and folds; `total_h` the sum over both, each
     epoch as it last ran; `peak_gib` the largest memory; `validation_s` the median time from one validation case to the
-    next; `device`, `torch` as logged, several joined by " / ".
+    next; `device`, `torch` as logged, several joined by " / "; `iterations` of an epoch,
+    where all folds say the same.
     """
 
     epochs: float = math.nan
@@ -40,6 +41,7 @@ class Training:
     validation_s: float = math.nan
     device: str = ""
     torch: str = ""
+    iterations: float = math.nan
 
 
 def logged_split(fold: Path) -> tuple[int, int] | None:
@@ -67,7 +69,13 @@ def read_training(folds: Sequence[Path]) -> Training:
         validation_s=median(steps) if steps else math.nan,
         device=_joined(content.get("gpu_name") or content.get("device", "") for content in debug),
         torch=_joined(content.get("torch_version", "") for content in debug),
+        iterations=_iterations(debug),
     )
+
+
+def _iterations(debug: Sequence[dict[str, object]]) -> float:
+    said = {str(content.get("num_iterations_per_epoch", "")) for content in debug}
+    return float(said.pop()) if len(said) == 1 and re.fullmatch("[0-9]{1,9}", *said) else math.nan
 
 
 def _read(log: str, epochs: dict[int, float], peaks: list[float], steps: list[float]) -> None:

@@ -11,6 +11,7 @@ import base64
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def read_picture(path: Path, frame: int | None, reference: Path, side: int, qual
     `frame`, from 1, is that of a sequence in `path`. Outlines lie on the grid of the label map `reference`, which shows
     the same field of view, but may be finer than a sequence that was resized.
     """
-    values = np.squeeze(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+    values = _pixels(path, path.stat().st_mtime_ns)
     values = (values if frame is None else values[frame - 1]).astype(float)
     low, high = values.min(), values.max()
     grey = Image.fromarray(np.uint8((values - low) * (255 / max(high - low, 1e-9))))
@@ -53,6 +54,11 @@ def read_picture(path: Path, frame: int | None, reference: Path, side: int, qual
     grid.ReadImageInformation()
     (width, height), (across, down) = grid.GetSize()[:2], grid.GetSpacing()[:2]
     return Picture(source, width, height, width * across / (height * down))
+
+
+@lru_cache(maxsize=1)  # the frames of a sequence are drawn one after another
+def _pixels(path: Path, written: int) -> ndarray:
+    return np.squeeze(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
 
 
 def read_outlines(path: Path, dataset: Dataset) -> dict[str, str]:

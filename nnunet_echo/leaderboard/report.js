@@ -10,7 +10,7 @@ const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.
 function drawRanks() {
   const figure = chart("ranks"), size = 30, names = data.models.map((model) => model.name);
   if (!figure) return;
-  const left = 12 + Math.min(170, Math.max(...names.map((name) => name.length)) * 6.8, figure.clientWidth * 0.4);
+  const left = 12 + Math.min(170, most(names.map((name) => name.length)) * 6.8, figure.clientWidth * 0.4);
   const count = data.ranks.length, width = figure.clientWidth;
   const step = Math.min(56, (width - left - 10) / count);
   const svg = make("svg", { viewBox: `0 0 ${width} ${count * size + 28}`, role: "img" });
@@ -36,38 +36,64 @@ function drawStructures() {
 
 const model = () => Number(byId("model").value);
 
+const inside = (value, { low, high }) => Math.min(Math.max(value, low), high);
+
+// Points {x, y, text} on axes {x: {low, high}, y: {low, high}}; what lies beyond is a triangle at the edge.
+function dots(figure, at, points, axes) {
+  let beyond = 0;
+  for (const { x, y, text } of points) {
+    const [cx, cy] = [at.toX(inside(x, axes.x)), at.toY(inside(y, axes.y))];
+    const out = inside(x, axes.x) !== x || inside(y, axes.y) !== y;
+    beyond += out;
+    at.svg.append(make(out ? "path" : "circle", out ? { class: "beyond", d: `M${cx - 6} ${cy + 5}h12l-6 -10z` }
+      : { class: "point", cx, cy, r: 4 }, make("title", {}, text)));
+  }
+  if (beyond) {
+    figure.append(html("figcaption", { className: "note", textContent: `▲ ${beyond} of ${points.length} ` +
+      "beyond the axes, drawn at their edge" }));
+  }
+}
+
+// The ends of an axis that fits the values from `low` to `high`, with a margin: one far out squeezes no others.
+function ends(values, [low, high], margin) {
+  const fitting = values.filter((value) => value >= low && value <= high);
+  return fitting.length ? { low: least(fitting) - margin, high: most(fitting) + margin } : { low, high };
+}
+
 function drawEjectionFraction() {
   const [scatter, bland] = [chart("scatter"), chart("bland")];
   if (!scatter) return;
   const pairs = data.ef[model()].filter(([, reference, prediction]) => reference !== null && prediction !== null);
   if (!pairs.length) return [scatter, bland].forEach((figure) => say(figure, "No ejection fraction."));
-  const margin = { left: 44, right: 14, top: 24, bottom: 42 };
-  const values = pairs.flatMap(([, reference, prediction]) => [reference, prediction]);
-  const range = { low: Math.min(...values) - 3, high: Math.max(...values) + 3 };
-  const dot = (at, x, y, text) => at.svg.append(make("circle", { class: "point", cx: at.toX(x), cy: at.toY(y), r: 4 },
-    make("title", {}, text)));
+  const margin = { left: 44, right: 14, top: 24, bottom: 42 }, { value, error } = data.ef_shown;
+  const range = ends(pairs.flatMap(([, reference, prediction]) => [reference, prediction]), value, 3);
   let at = plot(scatter, Math.min(scatter.clientWidth, 380), margin, { ...range, title: "reference EF, %" },
-    { ...range, title: "predicted EF, %" });
+    { ...range, title: `predicted EF, %; ${pairs.length} of ${data.ef[model()].length} patients` });
   at.svg.append(make("line", { class: "axis", x1: at.toX(range.low), y1: at.toY(range.low), x2: at.toX(range.high),
     y2: at.toY(range.high) }));
-  for (const [patient, x, y] of pairs) dot(at, x, y, `${patient}: reference ${x} %, prediction ${y} %`);
+  dots(scatter, at, pairs.map(([patient, x, y]) => ({ x, y, text: `${patient}: reference ${x} %, prediction ${y} %` })),
+    { x: range, y: range });
 
   const errors = pairs.map(([, x, y]) => y - x), bias = mean(errors);
   const sd = Math.sqrt(errors.reduce((sum, error) => sum + (error - bias) ** 2, 0) / (errors.length - 1)) || 0;
-  const ends = [bias - 1.96 * sd, bias + 1.96 * sd], reach = [...errors, ...ends, 0];
-  const middles = pairs.map(([, x, y]) => (x + y) / 2);
+  const limits = [[bias + 1.96 * sd, "+1.96 sd", "limit"], [bias, "bias", "mean"], [bias - 1.96 * sd, "−1.96 sd", "limit"]];
+  const reach = ends([...errors, ...limits.map(([place]) => place), 0], error, 2);
+  const middle = ends(pairs.map(([, x, y]) => (x + y) / 2), value, 2);
   at = plot(bland, Math.min(bland.clientWidth, 380), { ...margin, right: 104 },
-    { low: Math.min(...middles) - 2, high: Math.max(...middles) + 2, title: "mean of both, %" },
-    { low: Math.min(...reach) - 2, high: Math.max(...reach) + 2, title: "prediction − reference, points" });
+    { ...middle, title: "mean of both, %" },
+    { ...reach, title: "prediction − reference, points" });
   const across = (y, kind) => at.svg.append(make("line", { class: kind, x1: at.inner.left, x2: at.inner.right,
     y1: at.toY(y), y2: at.toY(y) }));
   across(0, "axis");
-  const limits = [[bias, "bias", "mean"], [ends[0], "−1.96 sd", "limit"], [ends[1], "+1.96 sd", "limit"]];
-  for (const [value, name, kind] of limits) {
-    across(value, kind);
-    at.svg.append(label(at.inner.right + 6, at.toY(value) + 4, `${name} ${value.toFixed(1)}`));
+  let above = -Infinity;  // the label before: the next is at least a line below
+  for (const [place, name, kind] of limits) {
+    const seen = place >= reach.low && place <= reach.high;
+    if (seen) across(place, kind);
+    above = Math.max(at.toY(inside(place, reach)) + 4, above + 14);
+    at.svg.append(label(at.inner.right + 6, above, `${name} ${place.toFixed(1)}${seen ? "" : place > 0 ? " ↑" : " ↓"}`));
   }
-  for (const [patient, x, y] of pairs) dot(at, (x + y) / 2, y - x, `${patient}: error ${(y - x).toFixed(1)} points`);
+  dots(bland, at, pairs.map(([patient, x, y]) => ({ x: (x + y) / 2, y: y - x,
+    text: `${patient}: error ${(y - x).toFixed(1)} points` })), { x: middle, y: reach });
 }
 
 function drawQuality() {
@@ -91,13 +117,15 @@ function outlines(svg, picture, which) {
       paths.push(make("path", { class: `outline ${kind}`, d, stroke: data.colours[structure] }));
     }
   }
-  svg.replaceChildren(...paths);
+  svg.replaceChildren();
+  fill(svg, paths);
 }
 
 function drawGallery() {
   if (!byId("gallery")) return;
   const groups = Object.entries(data.gallery[model()]).filter(([, cases]) => cases.length);
-  byId("gallery").replaceChildren(...groups.map(([group, cases]) => html("div", {}, [html("h4", { textContent: group }),
+  byId("gallery").replaceChildren();
+  fill(byId("gallery"), groups.map(([group, cases]) => html("div", {}, [html("h4", { textContent: group }),
     html("div", { className: "pictures" }, cases.map((name) => {
       const picture = data.pictures[name], svg = make("svg");
       outlines(svg, picture, model());
@@ -129,7 +157,7 @@ function drawClip() {
   const all = known(curves.flatMap(([, values]) => values));
   const at = plot(figure, 250, { left: 58, right: 14, top: 24, bottom: 42 },
     { low: 0, high: clip.cases.length - 1, title: "frame" },
-    { low: Math.min(...all) * 0.95, high: Math.max(...all) * 1.05, title: `LV area, ${data.unit}²` });
+    { low: least(all) * 0.95, high: most(all) * 1.05, title: `LV area, ${data.unit}²` });
   for (const [kind, values] of curves) {
     const step = (value, index) => value === null ? "" :
       `${index && values[index - 1] !== null ? "L" : "M"}${at.toX(index).toFixed(1)} ${at.toY(value).toFixed(1)}`;
@@ -180,7 +208,7 @@ function sortBy(header, table) {
   const rows = [...table.tBodies[0].rows].map((row) => [key(row), row]);
   // What is unknown stays at the end, whichever way.
   rows.sort(([a], [b]) => (a === null ? (b === null ? 0 : 1) : b === null ? -1 : order(a, b)));
-  table.tBodies[0].append(...rows.map(([, row]) => row));
+  fill(table.tBodies[0], rows.map(([, row]) => row));
 }
 
 function drawModel() {
@@ -203,14 +231,14 @@ function start() {
   }
   if (!data.models.length) return;
   const options = (names) => names.map((name, value) => html("option", { value, textContent: name }));
-  byId("metric").append(...options(data.metrics.map((metric) => metric.name)));
-  byId("model").append(...options(data.models.map(({ name, whole }) => name + (whole ? "" : " (incomplete)"))));
-  byId("structures").append(...data.structures.map((name) =>
+  fill(byId("metric"), options(data.metrics.map((metric) => metric.name)));
+  fill(byId("model"), options(data.models.map(({ name, whole }) => name + (whole ? "" : " (incomplete)"))));
+  fill(byId("structures"), data.structures.map((name) =>
     html("div", {}, [html("h3", { textContent: name }), html("figure")])));
   byId("metric").addEventListener("change", drawStructures);
   byId("model").addEventListener("change", drawModel);
   if (byId("gallery")) {
-    byId("key").append(...Object.entries(data.colours).map(([name, colour]) => {
+    fill(byId("key"), Object.entries(data.colours).map(([name, colour]) => {
       const line = html("i");
       line.style.borderColor = colour;
       return html("span", {}, [line, ` ${name}`]);
@@ -218,7 +246,7 @@ function start() {
     for (const kind of ["reference", "prediction"]) byId(kind).addEventListener("change", drawModel);
   }
   if (data.clips.length) {
-    byId("clip").append(...options(data.clips.map((clip) => clip.name)));
+    fill(byId("clip"), options(data.clips.map((clip) => clip.name)));
     byId("clip").addEventListener("change", loadClip);
     byId("time").addEventListener("input", drawFrame);
     byId("play").addEventListener("click", () => play(byId("play").getAttribute("aria-pressed") === "false"));

@@ -16,10 +16,18 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
-from nnunet_echo.leaderboard.board import RANKING_METRICS, Board, Entry, case_scores, image_quality, values_of
+from nnunet_echo.leaderboard.board import Board, case_scores, image_quality
 from nnunet_echo.leaderboard.collect import REFUSED, WHOLE
 from nnunet_echo.leaderboard.pictures import drawn_structures, read_outlines, read_picture
-from nnunet_echo.leaderboard.tables import leaderboard_rows
+from nnunet_echo.leaderboard.tables import leaderboard_rows, missed, p_value
+from nnunet_echo.leaderboard.values import (
+    RANKING_METRICS,
+    Entry,
+    ef_rows,
+    same_ef_patients,
+    same_frames,
+    values_of,
+)
 
 PICTURE_BYTES = 14_000_000
 CASES_EACH = 2  # best, median and worst of every model
@@ -29,6 +37,8 @@ COLOURS = {"LV": "#E69F00", "LV_EPI": "#56B4E9", "MYO": "#56B4E9", "LA": "#CC79A
 OTHER_COLOURS = ("#009E73", "#F0E442", "#D55E00", "#0072B2")
 PLOTTED = {"dice": "Dice", "hd95": "HD95", "hd95_penalised": "HD95, missed structures penalised", "assd": "ASSD",
            "nsd_2": "Normalised surface Dice at 2"}
+# The axes of plots of EF in % and of its error end here at most: one absurd value would squeeze all others.
+EF_SHOWN = {"value": (-20, 120), "error": (-60, 60)}
 
 
 def write_report(board: Board, out: Path) -> None:
@@ -40,7 +50,8 @@ def write_report(board: Board, out: Path) -> None:
     rows, names = leaderboard_rows(board), short_names([entry.model.name for entry in board.entries])
     text = environment.get_template("report.html.jinja").render(
         board=board, rows=list(zip(names, rows, strict=True)), data=report_data(board, names), best=_best(board, rows),
-        structures=list(board.dataset.structures), missed=[_missed(board, row) for row in rows], WHOLE=WHOLE)
+        structures=list(board.dataset.structures), missed=[missed(board, row) for row in rows], p_value=p_value,
+        WHOLE=WHOLE, other_planes=max((row["ef_patients_of_other_planes"] for row in rows), default=0))
     (out / "index.html").write_text(text, encoding="utf-8")
 
 
@@ -51,7 +62,7 @@ def report_data(board: Board, names: Sequence[str]) -> dict[str, object]:
     cases = sorted({row["case"] for entry in entries for row in entry.evaluation.cases})
     scores = [case_scores(board, entry, cases) for entry in entries]
     pictures = _Pictures(board, entries)
-    gallery = [_chosen(score, cases, pictures) for score in scores]
+    gallery = [_chosen(score, cases, pictures, model) for model, score in enumerate(scores)]
     colours = iter(OTHER_COLOURS * len(board.dataset.structures))
     return {
         "models": [{"name": names[index], "whole": board.entries[index].model.status == WHOLE} for index in shown],
@@ -65,7 +76,8 @@ def report_data(board: Board, names: Sequence[str]) -> dict[str, object]:
         } for metric in PLOTTED],
         "patients": board.patients,
         "ef": [[[row["patient"], _rounded(row["reference_ef_percent"], 1), _rounded(row["prediction_ef_percent"], 1)]
-                for row in entry.evaluation.patients if row["planes"]] for entry in entries],
+                for row in ef_rows(entry, board.ef_planes)] for entry in entries],
+        "ef_shown": EF_SHOWN,
         "ranks": board.ranking.shares.round(4).tolist() if board.ranking else [],
         "cases": cases, "scores": [_rounded(score) for score in scores], "quality": image_quality(board, cases),
         "gallery": gallery, "pictures": pictures.frames, "clips": _clips(board, entries, pictures),
@@ -74,34 +86,35 @@ def report_data(board: Board, names: Sequence[str]) -> dict[str, object]:
 
 
 class _Pictures:
-    """Frames with the outlines of reference and models, each once, until their bytes are used up."""
+    """Frames with outlines of the reference and of the models shown on them, until their bytes are used up."""
 
     def __init__(self, board: Board, entries: Sequence[Entry]) -> None:
         self.board, self.frames, self.bytes, self.full = board, {}, 0, False
         self.folds = [{row["case"]: row["fold"] for row in entry.evaluation.cases} for entry in entries]
         self.entries = entries
 
-    def add(self, case: str, side: int = 480, quality: int = 60) -> bool:
-        """Whether the frame of a case is among the `frames` now."""
-        if case in self.frames:
-            return True
+    def add(self, case: str, models: Sequence[int], side: int = 480, quality: int = 60) -> bool:
+        """Whether the frame of a case, with the outlines of these models, is among the `frames` now."""
         ending = self.board.dataset.file_ending
         film, number = self.board.films.get(case, (case, None))
         image = self.board.raw / "imagesTr" / f"{film}_0000{ending}"
         if self.full or not image.is_file():
-            return False
-        reference = self.board.references / f"{case}{ending}"
-        predictions = [entry.predictions[folds[case]] / f"{case}{ending}" if case in folds else None
-                       for entry, folds in zip(self.entries, self.folds, strict=True)]
-        frame = asdict(read_picture(image, number, reference, side, quality)) | {
-            "reference": read_outlines(reference, self.board.dataset),
-            "models": [path and read_outlines(path, self.board.dataset) for path in predictions],
-        }
-        size = len(str(frame))
+            return case in self.frames and all(self.frames[case]["models"][model] for model in models)
+        frame = self.frames.get(case)
+        if frame is None:
+            reference = self.board.references / f"{case}{ending}"
+            frame = asdict(read_picture(image, number, reference, side, quality)) | {
+                "reference": read_outlines(reference, self.board.dataset), "models": [None] * len(self.entries)}
+        new = {model: read_outlines(self.entries[model].predictions[self.folds[model][case]] / f"{case}{ending}",
+                                    self.board.dataset)
+               for model in models if frame["models"][model] is None and case in self.folds[model]}
+        size = len(str(new)) + (0 if case in self.frames else len(str(frame)))
         if self.bytes + size > PICTURE_BYTES:
             self.full = True
             return False
         self.bytes += size
+        for model, paths in new.items():
+            frame["models"][model] = paths
         self.frames[case] = frame
         return True
 
@@ -119,7 +132,7 @@ def metric_title(metric: str, unit: str) -> str:
     return PLOTTED[metric] if metric == "dice" else f"{PLOTTED[metric]}{' ' if 'nsd' in metric else ', '}{unit}"
 
 
-def _chosen(scores: np.ndarray, cases: Sequence[str], pictures: _Pictures) -> dict[str, list[str]]:
+def _chosen(scores: np.ndarray, cases: Sequence[str], pictures: _Pictures, model: int) -> dict[str, list[str]]:
     """The cases of a model to look at; of few cases, none twice."""
     order = [cases[index] for index in np.argsort(-scores) if np.isfinite(scores[index])]
     middle = max(len(order) // 2 - CASES_EACH // 2, 0)
@@ -127,26 +140,29 @@ def _chosen(scores: np.ndarray, cases: Sequence[str], pictures: _Pictures) -> di
               "Best": order[:CASES_EACH]}
     seen: set[str] = set()
     for name, group in groups.items():
-        groups[name] = [case for case in group if case not in seen and pictures.add(case)]
+        groups[name] = [case for case in group if case not in seen and pictures.add(case, [model])]
         seen.update(groups[name])
     return dict(reversed(groups.items()))
 
 
 def _clips(board: Board, entries: Sequence[Entry], pictures: _Pictures) -> list[dict[str, object]]:
     """Films: of the first model's sequences, from the worst to the best by Dice, at even steps."""
-    curves: dict[tuple[str, str], list[dict]] = {}
     area = f"lv_area_{board.dataset.unit}2"
+    dice: dict[tuple[str, str], list[float]] = {}
+    for row in entries[0].evaluation.frames if entries else ():
+        dice.setdefault((row["patient"], row["view"]), []).append(row["dice_LV"])
+    means = {key: np.nanmean(values) if np.isfinite(values).any() else np.inf for key, values in dice.items()}
+    ranked = sorted(means, key=means.__getitem__)
+    steps = np.unique(np.linspace(0, len(ranked) - 1, min(CLIPS, len(ranked))).astype(int)) if ranked else []
+    curves = {ranked[step]: [{} for _ in entries] for step in steps}
     for model, entry in enumerate(entries):
         for row in entry.evaluation.frames:
-            curves.setdefault((row["patient"], row["view"]), [{} for _ in entries])[model][row["frame"]] = row
-    ranked = sorted((key for key, models in curves.items() if models[0]),
-                    key=lambda key: np.nanmean([row["dice_LV"] for row in curves[key][0].values()]))
-    steps = np.unique(np.linspace(0, len(ranked) - 1, min(CLIPS, len(ranked))).astype(int)) if ranked else []
+            if (row["patient"], row["view"]) in curves:
+                curves[row["patient"], row["view"]][model][row["frame"]] = row
     clips = []
-    for patient, view in (ranked[step] for step in steps):
-        models = curves[patient, view]
+    for (patient, view), models in curves.items():
         frames = [number for number in sorted(models[0])[:CLIP_FRAMES]
-                  if pictures.add(models[0][number]["case"], side=288, quality=50)]
+                  if pictures.add(models[0][number]["case"], range(len(entries)), side=288, quality=50)]
         if len(frames) > 1:
             clips.append({
                 "name": " ".join(filter(None, (patient, view))),
@@ -159,18 +175,18 @@ def _clips(board: Board, entries: Sequence[Entry], pictures: _Pictures) -> list[
 
 
 def _best(board: Board, rows: Sequence[Mapping[str, object]]) -> dict[str, float]:
-    """Column -> its best value among ranked models."""
+    """Column -> its best value among ranked models, of the columns that are over the same patients and frames."""
     ranked = [row for row in rows if row["status"] == WHOLE]
+    entries = [entry for entry in board.entries if entry.model.status == WHOLE]
     columns = {f"{structure}_{board.columns[metric]}_mean": better for structure in board.dataset.structures
-               for metric, better in (("dice", True), ("hd95_penalised", False))}
-    columns |= {"score_mean": RANKING_METRICS[board.rank_by], "ef_mae": False, "ef_pearson_r": True,
+               if same_frames(entries, structure) for metric, better in (("dice", True), ("hd95_penalised", False))}
+    columns |= {"score_mean": RANKING_METRICS[board.rank_by], "ef_mae_penalised": False,
                 "anatomy_rate": False, "inconsistent_rate": False}
+    in_all = int(np.sum(same_ef_patients(entries, board.patients, board.ef_planes)))
+    if all(row["ef_n"] == in_all for row in ranked):
+        columns |= {"ef_mae": False, "ef_pearson_r": True}
     values = {name: [row[name] for row in ranked if math.isfinite(row[name])] for name in columns}
     return {name: (max if better else min)(values[name]) for name, better in columns.items() if len(values[name]) > 1}
-
-
-def _missed(board: Board, row: Mapping[str, object]) -> object:
-    return sum(row[f"{name}_n_missing"] for name in board.dataset.structures) if row["cases"] else ""
 
 
 def _rounded(value: object, digits: int = 4) -> object:

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy import ndarray
-from scipy.stats import rankdata, wilcoxon
+from scipy.stats import wilcoxon
 
 SAMPLES = 2000
 INTERVAL = (2.5, 97.5)  # percentiles: 95 %
+TIE = 1e-9  # of the largest value: means closer than this are equal but for rounding
 
 
 def bootstrap_weights(patients: int, seed: int, samples: int = SAMPLES) -> ndarray:
@@ -50,7 +51,7 @@ def compare(values: ndarray, baseline: ndarray, weights: ndarray) -> dict[str, f
     if len(defined) == 0:
         return {"n": 0, "difference": np.nan, "ci_low": np.nan, "ci_high": np.nan, "p": np.nan}
     low, high = _interval(_sample_means(difference[:, None], weights)[:, 0])
-    p = float(wilcoxon(defined).pvalue) if defined.any() else 1.0
+    p = float(wilcoxon(defined, zero_method="wilcox").pvalue) if defined.any() else 1.0
     return {"n": len(defined), "difference": float(defined.mean()), "ci_low": low, "ci_high": high, "p": p}
 
 
@@ -68,8 +69,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 class Ranking:
     """Ranks from 1 (M,), ties share the better one; `shares` (M, M), model by rank - 1, of the bootstrap samples.
 
-    `low`, `high` (M,) hold 95 % of a model's ranks; `kendall_tau` is the mean over samples of the correlation of their
-    order with the order of the whole: 1 is perfectly stable. NaN for one model.
+    In `shares`, models that tie in a sample divide the ranks that they take up between them, so that rows and columns
+    sum to 1. `low`, `high` (M,) hold 95 % of a model's ranks; `kendall_tau` is the mean over samples of the correlation
+    of their order with the order of the whole, in which two models that tie in both agree: 1 is perfectly stable. NaN
+    for one model.
     """
 
     ranks: ndarray
@@ -80,20 +83,40 @@ class Ranking:
 
 
 def rank(values: ndarray, weights: ndarray, *, higher_is_better: bool) -> Ranking:
-    """Rank the models of `values` (P, M) by their means over patients. Raises `ValueError` if a mean is undefined."""
-    means = _sample_means(values, np.ones((1, len(values))))
-    if not np.isfinite(means).all():
-        raise ValueError("a model has no defined value of the score that ranks; it cannot be ranked")
+    """Rank the models of `values` (P, M) by their means over patients, the same patients for all.
+
+    Raises `ValueError` for a value that is not defined: without it, that model would be ranked on other patients.
+    """
+    undefined = np.count_nonzero(~np.isfinite(values), axis=0)
+    if undefined.any():
+        raise ValueError(f"model {undefined.argmax()} has no defined score of {undefined.max()} of {len(values)} "
+                         "patients; it cannot be ranked with the others, which are averaged over all of them")
     sign = -1 if higher_is_better else 1
-    samples = sign * _sample_means(values, weights)
-    ranks = rankdata(sign * means[0], method="min").astype(int)
-    drawn = rankdata(samples, method="min", axis=1).astype(int)
-    models = len(ranks)
+    tolerance = TIE * np.abs(values).max(initial=0)
+    ranks, _ = _ranks(sign * values.mean(axis=0, keepdims=True), tolerance)
+    drawn, tied = _ranks(sign * _sample_means(values, weights), tolerance)
+    ranks, models = ranks[0], values.shape[1]
     low, high = np.percentile(drawn, INTERVAL, axis=0, method="inverted_cdf")
-    shares = np.stack([(drawn == place).mean(axis=0) for place in range(1, models + 1)], axis=1)
+    shares = np.stack([(((drawn <= place) & (place < drawn + tied)) / tied).mean(axis=0)
+                       for place in range(1, models + 1)], axis=1)
     first, second = np.triu_indices(models, 1)
-    agreeing = np.sign(samples[:, first] - samples[:, second]) * np.sign(ranks[first] - ranks[second])
+    order, order_drawn = np.sign(ranks[first] - ranks[second]), np.sign(drawn[:, first] - drawn[:, second])
+    agreeing = np.where(order == order_drawn, 1, order * order_drawn)
     return Ranking(ranks, low, high, shares, float(agreeing.mean()) if models > 1 else np.nan)
+
+
+def _ranks(samples: ndarray, tolerance: float) -> tuple[ndarray, ndarray]:
+    """For each of `samples` (S, M), the smaller the better: ranks (S, M) from 1, and how many models tie for each.
+
+    Means of equal values may differ in the last digits, as they are summed in another order: neighbours within
+    `tolerance` tie.
+    """
+    order = samples.argsort(axis=1, kind="stable")
+    steps = np.diff(np.take_along_axis(samples, order, axis=1), axis=1, prepend=-np.inf)
+    first = np.maximum.accumulate(np.where(steps > tolerance, np.arange(samples.shape[1]), 0), axis=1)
+    ranks = np.empty(samples.shape, int)
+    np.put_along_axis(ranks, order, first + 1, axis=1)
+    return ranks, (ranks[:, :, None] == ranks[:, None]).sum(axis=2)
 
 
 def _sample_means(values: ndarray, weights: ndarray) -> ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,15 @@ import numpy as np
 from nnunet_echo.evaluation.evaluate import Evaluation, write_table
 from nnunet_echo.evaluation.sequences import SIDES
 from nnunet_echo.evaluation.summary import summarise_anatomy, summarise_sequences, summarise_volumes
-from nnunet_echo.leaderboard.board import Board, Entry, values_of
+from nnunet_echo.leaderboard.board import Board
 from nnunet_echo.leaderboard.collect import REFUSED, WHOLE
 from nnunet_echo.leaderboard.statistics import SAMPLES, describe
+from nnunet_echo.leaderboard.values import Entry, ef_rows, values_of
 
 METRICS = ("dice", "iou", "hd", "hd95", "hd95_penalised", "assd", "nsd_1", "nsd_2")
-EF_STATISTICS = ("n", "n_undefined", "bias", "sd", "loa_low", "loa_high", "mae", "rmse", "pearson_r", "r2")
+EF_STATISTICS = ("n", "n_undefined", "bias", "sd", "loa_low", "loa_high", "mae", "mae_penalised", "rmse", "pearson_r",
+                 "r2")
+VOLUME_STATISTICS = ("n", "bias", "sd", "mae")
 RECORDED_EF_STATISTICS = ("n", "bias", "sd", "mae", "rmse", "pearson_r", "r2")
 TRAINING_NOT_SEEDED = "not set"  # nnU-Net draws its own, and logs none
 
@@ -37,6 +41,7 @@ def write_tables(board: Board, out: Path) -> None:
     (out / "leaderboard.md").write_text(markdown(board, rows), encoding="utf-8")
 
 
+@lru_cache(maxsize=1)  # tables and report show the same
 def leaderboard_rows(board: Board) -> list[dict[str, object]]:
     """One row for each entry, all with the same columns."""
     against = {row["trainer"]: row for row in board.comparisons if row["structure"] == "score"}
@@ -87,6 +92,8 @@ def summary(board: Board) -> dict[str, object]:
         "averages": "frames of a patient, then patients",
         "score": f"mean over {' '.join(board.scored_structures)} of {board.score}",
         "ef_method": board.method,
+        "ef_planes": board.ef_planes or None,
+        "different_training_lengths": board.lengths or None,
         "consistency_limits": board.consistency_limits,
         "baseline": board.baseline or None,
         "bootstrap": {"samples": SAMPLES, "seed": board.seed, "unit": "patient", "interval": "95 % percentile"},
@@ -105,7 +112,8 @@ def markdown(board: Board, rows: Sequence[Mapping[str, object]]) -> str:
     unit, hd95 = board.dataset.unit, board.columns["hd95_penalised"]
     structures, scored = list(board.dataset.structures), ", ".join(board.scored_structures)
     head = ["rank", "trainer", "score", *structures, *(f"HD95 {name}, {unit}" for name in structures), "missed",
-            "EF bias ± sd", "EF MAE", "p (Holm)", "M parameters", "GFLOPs", "epoch, s", "peak, GiB"]
+            "EF bias ± sd", "EF MAE", "EF MAE, penalised", "p (Holm)", "M parameters", "GFLOPs", "epoch, s",
+            "peak, GiB"]
     lines = [f"# {board.raw.name}, {board.configuration}", "",
              f"| {' | '.join(head)} |", f"|{'---|' * 2}{'---:|' * (len(head) - 2)}"]
     for row in rows:
@@ -115,23 +123,41 @@ def markdown(board: Board, rows: Sequence[Mapping[str, object]]) -> str:
             rank, f"{row['trainer']}{mark}", number(row["score_mean"], 4),
             *(_mean_sd(row, f"{name}_{board.columns['dice']}", 3) for name in structures),
             *(_mean_sd(row, f"{name}_{hd95}", 2) for name in structures),
-            str(sum(row[f"{name}_n_missing"] or 0 for name in structures)) if row["cases"] else "",
-            f"{number(row['ef_bias'], 1)} ± {number(row['ef_sd'], 1)}" if _known(row["ef_bias"]) else "",
-            number(row["ef_mae"], 1), number(row["p_holm"], 4), number(row["parameters"] / 1e6, 1),
-            number(row["flops"] / 1e9, 1), number(row["epoch_s"], 1), number(row["peak_memory_gib"], 2)]) + " |")
+            str(missed(board, row)),
+            _of_patients(row, "ef_n", number(row["ef_bias"], 1), number(row["ef_sd"], 1)),
+            _of_patients(row, "ef_n", number(row["ef_mae"], 1)),
+            _of_patients(row, "ef_patients", number(row["ef_mae_penalised"], 1)), p_value(row["p_holm"]),
+            number(row["parameters"] / 1e6, 1), number(row["flops"] / 1e9, 1), number(row["epoch_s"], 1),
+            number(row["peak_memory_gib"], 2)]) + " |")
     notes = [f"Score: mean of {board.score} over {scored}, frames averaged over each patient, then over "
              f"{len(board.patients)} patients; ± is the standard deviation over patients. Rank: by score, in "
              f"brackets the range of 95 % of {SAMPLES} bootstrap samples of patients. HD95 of a structure that is "
-             "missed, or found where none is, counts as the diagonal of the frame."]
+             f"missed, or found where none is, counts as the diagonal of the frame. Missed: how often one of {scored} "
+             "is, over all frames. In the score, a structure in neither prediction nor reference counts as right."]
+    if board.lengths:
+        notes.append(board.lengths)
     if board.baseline:
         notes.append(f"p: paired Wilcoxon test of the score against {board.baseline}, Holm's correction.")
-    if "LV" in board.dataset.structures:
-        notes.append(f"EF in percentage points, prediction minus reference, both by the method `{board.method}`.")
+    if board.ef_planes:
+        notes.append(f"EF in percentage points, prediction minus reference, both by the method `{board.method}`, "
+                     f"{board.ef_planes} for all trainers. In brackets: over how many of the patients with such a "
+                     "reference EF; rows with different patients do not compare. In the penalised MAE a patient whose "
+                     "EF is not predicted costs the error of the worst answer between 0 and 100 %.")
     notes += [f"{row['trainer']} is {row['status']} and not ranked: {row['reasons']}."
               for row in rows if row["status"] != WHOLE]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes), "",
                       f"Split {board.split.hash}, folds {' '.join(map(str, board.split.validation))}, native grid, "
                       f"unit {unit}; {rows[0]['versions']}.", ""])
+
+
+def missed(board: Board, row: Mapping[str, object]) -> object:
+    """Structures of dataset.json that the prediction lacks and the reference has, over all frames; "" without any."""
+    return sum(row[f"{name}_n_missing"] for name in board.scored_structures) if row["cases"] else ""
+
+
+def p_value(value: float) -> str:
+    """With four digits after the point; a small one is never 0; "" where undefined."""
+    return "< 0.0001" if value < 0.0001 else number(value, 4)
 
 
 def number(value: float, digits: int) -> str:
@@ -142,24 +168,24 @@ def number(value: float, digits: int) -> str:
 def _structures(board: Board, entry: Entry) -> dict[str, object]:
     columns = {}
     for structure in board.dataset.structures:
-        rows = [row for row in entry.evaluation.cases if row["structure"] == structure]
         for metric in METRICS:
             column = board.columns[metric]
             values = values_of(entry, structure, column, board.patients)
             columns |= _prefixed(f"{structure}_{column}", describe(values, board.weights))
-        missing, spurious = (sum(row[f"{there}_empty"] < row[f"{empty}_empty"] for row in rows) if rows else ""
-                             for there, empty in (("reference", "prediction"), ("prediction", "reference")))
-        columns |= {f"{structure}_n_missing": missing, f"{structure}_n_spurious": spurious}
+        prediction, reference = (entry.column(structure, f"{side}_empty") for side in SIDES)
+        columns |= {f"{structure}_{name}": int(np.sum(there < empty)) if len(there) else "" for name, there, empty in
+                    (("n_missing", reference, prediction), ("n_spurious", prediction, reference))}
     return columns
 
 
 def _ejection_fraction(board: Board, entry: Entry) -> dict[str, object]:
-    """Agreement over the patients of the most frequent kind of planes, which `ef_planes` names."""
-    groups = {name: group for name, group in summarise_volumes(entry.evaluation.patients).items()
-              if isinstance(group, Mapping) and "ef_percent" in group}
-    planes = max(groups, key=lambda name: groups[name]["ef_percent"]["n"], default="")
-    group = groups.get(planes, {})
-    columns = {"ef_method": board.method if planes else "", "ef_planes": planes}
+    """Agreement over the patients with a reference EF of the board's planes, which `ef_planes` names."""
+    rows = ef_rows(entry, board.ef_planes)
+    group = summarise_volumes(rows)[board.ef_planes] if rows else {}
+    columns = {"ef_method": board.method if rows else "", "ef_planes": board.ef_planes if rows else "",
+               "ef_patients": len(rows) if entry.evaluation.patients else "",
+               "ef_patients_of_other_planes": sum(row["planes"] not in ("", board.ef_planes)
+                                                  for row in entry.evaluation.patients)}
     columns |= {f"ef_{name}": group.get("ef_percent", {}).get(name, math.nan) for name in EF_STATISTICS}
     for threshold in (40, 50):
         columns |= {f"ef_below_{threshold}_{name}": group.get(f"ef_below_{threshold}", {}).get(name, math.nan)
@@ -167,7 +193,7 @@ def _ejection_fraction(board: Board, entry: Entry) -> dict[str, object]:
     for side, found in group.get("recorded_ef", dict.fromkeys(SIDES, {})).items():
         columns |= {f"recorded_ef_{side}_{name}": found.get(name, math.nan) for name in RECORDED_EF_STATISTICS}
     for volume in ("edv_ml", "esv_ml"):
-        columns |= {f"{volume}_{name}": group.get(volume, {}).get(name, math.nan) for name in ("bias", "sd", "mae")}
+        columns |= {f"{volume}_{name}": group.get(volume, {}).get(name, math.nan) for name in VOLUME_STATISTICS}
     return columns
 
 
@@ -194,7 +220,8 @@ def _cost_columns(entry: Entry) -> dict[str, object]:
         ("time per validation case", training.validation_s)) if not _known(value)]
     return {
         "parameters": costs.parameters, "flops": costs.flops, "patch": costs.patch,
-        "epochs": training.epochs, "epoch_s": training.epoch_s, "training_h": training.total_h,
+        "epochs": training.epochs, "training_iterations": math.prod(entry.epochs_and_iterations),
+        "epoch_s": training.epoch_s, "training_h": training.total_h,
         "peak_memory_gib": training.peak_gib, "validation_s_per_case": training.validation_s,
         "device": training.device, "torch": training.torch, "not_known": "; ".join(unknown),
     }
@@ -207,6 +234,12 @@ def _prefixed(name: str, statistics: Mapping[str, float]) -> dict[str, float]:
 def _mean_sd(row: Mapping[str, float], column: str, digits: int) -> str:
     mean = number(row[f"{column}_mean"], digits)
     return f"{mean} ± {number(row[f'{column}_sd'], digits)}" if mean else ""
+
+
+def _of_patients(row: Mapping[str, object], count: str, value: str, sd: str = "") -> str:
+    """With the number of patients in the column `count`, of those who have a reference EF."""
+    text = f"{value} ± {sd}" if sd else value or "–"
+    return f"{text} ({row[count]} of {row['ef_patients']})" if row["ef_patients"] else ""
 
 
 def _known(value: object) -> bool:
