@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 def _write_sequence(row: Mapping[str, str], maps: Path, out: Path, content: Mapping, phases: bool) -> int:
     """Write the frames of the case in this row of cases.csv, in a worker; returns how many."""
     path, ignore = maps / f"{row['case']}{content['file_ending']}", content["labels"].get("ignore")
-    sequence = to_uint8(read_image(path, str(path)), str(path))
+    sequence = to_uint8(read_image(path, str(path), content.get("spacing_unit", "mm")), str(path))
     size = tuple(int(length) for length in row["size"].split())
     if sequence.GetSize() != size:
         raise ValueError(f"{path}: {sequence.GetSize()} pixels, but cases.csv has {size}; predict on its images")

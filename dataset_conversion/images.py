@@ -1,18 +1,15 @@
 """Image files of a conversion: read them whole or not at all, check them, write them whole or not at all.
 
-SimpleITK opens a truncated or damaged NIfTI file without an error (what is missing becomes zero, NaN too), and reports
-nothing when a full disk cuts off what it writes. So `verify_file` looks at each file before it is read and after it is
-written. Orientation is never changed. Arrays are (rows, columns), or (frames, rows, columns) of a sequence; SimpleITK's
-sizes and spacings are (x, y) or (x, y, t).
+SimpleITK opens a truncated or damaged file without an error (what is missing becomes zero, NaN too), and reports
+nothing when a full disk cuts off what it writes. So each file is looked at before it is read and after it is written
+(nifti.py, meta_image.py). Orientation is never changed. Arrays are (rows, columns), or (frames, rows, columns) of a
+sequence; SimpleITK's sizes and spacings are (x, y) or (x, y, t).
 """
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
-import struct
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +18,13 @@ import numpy as np
 import SimpleITK as sitk
 from numpy import ndarray
 
-META_BYTES = {"MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4,
-              "MET_FLOAT": 4, "MET_DOUBLE": 8}
-NIFTI_FLOATS = {16: "f4", 64: "f8"}
+from nnunet_echo.dataset_conversion.errors import SourceError, printable
+from nnunet_echo.dataset_conversion.meta_image import compare_with_itk, read_meta_image
+from nnunet_echo.dataset_conversion.nifti import MAX_BYTES, MAX_FRAME_BYTES, verify_nifti
 
-
-class SourceError(ValueError):
-    """A source file that cannot become a case. The message names the file, what is wrong and what to do."""
+# Of a pixel's side. Echo has 0.1 to 1 mm, resized frames up to 4.4 mm (sequences.py). Less is a spacing in metres or
+# centimetres, more one in micrometres.
+PLAUSIBLE_MM = (0.05, 10.0)
 
 
 @dataclass(frozen=True)
@@ -46,30 +43,52 @@ class Frame:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-def verify_file(path: Path, name: str) -> None:
-    """Raise `SourceError`, naming the file `name`, unless every pixel that the header promises is there and intact."""
+def read_image(path: Path, name: str, unit: str = "mm", limit: int = MAX_BYTES) -> sitk.Image:
+    """Read an image of one component a pixel, with a spacing in `unit` ("mm" or "px") that can be.
+
+    Raises `SourceError` with `name` in it, also where pixels that the header promises are missing or damaged, or more
+    than `limit` bytes.
+    """
+    name = printable(name)
     if not path.is_file():  # reading a pipe would wait for ever
         raise SourceError(f"{name} is missing or not a file")
     try:
-        if path.suffix == ".mhd":
-            _verify_meta_image(path, name)
-        else:
-            _verify_nifti(path, name)
+        meta = read_meta_image(path, name, limit) if path.suffix in (".mhd", ".mha") else None
+        if path.name.endswith((".nii", ".nii.gz")):
+            verify_nifti(path, name, limit)
+        image = sitk.ReadImage(_itk_path(path))
     except OSError as error:
         raise SourceError(f"{name}: cannot be read ({error.strerror or error})") from error
-
-
-def read_image(path: Path, name: str) -> sitk.Image:
-    """Read a verified image of one component a pixel. Raises `SourceError` with `name` in it."""
-    verify_file(path, name)
-    try:
-        image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].replace(str(path), name)
         raise SourceError(f"{name}: SimpleITK cannot read it ({reason})") from error
+    except MemoryError as error:
+        raise SourceError(f"{name}: its pixels do not fit into memory; cut it, or use fewer workers") from error
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise SourceError(f"{name}: {image.GetNumberOfComponentsPerPixel()} values a pixel; one grey value is needed")
+    if meta is not None:
+        compare_with_itk(meta, image, name)
+    check_spacing(image.GetSpacing(), name, unit)
     return image
+
+
+def check_spacing(spacing: tuple[float, ...], name: str, unit: str) -> None:
+    """Raise `SourceError` for a spacing, x and y first, that is no number above 0 or, in mm, no pixel of an echo.
+
+    Further axes are slices or time, whose step is free: nnU-Net itself writes 999.
+    """
+    if not all(math.isfinite(length) and length > 0 for length in spacing):
+        raise SourceError(f"{name}: spacing {_text(spacing)}; each must be a positive number: correct the header")
+    low, high = PLAUSIBLE_MM
+    if unit == "mm" and not all(low <= length <= high for length in spacing[:2]):
+        raise SourceError(f"{name}: spacing {_text(spacing[:2])} mm, but pixels of an echo are {low:g} to {high:g} mm "
+                          'wide; correct a header in another unit than mm. Images without a scale have spacing 1, and '
+                          'their dataset.json says "spacing_unit": "px"')
+
+
+def read_frame(path: Path, name: str, unit: str = "mm") -> sitk.Image:
+    """Read one 2D image, as `read_image` and `as_frame` do."""
+    return as_frame(read_image(path, name, unit, MAX_FRAME_BYTES), name)
 
 
 def as_frame(image: sitk.Image, name: str) -> sitk.Image:
@@ -90,17 +109,18 @@ def as_frame(image: sitk.Image, name: str) -> sitk.Image:
 
 def read_pair(root: Path, image: str, label: str | None) -> Frame:
     """Read the 2D image and mask at these paths relative to `root`."""
-    frame = as_frame(read_image(root / image, image), image)
+    frame = read_frame(root / image, image)
     if label is None:
         return Frame(frame, image)
-    return Frame(frame, image, as_frame(read_image(root / label, label), label), label)
+    return Frame(frame, image, read_frame(root / label, label), label)
 
 
 def to_uint8(image: sitk.Image, name: str) -> sitk.Image:
     """Cast to uint8. Raises `SourceError` when a value is not a whole number in 0..255, so nothing is ever lost."""
     values = sitk.GetArrayViewFromImage(image)
     low, high = values.min(), values.max()
-    if not (low >= 0 and high <= 255 and (values == np.floor(values)).all()):  # so that NaN fails, too
+    whole = values.dtype.kind in "ui" or (values == np.floor(values)).all()
+    if not (low >= 0 and high <= 255 and whole):  # so that NaN fails, too
         raise SourceError(f"{name}: values {low:g}..{high:g} are not all whole numbers in 0..255, as in the release; "
                           "convert the original file instead of a rescaled copy")
     return sitk.Cast(image, sitk.sitkUInt8)
@@ -170,12 +190,12 @@ def write_image(image: sitk.Image, target: Path, scratch: Path) -> None:
     """
     temporary = scratch / f"{os.getpid()}_{target.name}"
     try:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
-        verify_file(temporary, target.name)
+        sitk.WriteImage(image, _itk_path(temporary), useCompression=True)
+        verify_nifti(temporary, target.name)
         os.replace(temporary, target)
     except (RuntimeError, SourceError, OSError) as error:
         reason = str(error).strip().splitlines()[-1]
-        raise OSError(f"cannot write {target} ({reason}); is the disk full or read-only?") from error
+        raise OSError(f"cannot write {printable(str(target))} ({reason}); is the disk full or read-only?") from error
 
 
 def _frames(image: sitk.Image, name: str) -> Iterator[tuple[str, ndarray]]:
@@ -187,50 +207,13 @@ def _frames(image: sitk.Image, name: str) -> Iterator[tuple[str, ndarray]]:
         yield from ((f"{name}, frame {number} of the case", frame) for number, frame in enumerate(pixels, 1))
 
 
-def _verify_nifti(path: Path, name: str) -> None:
-    data = path.read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise SourceError(f"{name}: truncated or damaged gzip data ({error}); copy the file again") from error
-    order = ">" if data[:4] == struct.pack(">i", 348) else "<"
-    if len(data) < 348 or struct.unpack_from(order + "i", data)[0] != 348 or data[344:347] != b"n+1":
-        raise SourceError(f"{name}: not a NIfTI-1 file ({len(data)} bytes); copy the file again")
-    axes, *sizes = struct.unpack_from(order + "8h", data, 40)
-    kind, bits = struct.unpack_from(order + "2h", data, 70)
-    offset = struct.unpack_from(order + "f", data, 108)[0]
-    if not 1 <= axes <= 7 or min(sizes[:axes]) < 1 or bits < 8 or not 348 <= offset < 2**20:
-        raise SourceError(f"{name}: damaged NIfTI header (size {_text(sizes)}, {bits} bits); copy the file again")
-    _compare_bytes(name, len(data) - int(offset), math.prod(sizes[:axes]) * bits // 8)
-    if kind in NIFTI_FLOATS and not np.isfinite(np.frombuffer(data, order + NIFTI_FLOATS[kind], -1, int(offset))).all():
-        raise SourceError(f"{name}: holds NaN or infinite values; copy the file again")
-
-
-def _verify_meta_image(path: Path, name: str) -> None:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+def _itk_path(path: Path) -> str:
+    """The path for SimpleITK. Raises `OSError` for one that is no UTF-8, where it would end the process (SIGABRT)."""
     try:
-        raw = fields["ElementDataFile"]
-        pixels = math.prod(int(length) for length in fields["DimSize"].split())
-        expected = pixels * META_BYTES[fields["ElementType"]]
-    except (KeyError, ValueError) as error:
-        raise SourceError(f"{name}: damaged MetaImage header ({error}); copy the file again") from error
-    if raw == "LOCAL":  # pixels in the same file, which SimpleITK checks
-        return
-    if raw != path.with_suffix(Path(raw).suffix).name:
-        raise SourceError(f"{name}: its ElementDataFile {raw!r} is not a file of the same folder and name")
-    if not (path.parent / raw).is_file():
-        raise SourceError(f"{name}: its data file {raw} is missing")
-    if fields.get("CompressedData", "False") != "True" and "HeaderSize" not in fields:
-        _compare_bytes(name, (path.parent / raw).stat().st_size, expected)
-
-
-def _compare_bytes(name: str, found: int, expected: int) -> None:
-    if found != expected:
-        kind = "truncated" if found < expected else "damaged"
-        raise SourceError(f"{name}: {kind}: {found} bytes of pixels where the header promises {expected}; "
-                          "copy the file again")
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise OSError(f"the path {printable(str(path))} is no UTF-8; rename the folder or file") from None
+    return str(path)
 
 
 def _text(numbers: tuple[float, ...] | list[int]) -> str:

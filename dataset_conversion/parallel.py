@@ -43,11 +43,22 @@ def _map_in_processes(function: Callable[[Item], Result], items: Sequence[Item],
         try:
             yield from pool.map(function, items, chunksize=4)
         except BrokenProcessPool as error:
-            raise RuntimeError(f"a worker process died, perhaps for want of memory; use fewer than {workers} workers "
-                               "(--workers)") from error
+            raise RuntimeError(_why_broken(pool, workers)) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _why_broken(pool: ProcessPoolExecutor, workers: int) -> str:
+    """What to tell of a worker that died. Only one that was killed can have wanted memory."""
+    processes = list((getattr(pool, "_processes", None) or {}).values())
+    pool.shutdown()  # ends the others with SIGTERM, and waits for the exit codes
+    codes = {process.exitcode for process in processes} - {None, 0, -signal.SIGTERM}
+    if -signal.SIGKILL in codes or not codes:
+        return f"a worker process died, perhaps for want of memory; use fewer than {workers} workers (--workers)"
+    code = min(codes)
+    reason = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+    return f"a worker process crashed ({reason}), perhaps at a damaged file; --workers 1 shows after how many files"
 
 
 def _start_worker() -> None:

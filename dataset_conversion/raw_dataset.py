@@ -258,7 +258,7 @@ def _convert(case: Case, folder: Path, labels: Mapping[str, int]) -> Written:
         image, label, warnings = check_pair(frame, labels)
     except SourceError as error:
         return Written(refusal=str(error))
-    except (OSError, RuntimeError, ValueError) as error:  # whatever the file holds, it ends as a named refusal
+    except (OSError, RuntimeError, ValueError, MemoryError) as error:  # whatever it holds, a named refusal
         return Written(refusal=f"{case.source}: {type(error).__name__}: {error}")
     image_name, *label_name = _file_names(case, label is not None)
     areas = {}

@@ -47,6 +47,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from nnunet_echo import __version__
+from nnunet_echo.dataset_conversion.errors import printable
 from nnunet_echo.dataset_conversion.folders import new_dataset_folder, raw_folder
 from nnunet_echo.dataset_conversion.raw_dataset import Case, Written, write_dataset
 from nnunet_echo.dataset_conversion.report import Note, Report
@@ -72,6 +73,15 @@ class Reading:
 
     def warn(self, kind: str, subject: str, message: str) -> None:
         self.warnings.append(Note(kind, subject, message))
+
+    def refuse_strange_names(self) -> None:
+        """Refuse the cases whose path is no UTF-8, which SimpleITK cannot open, and make all notes printable."""
+        strange = [case for case in self.cases if printable(case.source) != case.source]
+        self.cases = [case for case in self.cases if case not in strange]
+        for case in strange:
+            self.refuse("name not UTF-8", case.case_id, f"{case.source}: is no UTF-8; rename the folder or file")
+        for notes in (self.refused, self.warnings):
+            notes[:] = [Note(note.kind, printable(note.subject), printable(note.message)) for note in notes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,14 +135,19 @@ class Reader(ABC):
         """Convert the download `source` to DatasetXXX_NAME below `raw` (default nnUNet_raw).
 
         `replace` lets it take the place of a conversion of another source or with other options. Raises, besides what
-        `read` raises, `OSError` for a target that is not ours, in use or not to be written, and `RuntimeError` when a
-        worker dies. Workers are processes: a script that calls this needs the usual `if __name__ == "__main__":`, or
-        `workers=1`.
+        `read` raises, `ValueError` for a folder whose name is no UTF-8, `OSError` for a target that is not ours, in use
+        or not to be written, and `RuntimeError` when a worker dies. Workers are processes: a script that calls this
+        needs the usual `if __name__ == "__main__":`, or `workers=1`.
         """
+        target = raw_folder(raw)
+        for place in (Path(source), target):
+            if printable(str(place)) != str(place):
+                raise ValueError(f"{printable(str(place))}: the name is no UTF-8; rename the folder")
         dataset_json = self.dataset_json()
-        folder = new_dataset_folder(raw_folder(raw), self.dataset_id() if dataset_id is None else dataset_id,
+        folder = new_dataset_folder(target, self.dataset_id() if dataset_id is None else dataset_id,
                                     dataset_json["name"])
         reading = self.read(Path(source))
+        reading.refuse_strange_names()
         cases = [dataclasses.replace(case, test=case.test or case.patient in reading.split.test)
                  for case in reading.cases]
         options = asdict(self) | {"split_file": self.split_file and Path(self.split_file).name}

@@ -6,6 +6,7 @@ import gzip
 import os
 import re
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +61,19 @@ def stretch_header(path: Path) -> None:
     path.write_bytes(gzip.compress(bytes(data)))
 
 
+def flip(path: Path) -> None:
+    image = sitk.ReadImage(str(path))
+    image.SetDirection((1, 0, 0, -1))
+    sitk.WriteImage(image, str(path), True)
+
+
+def lose_a_number(path: Path) -> None:
+    """NaN for the width of a pixel, which SimpleITK reads as 1."""
+    data = bytearray(gzip.decompress(path.read_bytes()))
+    data[80:84] = struct.pack("<f", float("nan"))
+    path.write_bytes(gzip.compress(bytes(data)))
+
+
 REFUSALS = [
     (IMAGE, lambda p: os.truncate(p, p.stat().st_size // 2), "truncated or damaged gzip data"),
     (IMAGE, lambda p: os.truncate(p, p.stat().st_size - 4), "truncated or damaged gzip data"),
@@ -73,6 +87,11 @@ REFUSALS = [
     (MASK, lambda p: p.unlink(), "is there, but not its mask"),
     (MASK, lambda p: rewrite(p, lambda a: a[:-1]), "must lie on one grid"),
     (MASK, lambda p: rewrite(p, lambda a: a, spacing=1.0), "spacing 1 x 1, but the image"),
+    (MASK, flip, "direction 1 x 0 x 0 x -1, but the image"),
+    (IMAGE, lambda p: rewrite(p, lambda a: a, spacing=308.0), "spacing 308 x 308 mm, but pixels of an echo"),
+    (IMAGE, lambda p: rewrite(p, lambda a: a, spacing=1e-30), "spacing 1e-30 x 1e-30 mm, but pixels of an echo"),
+    (IMAGE, lose_a_number, "spacing nan x 1.5; each must be a positive number"),
+    (IMAGE, lambda p: p.write_bytes(gzip.compress(gzip.decompress(p.read_bytes()) + bytes(99))), "damaged: more than"),
     (MASK, lambda p: rewrite(p, lambda a: a * 0), "the mask is empty"),
     (MASK, lambda p: rewrite(p, lambda a: np.where(a == 2, 7, a)), "unknown labels [7]; allowed are [0, 1, 2, 3]"),
     (MASK, lambda p: rewrite(p, lambda a: a * 0.5), "are not all whole numbers in 0..255"),

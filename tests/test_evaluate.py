@@ -15,6 +15,7 @@ import pytest
 import SimpleITK as sitk
 from camus_download import PATIENTS, SPACING_MM, array, convert, load, rewrite, tree
 from conftest import SHARED, shared
+from PIL import Image
 from scipy import ndimage
 
 from nnunet_echo import cli
@@ -320,6 +321,29 @@ def test_png_files_that_are_no_label_maps(tmp_path: Path) -> None:
     path.write_bytes(b"\x89PNG")
     with pytest.raises(ValueError, match="0X1A_ED.png: cannot be read"):
         compare(predictions, references)
+
+
+def test_palette_images_are_read_by_their_indices(tmp_path: Path) -> None:
+    references = echonet(tmp_path / "references", ".png")
+    predictions = shutil.copytree(references, tmp_path / "predictions")
+    for path in (predictions / "ECHONET_0X1A_ED.png", references / "ECHONET_0X2B_ED.png"):
+        image = Image.fromarray(np.asarray(Image.open(path)), "P")
+        image.putpalette([9, 9, 9, 255, 0, 0] + [0] * 762)
+        image.save(path)
+    assert compare(predictions, references).cases == compare(references, references).cases
+    image.paste(2, (0, 0, 5, 5))
+    image.save(predictions / "ECHONET_0X1A_ED.png")
+    with pytest.raises(ValueError, match="0X1A_ED.png: unknown labels 2"):
+        compare(predictions, references)
+
+
+def test_a_spacing_that_no_echo_has_is_not_measured_in_mm(predictions: Path, references: Path, tmp_path: Path) -> None:
+    metres = shutil.copytree(references, tmp_path / "metres")
+    for folder in (predictions, metres):
+        change(folder, CASE, lambda labels: labels, spacing=SPACING_MM / 1000)
+    shutil.copy(references.parent / "dataset.json", tmp_path / "dataset.json")
+    with pytest.raises(ValueError, match=f"{CASE}.nii.gz: spacing 0.0015 x 0.0015 mm, but pixels of an echo"):
+        compare(predictions, metres)
 
 
 def test_without_a_pattern_each_case_is_a_patient(references: Path, tmp_path: Path) -> None:

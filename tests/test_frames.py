@@ -103,6 +103,12 @@ def test_ignored_frames_are_left_out_and_the_rest_is_evaluated(download: Path, r
     assert {row["phase"] for row in result.cases} == {"ED", "ES"} and len(result.patients) == 2
 
 
+def scaled(image: sitk.Image, factor: float) -> sitk.Image:
+    scaled = sitk.Image(image)
+    scaled.SetSpacing([length * factor for length in image.GetSpacing()])
+    return scaled
+
+
 def test_what_is_no_sequence_of_the_dataset_is_refused(download: Path, raw: Path, tmp_path: Path) -> None:
     flat, films = datasets(download, labels="ed_es")
     maps = shutil.copytree(films / "labelsTr", tmp_path / "maps")
@@ -119,6 +125,9 @@ def test_what_is_no_sequence_of_the_dataset_is_refused(download: Path, raw: Path
     sitk.WriteImage(whole[:, :, :3], str(path))
     with pytest.raises(ValueError, match="pixels, but cases.csv has"):
         write_frames(maps, films, tmp_path / "d", workers=1)
+    sitk.WriteImage(scaled(whole, 1e-3), str(path))
+    with pytest.raises(ValueError, match="4CH.nii.gz: spacing 0.0025 x 0.0025 mm, but pixels of an echo"):
+        write_frames(maps, films, tmp_path / "f", workers=1)
     whole[0, 0, 0] = 4
     sitk.WriteImage(whole, str(path))
     with pytest.raises(ValueError, match="frame 1 is partly ignored"):

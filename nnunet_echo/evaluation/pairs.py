@@ -19,7 +19,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy import ndarray
 
-from nnunet_echo.dataset_conversion.images import as_frame, read_image
+from nnunet_echo.dataset_conversion.images import read_frame
+from nnunet_echo.dataset_conversion.natural_image import read_natural_image
 from nnunet_echo.dataset_conversion.raw_dataset import case_table, patient_of
 from nnunet_echo.evaluation.lv_volume import BIPLANE_VIEWS, PHASES
 from nnunet_echo.evaluation.metrics import structures
@@ -151,7 +152,7 @@ def read_pair(prediction: Path, reference: Path, dataset: Dataset) -> tuple[ndar
     Raises `ValueError`, naming the file, where one cannot be read, holds a label that the dataset does not have, or
     does not lie on the other's grid.
     """
-    ours, theirs = _read(prediction), _read(reference)
+    ours, theirs = _read(prediction, dataset.unit), _read(reference, dataset.unit)
     for what, found, expected, tolerance in (
         ("size", ours.GetSize(), theirs.GetSize(), 0.0),
         ("spacing", ours.GetSpacing(), theirs.GetSpacing(), 1e-4),
@@ -183,16 +184,14 @@ def _capital(text: str, known: Sequence[str]) -> str:
     return text.upper() if text.upper() in known else text
 
 
-def _read(path: Path) -> sitk.Image:
+def _read(path: Path, unit: str) -> sitk.Image:
     if path.suffix != ".png":
-        return as_frame(read_image(path, str(path)), str(path))
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise ValueError(f"{path}: cannot be read; truncated or not a PNG file") from error
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        raise ValueError(f"{path}: {image.GetNumberOfComponentsPerPixel()} values a pixel; one label is needed")
-    return image
+        return read_frame(path, str(path), unit)
+    pixels, _ = read_natural_image(path, str(path))  # of a palette the indices, which are the labels
+    if pixels.ndim != 2:
+        raise ValueError(f"{path}: {pixels.shape[2]} values a pixel; one label is needed: grey values, or the indices "
+                         "of a palette")
+    return sitk.GetImageFromArray(pixels)
 
 
 def _labels(image: sitk.Image, path: Path, dataset: Dataset) -> ndarray:
