@@ -39,7 +39,6 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunet_echo.leaderboard.costs import flop_formulas
 from nnunet_echo.memory import keep_freed_memory, peak_memory_gib
 from nnunet_echo.networks.skeleton import UNetShape
 from nnunet_echo.scan import BACKEND_VARIABLE, choose_backend, cpu
@@ -163,7 +162,7 @@ def measure(case: Case) -> Costs:
     steps, plain_steps = seconds_of([step, plain_step], case.repetitions, case.wait)
     loop = [lambda: with_scan("reference", forward)] if case.token_loop and case.network in WITH_A_SCAN else []
     forwards, plain_forwards, *loops = seconds_of([forward, plain_forward, *loop], case.repetitions, case.wait)
-    with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as flops:
+    with FlopCounterMode(display=False) as flops:
         forward()
     parameters = sum(p.numel() for p in network.parameters())
     return Costs(

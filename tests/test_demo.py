@@ -94,6 +94,7 @@ def test_demo_refuses_before_it_draws(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.nnunet
+@pytest.mark.slow
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "demo"
     options = ["--trainer", "nnUNetTrainerNoMamba", "--patients", "10", "--epochs", "1", "--iterations", "2"]

@@ -58,6 +58,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 
 @pytest.mark.nnunet
+@pytest.mark.slow
 def test_trained_predicted_and_evaluated(place: Workplace) -> None:
     place.run("nnUNetv2_train", DATASET, "2d", "0", "-tr", TRAINER, "-device", "cpu")
     images, predictions = place.raw / DATASET / "imagesTs", place.folder / "predictions"

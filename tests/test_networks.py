@@ -58,6 +58,12 @@ NETWORKS = {
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
 
+def slow_but_for(quick: str) -> pytest.MarkDecorator:
+    """Every network, all but one with `-m slow` only."""
+    others = [pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS if name != quick]
+    return pytest.mark.parametrize("name", [quick, *others])
+
+
 def build(name: str, channels: int = 1, classes: int = 4, deep_supervision: bool = False) -> nn.Module:
     network, options, plan, patch = NETWORKS[name]
     return network.from_plan(channels, classes, patch, plan, deep_supervision, **options)
@@ -144,7 +150,7 @@ def outputs_and_gradients(network: nn.Module, x: Tensor) -> list[Tensor]:
     return [*output, *(p.grad.clone() for p in network.parameters() if p.grad is not None)]
 
 
-@every_network
+@slow_but_for("UMambaEnc")
 def test_it_compiles_into_one_graph(name: str) -> None:
     """Forward and backward are captured whole; nothing is generated from the graph, which would take minutes."""
     network = build(name, deep_supervision=True).eval()  # no stochastic depth
@@ -156,6 +162,7 @@ def test_it_compiles_into_one_graph(name: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="generated code needs a C++ compiler")
+@pytest.mark.slow
 def test_generated_code_averages_patches_at_the_border_as_we_do() -> None:
     """PyTorch 2.15 generates a wrong gradient for one way to ask for these averages."""
     network = PatchLevelSSM(4, (4, 4), bidirectional=False)
@@ -168,7 +175,7 @@ def test_generated_code_averages_patches_at_the_border_as_we_do() -> None:
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
 
-@every_network
+@slow_but_for("UMambaEnc")
 def test_training_is_deterministic(name: str) -> None:
     """Bit by bit, with as many threads as PyTorch takes."""
     x = image(name, batch=2)
@@ -180,7 +187,7 @@ def test_training_is_deterministic(name: str) -> None:
             torch.manual_seed(1)
             network = build(name, deep_supervision=True)
             optimizer = torch.optim.SGD(network.parameters(), lr=1e-2, momentum=0.99, nesterov=True)
-            for _ in range(5):
+            for _ in range(3):
                 outputs_and_gradients(network, x)
                 optimizer.step()
             weights.append(network.state_dict())

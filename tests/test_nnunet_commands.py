@@ -160,7 +160,8 @@ def test_train_kill_continue_validate_predict(workplace):
     stopped = workplace.checkpoint(trainer, "latest")
     assert stopped["current_epoch"] == 1 and 1 <= len(stopped["optimizer_state"]["epoch_losses"]) < 20
 
-    workplace.run(*workplace.train(trainer, "--c"))
+    commands = [workplace.train(trainer, "--c"), workplace.predict(trainer)]
+    workplace.run("python", "-c", TRAIN_AND_PREDICT, json.dumps(commands))
     final = workplace.checkpoint(trainer, "final")
     assert final["current_epoch"] == 2 and final["trainer_name"] == trainer
     assert final["inference_allowed_mirroring_axes"] is None
@@ -169,8 +170,6 @@ def test_train_kill_continue_validate_predict(workplace):
     assert all(math.isfinite(loss) for loss in final["logging"]["train_losses"] + final["logging"]["val_losses"])
     assert not (workplace.fold(trainer) / "checkpoint_latest.pth").exists()
     workplace.check_validation(trainer)
-
-    workplace.run(*workplace.predict(trainer))
     workplace.check_predictions(trainer)
 
     (workplace.fold(trainer) / "validation" / "summary.json").unlink()
@@ -178,6 +177,7 @@ def test_train_kill_continue_validate_predict(workplace):
     workplace.check_validation(trainer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TRAINERS if name != "nnUNetTrainerLKMUNet"])
 def test_train_and_predict(workplace, name):
     trainer = f"{name}_1epochs_2iterations"
@@ -189,6 +189,7 @@ def test_train_and_predict(workplace, name):
     workplace.check_predictions(trainer)
 
 
+@pytest.mark.slow
 def test_from_trained_folds_to_the_report(workplace):
     """Our trainer and nnU-Net's own, all folds; the EF of the masks is the one that the hearts were drawn with."""
     ours, stock = "nnUNetTrainerNoMamba_1epochs_2iterations", "nnUNetTrainer_1epoch"

@@ -13,7 +13,7 @@ from nnunet_echo.dataset_conversion.frames import write_frames
 from nnunet_echo.evaluation.evaluate import evaluate
 from nnunet_echo.phantom import write_camus
 
-pytestmark = pytest.mark.nnunet
+pytestmark = [pytest.mark.nnunet, pytest.mark.slow]
 
 DATASET = "Dataset754_CAMUS_Semi"
 SHORT = "_1epochs_2iterations"

@@ -430,6 +430,8 @@ WRAPPINGS = {
     "a network in two": lambda w: {"discriminator": {"weight": torch.ones(3)}, "generator": w},
     "thop": with_thop,
     "thop in DataParallel": lambda w: {"model": under("module.", with_thop(w))},
+    "numpy": lambda w: {"params": {key: value.numpy() for key, value in w.items()}},
+    "lists": lambda w: {"models": [w, {}], "losses": (0.5, torch.ones(3))},
     "a module": as_a_module,
     "modules": lambda w: {"model": as_a_module(w), "epoch": 1},
     "ours": lambda w: {key.replace("vmunet.final_conv.", "decoder.seg_layers.0."): x for key, x in w.items()},
@@ -453,6 +455,11 @@ def test_published_weights_as_people_save_them(wrapping: str) -> None:
     (lambda w: {"epoch": 3, "optimizer": {"state": {}}}, "no weights of vm_unet: state_dict holds no tensors"),
     (lambda w: {"model": dict(list(w.items())[1:])}, r"in state_dict\['model'\] do not fit.* 1 missing.*kwargs are"),
     (lambda w: {}, "no weights of vm_unet"),
+    (lambda w: {key: value.to(torch.int8) for key, value in w.items()}, r"67 not of plain numbers: patch.*torch.int8"),
+    (lambda w: {key: value.to_sparse() for key, value in w.items()}, "67 not of plain numbers: .*torch.sparse_coo"),
+    (lambda w: {key: value.to("meta") for key, value in w.items()}, "67 not of plain numbers: .*on meta"),
+    *((lambda w, end=end: {key.replace(".weight", end): value for key, value in w.items()}, "parametrisation: save")
+      for end in (".weight_orig", ".weight_g", ".parametrizations.weight.original")),
 ])
 def test_weights_that_cannot_be_unwrapped_say_why(wrap, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -1,7 +1,7 @@
 """Parameters and FLOPs of a trainer's network at its plan's patch, from shapes alone: nothing is computed.
 
-A multiply-add is two FLOPs. Matrix products, convolutions and attention count, as PyTorch counts them, and of a
-selective scan seven for each token, channel and state: the exponent and its exponential, the update (four), C h.
+A multiply-add is two FLOPs. Matrix products, convolutions and attention count, as PyTorch counts them, and selective
+scans and the convolutions in front of them, whose operators have formulas of their own (`nnunet_echo.scan._operator`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,30 +82,9 @@ def _flops(network, shape: tuple[int, ...]) -> int:
     from nnunet_echo.scan import BACKEND_VARIABLE
 
     tensors = [*network.named_parameters(), *network.named_buffers()]
-    # One backend on every machine, the one whose FLOPs are known above; "auto" might trace into another's steps.
+    # One backend on every machine, whose operators have formulas; "auto" might trace into another's steps.
     with patch.dict(os.environ, {BACKEND_VARIABLE: "cpu"}), FakeTensorMode() as mode, torch.no_grad():
         weights = {name: mode.from_tensor(tensor) for name, tensor in tensors}
-        with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as counter:
+        with FlopCounterMode(display=False) as counter:
             torch.func.functional_call(network.eval(), weights, (torch.empty(1, *shape),))
     return counter.get_total_flops()
-
-
-def flop_formulas() -> dict[object, Callable[..., int]]:
-    """The operators of this package for `FlopCounterMode(custom_mapping=...)`: FLOPs by the shapes of the arguments."""
-    import torch
-
-    from nnunet_echo.scan import convolution  # noqa: F401 (registers them)
-
-    formulas = {"scan_cpu": _scan_flops, "scan_triton": _scan_flops, "causal_conv_silu": _convolution_flops}
-    operators = torch.ops.nnunet_echo
-    return {getattr(operators, name): formula for name, formula in formulas.items() if hasattr(operators, name)}
-
-
-def _scan_flops(u: tuple[int, ...], delta: object, A: tuple[int, ...], *others: object, out_shape: object) -> int:
-    """u (B, D, L), A (D, N); see the module's docstring."""
-    return 7 * math.prod(u) * A[1]
-
-
-def _convolution_flops(u: tuple[int, ...], weight: tuple[int, ...], *others: object, out_shape: object) -> int:
-    """u (B, D, L), weight (D, W): a multiply-add for each token, channel and weight of the channel."""
-    return 2 * math.prod(u) * weight[1]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor, nn
 
 from nnunet_echo.networks.lkm_unet import LKMUNet
@@ -17,7 +18,13 @@ from nnunet_echo.networks.skeleton import UNetShape
 from nnunet_echo.networks.u_mamba import UMambaBot, UMambaEnc
 from nnunet_echo.networks.vision_lstm import VisionLSTM, VisionLSTM2
 from nnunet_echo.networks.vm_unet import VSSM
-from nnunet_echo.networks.wrapped_weights import common_prefix, matching_names, sets_of_weights, without_wrapping
+from nnunet_echo.networks.wrapped_weights import (
+    common_prefix,
+    is_computed_from,
+    matching_names,
+    sets_of_weights,
+    without_wrapping,
+)
 
 KEYS_SHOWN = 5  # names listed in an error, of each kind
 
@@ -30,10 +37,10 @@ def from_upstream(name: str, kwargs: Mapping[str, Any], state_dict: Mapping[str,
     `input_size`. The module returns what the published one does: the U-Nets a list of logits, finest first (deep
     supervision is on); ``vm_unet`` logits (B, K, H, W); ``vil`` features (B, S, dim); ``vil2`` features (B, dim, H, W).
 
-    `state_dict` may be a checkpoint that holds one, under any key, or a module; prefixes of wrappers (``module.``,
-    ``_orig_mod.``, one that all keys share) and thop's counts are taken off. Raises ValueError for an unknown name or
-    argument, where several sets of weights fit, and when keys are missing, unexpected or of another shape, with their
-    number and names.
+    `state_dict` may be a checkpoint that holds one, under any key, a module, or of numpy's arrays; prefixes of wrappers
+    (``module.``, ``_orig_mod.``, one that all keys share) and thop's counts are taken off. Raises ValueError for an
+    unknown name or argument, where several sets of weights fit, and when keys are missing, unexpected, of another shape
+    or no plain numbers, with their number and names.
     """
     if name not in _BUILDERS:
         raise ValueError(f"name={name!r}: expected one of {', '.join(_BUILDERS)}.")
@@ -83,6 +90,11 @@ def _raise_misfit(ours: Mapping[str, Tensor], found: list[tuple[str, dict[str, T
             f"They are under {prefix!r}, beside {len(others)} others ({', '.join(others[:KEYS_SHOWN])}): pass those "
             "alone, without the prefix."
         )
+    elif any(map(is_computed_from, weights)):
+        remedy = (
+            "Some are what weights are computed from, by pruning, weight_norm or another parametrisation: save them "
+            "again after prune.remove, remove_weight_norm or parametrize.remove_parametrizations of torch.nn.utils."
+        )
     raise ValueError(
         f"the weights{where} do not fit {name} with these arguments ({len(ours)} keys). "
         f"{'; '.join(_problems(ours, weights))}. {remedy}"
@@ -97,6 +109,12 @@ def _problems(ours: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) -> l
             f"{key} {tuple(state_dict[key].shape)} instead of {tuple(ours[key].shape)}"
             for key in ours
             if key in state_dict and state_dict[key].shape != ours[key].shape
+        ],
+        "not of plain numbers": [
+            f"{key} ({x.dtype}, {x.layout}, on {x.device})"
+            for key, x in state_dict.items()
+            if key in ours
+            and (x.is_meta or x.layout != torch.strided or x.is_floating_point() != ours[key].is_floating_point())
         ],
     }
     return [

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 # Modules that wrap another one: DataParallel and DDP, torch.compile, FSDP, activation checkpoints.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _COUNTS = frozenset({"total_ops", "total_params"})  # buffers that thop adds to every module
 _OF_THE_AVERAGE = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
+_COMPUTED_FROM = re.compile(r"\.parametrizations\.|\.(weight|bias)_(orig|mask|g|v)$")  # of torch.nn.utils
 
 
 def sets_of_weights(saved: Any, path: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Every mapping from names to tensors, and module, in `saved`, with where it is: ``checkpoint['model']``."""
+    """Every mapping from names to tensors or numpy's arrays, and module, in `saved`, and where it is: ``['model']``."""
     if isinstance(saved, nn.Module):
         saved = saved.state_dict()
+    if isinstance(saved, list | tuple):
+        saved = dict(enumerate(saved))
     if not isinstance(saved, Mapping):
         return
-    tensors = {key: x for key, x in saved.items() if isinstance(key, str) and isinstance(x, Tensor)}
+    arrays = {k: torch.tensor(x) for k, x in saved.items() if isinstance(x, np.ndarray) and x.dtype.kind in "bfiu"}
+    tensors = {key: x for key, x in {**saved, **arrays}.items() if isinstance(key, str) and isinstance(x, Tensor)}
     if tensors:
         yield path, tensors
     for key, value in saved.items():
-        if not isinstance(value, Tensor):
-            yield from sets_of_weights(value, f"{path}[{key!r}]")
+        yield from sets_of_weights(value, f"{path}[{key!r}]")
 
 
 def without_wrapping(weights: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
@@ -39,6 +45,11 @@ def without_wrapping(weights: Mapping[str, Tensor], where: str) -> dict[str, Ten
             raise ValueError(f"the weights{where} hold {name} twice, as {found[name]} and {key}: pass one set of them.")
         found[name] = key
     return {name: weights[key] for name, key in found.items()}
+
+
+def is_computed_from(key: str) -> bool:
+    """Whether what is called `key` is no weight itself: one is computed from it in every forward."""
+    return _COMPUTED_FROM.search(key) is not None
 
 
 def matching_names(

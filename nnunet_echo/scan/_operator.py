@@ -17,8 +17,8 @@ INPUTS = (
 )
 
 
-# Of one call on the sizes `Inputs` names, as `torch.utils.flop_counter` counts: additions, products and exponentials of
-# one token, channel and state. The backward computes the states again.
+# Of one token, channel and state, as `torch.utils.flop_counter` counts. Forward: the exponent and its exponential, the
+# update (four), C h. The backward computes the states again.
 _FLOPS_FORWARD, _FLOPS_BACKWARD = 7, 20
 
 
