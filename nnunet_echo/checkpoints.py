@@ -46,7 +46,7 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
             "anything else could run code. If it is yours and you trust it, load it with torch.load(..., "
             "weights_only=False) and save its network_weights, trainer_name and init_args anew."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
         raise ValueError(
             f"{file} is not a whole checkpoint ({error}): its writer was killed, or it is something else. "
             "Take another fold, or train this one again."

@@ -40,10 +40,13 @@ def _hook(problems: list[str]) -> None:
     """What `import torch` will find when it calls our hook, in a Python that is started in this folder."""
     code = "import nnunet_echo as e; print(*getattr(e, '__path__', [e.__file__])); import nnunet_echo._startup"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    found = done.stdout.strip()
+    if not done.returncode and found != os.path.dirname(__file__):
+        print(f"nnunet-echo     this one is in {os.path.dirname(__file__)}; a Python that starts here finds {found}")
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         problems.append(
-            f"a Python that starts in this folder finds another nnunet_echo, {done.stdout.strip() or 'which fails'} "
+            f"a Python that starts in this folder finds another nnunet_echo, {found or 'which fails'} "
             f"({reason}), and every `import torch` fails there: \"Failed to load the backend extension\". Rename it, "
             f"or take it off PYTHONPATH. Until then {AUTOLOAD_OFF} lets torch be imported, without our trainers."
         )
@@ -153,6 +156,14 @@ def _folders(problems: list[str]) -> None:
     print("\nfolders of nnU-Net")
     for name in FOLDERS:
         path = os.environ.get(name)
-        print(f"  {name:<20} {path or 'not set'}{'' if not path or os.path.isdir(path) else ' (does not exist yet)'}")
+        new = path and not os.path.exists(path)
+        print(f"  {name:<20} {path or 'not set'}{' (does not exist yet)' if new else ''}")
         if not path:
             problems.append(f"{name} is not set: export {name}=/some/folder (see setting_up_paths.md of nnU-Net).")
+        elif path.startswith("~"):
+            problems.append(
+                f"{name} is {path!r}, which neither nnU-Net nor Python expands: they would make a folder called '~'. "
+                f"Set it without the quotes, or with $HOME: export {name}=$HOME/some/folder"
+            )
+        elif not path.strip() or not (new or os.path.isdir(path)):
+            problems.append(f"{name} is {path!r}, which is no folder: export {name}=/some/folder")

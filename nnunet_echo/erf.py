@@ -113,14 +113,14 @@ def trained_network(folder: Path, size: tuple[int, int] | None) -> Subject:
         raise FileNotFoundError(f"{folder}: has no fold_*/checkpoint_final.pth; name a folder of nnUNet_results, "
                                 "TRAINER__PLANS__CONFIGURATION, in which a fold is trained to its end")
     checkpoint = load_checkpoint(finished[0])  # not by nnU-Net, which would run what the file says
-    plans, dataset = (json.loads((folder / name).read_text()) for name in ("plans.json", "dataset.json"))
     try:
+        plans, dataset = (json.loads((folder / name).read_text()) for name in ("plans.json", "dataset.json"))
         trainer, configuration = str(checkpoint["trainer_name"]), checkpoint["init_args"]["configuration"]
         weights = checkpoint["network_weights"]
         with redirect_stdout(io.StringIO()):  # nnU-Net prints every module that it looks into
             network, (channels, *patch) = build_network(plans, dataset, trainer, configuration)
         network.load_state_dict(weights)
-    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # of nnU-Net's, for whatever plans may say
         raise ValueError(f"{finished[0]} and {folder}/plans.json do not make a network: {error}") from error
     if len(patch) != 2:
         raise ValueError(f"{folder}: its patches have {len(patch)} axes; only 2D networks can be drawn")

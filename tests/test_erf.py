@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,31 @@ def test_code_in_a_plan_does_not_run(key: str, code: str, few_features: None, tm
     assert f"the plan names '{code}', which would be called" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("change", [
+    lambda plans, network: network.update(network_class_name=None),
+    lambda plans, network: network.update(network_class_name="dynamic_network_architectures.nosuch.system"),
+    lambda plans, network: network["arch_kwargs"].update(n_stages=9),
+    lambda plans, network: plans.pop("configurations"),
+    None,
+])
+def test_plans_that_make_no_network_are_named(change: Callable, few_features: None, tmp_path: Path,
+                                              capsys: pytest.CaptureFixture) -> None:
+    folder = results_folder(tmp_path / "X")
+    plans = json.loads((folder / "plans.json").read_text())
+    if change is not None:
+        change(plans, plans["configurations"]["2d"]["architecture"])
+    (folder / "plans.json").write_text(json.dumps(plans) if change else "[" * 100_000)
+    assert cli.main(["erf", "--checkpoint", str(folder), "-o", str(tmp_path / "out")]) == 2
+    assert f"{folder}/plans.json do not make a network" in capsys.readouterr().err
+
+
+def test_a_checkpoint_cut_in_half_is_named(few_features: None, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = results_folder(tmp_path / "X") / "fold_0" / "checkpoint_final.pth"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert cli.main(["erf", "--checkpoint", str(tmp_path / "X"), "-o", str(tmp_path / "out")]) == 2
+    assert f"{file} is not a whole checkpoint" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 cut", b"\x80\x02K\x01."])
 def test_a_damaged_checkpoint_is_named(content: bytes, few_features: None, tmp_path: Path,
                                        capsys: pytest.CaptureFixture) -> None:
@@ -193,7 +219,7 @@ def test_a_damaged_checkpoint_is_named(content: bytes, few_features: None, tmp_p
 def test_a_checkpoint_of_another_network_is_named(few_features: None, tmp_path: Path,
                                                   capsys: pytest.CaptureFixture) -> None:
     for change in ({"network_weights": {"a": torch.ones(1)}}, {"trainer_name": "nnUNetTrainerOfNobody"},
-                   {"init_args": {"configuration": "3d"}}, {"init_args": None}):
+                   {"init_args": {"configuration": "3d"}}, {"init_args": None}, {"init_args": {"configuration": []}}):
         folder = results_folder(tmp_path / f"X{len(list(tmp_path.iterdir()))}", **change)
         assert cli.main(["erf", "--checkpoint", str(folder), "-o", str(tmp_path / "out")]) == 2
         assert "checkpoint_final.pth and" in capsys.readouterr().err

@@ -13,6 +13,8 @@ import torch
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
+from nnunet_echo import doctor as doctor_command
+
 FOLDER = Path(__file__).resolve().parents[1] / "trainers"
 NAMES = sorted(file.stem for file in FOLDER.glob("nnUNetTrainer*.py"))
 
@@ -172,6 +174,22 @@ def test_doctor_tells_what_cannot_be_imported_and_what_hides_the_package(tmp_pat
     (problem,) = problems
     assert f"finds another nnunet_echo, {elsewhere / 'nnunet_echo.py'}" in problem
     assert "TORCH_DEVICE_BACKEND_AUTOLOAD=0" in problem
+
+
+@pytest.mark.parametrize(("path", "problem"), [
+    ("~/x", "is '~/x', which neither nnU-Net nor Python expands"),
+    (" ", "is ' ', which is no folder"),
+    (__file__, "which is no folder"),
+    ("/nowhere/yet", ""),
+])
+def test_doctor_names_a_folder_that_cannot_be_one(path, problem, monkeypatch, capsys):
+    for name in doctor_command.FOLDERS:
+        monkeypatch.setenv(name, "/")
+    monkeypatch.setenv("nnUNet_results", path)
+    problems = []
+    doctor_command._folders(problems)
+    assert ("(does not exist yet)" in capsys.readouterr().out) == (path in ("~/x", " ", "/nowhere/yet"))
+    assert problems == [] if not problem else problems[0].startswith("nnUNet_results is") and problem in problems[0]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="an option of Python 3.11 keeps the folder off the path")
