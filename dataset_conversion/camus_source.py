@@ -33,8 +33,8 @@ IMAGE_FILE = re.compile(r"(?P<patient>patient\d{4})_(?P<view>2CH|4CH)_(?P<part>E
 RELEASE_FILE = re.compile(r"patient\d{4}_[24]CH_(ED|ES|half_sequence|sequence)(_gt)?(\.nii\.gz|\.nii|\.mhd|\.z?raw)"
                           r"|(patient\d{4}_)?Info_[24]CH\.cfg")
 CASE_LIKE = re.compile(r"(^|[\W_])pat(ient)?[\W_]*\d|(^|[\W_])[24][\W_]*ch([\W_]|$)", re.IGNORECASE)
-SUSPICIOUS = re.compile(rf"({CASE_LIKE.pattern})(?!.*\.(cfg|txt|csv|tsv|md|json|pdf|py|ipynb|html?)$)"
-                        r"|\.(zip|rar|7z|tgz|tar(\.\w+)?)$", re.IGNORECASE)
+DOCUMENT = r"\.(cfg|txt|log|csv|tsv|md|json|xml|ya?ml|pdf|docx?|xlsx?|pptx?|od[pst]|py|ipynb|html?)$"
+SUSPICIOUS = re.compile(rf"^(?!.*{DOCUMENT}).*({CASE_LIKE.pattern})|\.(zip|rar|7z|tgz|tar(\.\w+)?)$", re.IGNORECASE)
 ENDINGS = (".nii.gz", ".nii", ".mhd")  # the first that is there is read
 QUALITIES = ("Poor", "Medium", "Good")
 INFO_FIELDS = ("ED", "ES", "NbFrame", "Sex", "Age", "ImageQuality", "EF")  # in the cfg files of both releases
@@ -107,7 +107,9 @@ def collect_patients(source: Path, pattern: re.Pattern[str], file: re.Pattern[st
                              f"{patient.folder}; give the folder of one release as the source")
         found[patient.name] = patient
     if not found:
-        there = sorted(shown(Path(name)) for name in os.listdir(source) if not name.startswith("."))
+        named, _ = overlooked(source, lambda path: False, SUSPICIOUS, CASE_LIKE, "")
+        there = [note.subject for note in named] or sorted(
+            shown(Path(name)) for name in os.listdir(source) if not name.startswith("."))
         raise FileNotFoundError(f"{none_found}; there is {', '.join(there[:5]) or 'nothing'}"
                                 f"{' and more' * (len(there) > 5)}")
     return dict(sorted(found.items()))

@@ -6,7 +6,7 @@
 
 FileName has the ending .avi in the second table, and in the first of some copies. Rows are read one by one. A row that
 cannot be used costs its video, never the table. The videos may lie in any folder below the tables, and end in .AVI;
-a path for a FileName is one that ends in the video's own, Split may be VALID for VAL.
+a path for a FileName is one that ends in the video's own, or its end; Split may be VALID for VAL.
 Source: Ouyang et al., Nature 580, 2020, and the data of that paper.
 """
 
@@ -101,6 +101,8 @@ def read_videos(root: Path) -> tuple[dict[str, Video], bool, list[Note], list[No
             warnings.append(Note("row twice", name, f"{where}: repeats an earlier row"))
         else:
             video.problem = f"{where}: names it again ({name}), with other values"
+    if refused and not videos:
+        raise ValueError(f"no row of {root / LIST} can be used; the first: {refused[0].message}")
     _read_tracings(root / TRACINGS, videos, files, refused)
     for kinds, more in zip((refused, warnings), _unlisted(root, videos), strict=True):
         kinds += more
@@ -119,7 +121,9 @@ def _video_files(root: Path) -> Files:
             if ending.lower() == ".avi":
                 files.setdefault(stem.lower(), []).append((folder / name).relative_to(root))
     if not files:
-        there = sorted(shown(Path(name)) for name in os.listdir(root) if not name.startswith("."))
+        named, _ = overlooked(root, lambda path: False, SUSPICIOUS, VIDEO_LIKE, "")
+        there = [note.subject for note in named] or sorted(
+            shown(Path(name)) for name in os.listdir(root) if not name.startswith("."))
         raise FileNotFoundError(f"no videos, {VIDEOS}/NAME.avi, beside {LIST} in {root} or below it; there is "
                                 f"{', '.join(there[:8])}{' and more' * (len(there) > 8)}")
     return files
@@ -188,10 +192,12 @@ def _read_tracings(path: Path, videos: dict[str, Video], files: Files, refused: 
 
 
 def _name(text: str, files: Files) -> str | None:
-    """The name of a video in the column FileName; None where it is none, nor a path that ends in a video's own."""
+    """The name of a video in the column FileName; None where it is none, nor a path that ends in a video's own or is
+    the end of it."""
     path = re.sub(r"\.avi$", "", text.strip(), flags=re.IGNORECASE).replace("\\", "/")
     name = path.rpartition("/")[2]
-    if name != path and not any(path.lower().endswith(file.with_suffix("").as_posix().lower())
-                                for file in files.get(name.lower(), [])):
+    own = [f"/{file.with_suffix('').as_posix()}".lower() for file in files.get(name.lower(), [])]
+    ours = f"/{path.lower().lstrip('/')}"
+    if name != path and not any(ours.endswith(file) or file.endswith(ours) for file in own):
         return None
     return name if NAME.fullmatch(name) else None

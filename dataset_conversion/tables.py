@@ -63,8 +63,8 @@ def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], Iterator
     header = [text.strip() for text in header]
     missing = [name for name in required if header.count(name) != 1]
     if missing:
-        raise ValueError(f"{path}: its first line must name the columns {', '.join(required)}, in UTF-8; "
-                         f"{', '.join(missing)} is not there, or twice")
+        raise ValueError(f"{path}: its first line must name the columns {', '.join(required)}, separated by "
+                         f"commas, in UTF-8; {', '.join(missing)} is not there, or twice")
     empty = [""] * (len(header) - 1)
     return header, ((line, dict(zip(header, row if len(row) == len(header) else [row[0], *empty], strict=True)))
                     for line, row in rows)

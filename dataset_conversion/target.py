@@ -113,15 +113,15 @@ def look(folder: Path, converter: str) -> Earlier:
         return Earlier()
     try:
         record = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-        listed, owner = record["files"], record["converter"].split()[0]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+        owner = record["converter"].split()[0]
+        files = {name for name in record["files"] if OUR_FILE.fullmatch(name)}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, IndexError, RecursionError) as error:
         raise FileExistsError(f"{folder} exists without a readable {REPORT}, so this converter did not write it; "
                               "move it away or choose another dataset id") from error
     if owner != converter.split()[0]:
         raise FileExistsError(f"{folder} was written by {owner}; move it away or choose another dataset id")
-    files = {name for name in listed if OUR_FILE.fullmatch(name)}
-    there = {f"{part}/{path.name}" for part in IMAGE_FOLDERS for path in (folder / part).glob("*")
-             if path.name != SCRATCH}
+    # Others, such as the .DS_Store of a Mac, nnU-Net passes over, and we do.
+    there = {f"{part}/{path.name}" for part in IMAGE_FOLDERS for path in (folder / part).glob(f"*{FILE_ENDING}")}
     if foreign := sorted(there - files):
         raise FileExistsError(f"{folder} holds {len(foreign)} file(s) that this converter did not write, first "
                               f"{foreign[0]}; nnU-Net would take them for cases: move them away")

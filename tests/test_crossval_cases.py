@@ -11,6 +11,7 @@ from crossval_dataset import CASES, PATTERN, Dataset, crossval
 from crossval_fake import DATASET
 
 from nnunet_echo import cli
+from nnunet_echo.crossval.cases import other_split
 from nnunet_echo.crossval.fold import last_lines
 from nnunet_echo.leaderboard.collect import Model, find_models, read_split
 
@@ -110,6 +111,26 @@ def test_the_summary_tells_where_the_predictions_are_gone(dataset: Dataset) -> N
         model = on_the_board(dataset)
         assert any(reason in text for text in model.reasons)
         assert ("another split" in str(model.reasons)) == bool(reason)
+
+
+def test_a_training_on_windows_and_the_files_of_a_mac_are_no_other_split(dataset: Dataset) -> None:
+    validation = dataset.a[0].folder / "validation"
+    dataset.a[0].run("train")
+    now = json.loads(dataset.splits.read_text())[0]
+    (validation / f"._{CASES[6]}.nii.gz").touch()
+    (validation / "summary.json").write_text(json.dumps(
+        {"metric_per_case": [{"prediction_file": rf"C:\results\validation\{CASES[6]}.nii.gz"}]}))
+    assert not other_split(validation.parent, now)
+    (validation / f"{CASES[0]}.nii.gz").touch()
+    assert f"it validates {CASES[0]} (1" in other_split(validation.parent, now)
+
+
+def test_without_a_record_the_log_tells_the_numbers_of_cases(tmp_path: Path) -> None:
+    (tmp_path / "training_log_2026_1_1_1_1_1.txt").write_text("x: This split has 3 training and 2 validation cases.\n")
+    assert not other_split(tmp_path, {"train": list("abc"), "val": list("de")})
+    for train, validation in (("ab", "de"), ("abc", "def"), ("de", "abc")):
+        assert "it has 3 training and 2 validation cases, not" in other_split(
+            tmp_path, {"train": list(train), "val": list(validation)})
 
 
 def test_the_leaderboard_refuses_what_validated_the_right_cases_after_training_on_others(dataset: Dataset) -> None:

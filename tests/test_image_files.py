@@ -176,6 +176,7 @@ def test_floats_are_finite_also_beyond_the_first_piece(value: float, tmp_path: P
     (lambda label: label.SetDirection((1, 0, 0, -1)), "b: direction 1 x 0 x 0 x -1, but the image a has 1 x 0 x 0 x 1"),
     (lambda label: label.SetDirection((0, 1, 1, 0)), "b: direction"),
     (lambda label: label.SetSpacing((0.2, 0.3)), "b: spacing 0.2 x 0.3, but the image a has 0.3 x 0.2"),
+    (lambda label: label.SetSpacing((0.3, 0.2005)), "b: spacing 0.3 x 0.2005"),
 ])
 def test_mask_and_image_lie_on_one_grid(change: Callable[[sitk.Image], None], message: str, tmp_path: Path) -> None:
     image, label = (read_image(write(tmp_path / "a.nii.gz"), name) for name in "ab")

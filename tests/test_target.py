@@ -215,6 +215,33 @@ def test_a_folder_of_another_converter_is_left_alone(undamaged: Get, raw: Path,
     assert "was written by nnunet_echo.dataset_conversion.hearts" in capsys.readouterr().err and tree(raw) == before
 
 
+@pytest.mark.parametrize("record", [
+    '{"converter": "nnunet_echo.dataset_conversion.camus 0", "files": [1, null]}', '{"converter": 3, "files": []}',
+    '{"converter": " ", "files": []}', "5", "[]", "[" * 10**5])
+def test_a_record_of_any_shape_is_an_error_in_words(record: str, undamaged: Get, raw: Path,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    folder = raw / "Dataset751_CAMUS"
+    folder.mkdir()
+    (folder / "conversion_report.json").write_text(record)
+    assert convert(SOURCES["camus"], undamaged("camus").folder, raw, "--replace") == 2
+    assert "without a readable conversion_report.json" in capsys.readouterr().err
+
+
+def test_what_nnunet_passes_over_is_no_obstacle_and_stays(undamaged: Get, raw: Path,
+                                                          capsys: pytest.CaptureFixture[str]) -> None:
+    """A Mac's Finder and Windows leave files in every folder that somebody looked into."""
+    assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 0
+    folder = raw / "Dataset751_CAMUS"
+    for name in ("imagesTr/.DS_Store", "labelsTr/Thumbs.db", "notes.txt"):
+        (folder / name).write_text("mine")
+    before = tree(raw)
+    assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 0
+    assert tree(raw) == before
+    (folder / "labelsTr" / "._mine.nii.gz").touch()
+    assert convert(SOURCES["camus"], undamaged("camus").folder, raw, "--replace") == 2
+    assert "first labelsTr/._mine.nii.gz" in capsys.readouterr().err
+
+
 def test_a_second_conversion_says_who_is_at_it_whatever_the_name(undamaged: Get, raw: Path,
                                                                  capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("Dataset751_CAMUS", "Dataset751_Other"):

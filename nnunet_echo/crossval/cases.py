@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -123,8 +124,9 @@ def _validated(folder: Path) -> set[str]:
     listed = summary.get("metric_per_case") if isinstance(summary, dict) else None
     for entry in listed if isinstance(listed, list) else []:
         if isinstance(entry, dict) and isinstance(entry.get("prediction_file"), str):
-            names.add(os.path.basename(entry["prediction_file"]))
-    return {name.removesuffix(ending) for name in names if name.endswith(ending)}
+            names.add(re.split(r"[/\\]", entry["prediction_file"])[-1])  # also of a training on Windows
+    # A Mac leaves ._CASE beside CASE on disks of other systems.
+    return {name.removesuffix(ending) for name in names if name.endswith(ending) and not name.startswith(".")}
 
 
 def _is_fold(content: object) -> bool:
