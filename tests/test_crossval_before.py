@@ -48,6 +48,13 @@ def test_folds_that_are_none(dataset: Dataset, capsys: pytest.CaptureFixture, co
 def test_folds_are_refused_before_hours_of_preprocessing(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "prepare", lambda *_: pytest.fail("prepared"))
     assert crossval("--folds", "1-0") == 2
+    assert crossval("--folds", "0-2") == 2
+    dataset.splits.unlink()
+    raw = dataset.folder.parent / "raw"
+    monkeypatch.setenv("nnUNet_raw", str(raw))  # not preprocessed yet: the split of the conversion
+    (raw / DATASET).mkdir(parents=True)
+    (raw / DATASET / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}] * 3))
+    assert crossval("--folds", "0-99999999999") == 2
 
 
 @pytest.mark.parametrize("command", ["crossval", "status", "slurm-script"])
@@ -300,7 +307,8 @@ def test_two_preparations_take_turns(dataset: Dataset, capsys: pytest.CaptureFix
     assert len({case for fold in folds for case in fold["val"]}) == 12
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, *(pytest.param(number, marks=pytest.mark.slow)
+                                                                      for number in (signal.SIGINT, signal.SIGHUP))])
 def test_preprocessing_ends_with_its_caller(dataset: Dataset, number: int) -> None:
     place = Preparation(dataset)
     process = place.start()

@@ -31,6 +31,7 @@ pytest_plugins = ("hard_ground",)
 OTHERS = {"camus": partial(write_camus, patients=4, seed=4, spacing_mm=3.0, half_sequence=False),
           "echonet": partial(write_echonet, videos=8, seed=19, oddities=False, workers=1),
           "ted": partial(write_ted, patients=3, seed=4, spacing_mm=3.0)}
+EACH = ["camus", "echonet", pytest.param("ted", marks=pytest.mark.slow)]
 Get = Callable[[str], Undamaged]
 
 
@@ -52,7 +53,7 @@ def same_but_for_the_place(first: Path, second: Path) -> bool:
     return trees[0] == trees[1]
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", EACH)
 def test_another_source_is_refused_by_name_and_replaces_on_request(
         name: str, undamaged: Get, other: Callable[[str], Path], raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, foreign = undamaged(name).folder, other(name)
@@ -67,7 +68,7 @@ def test_another_source_is_refused_by_name_and_replaces_on_request(
     assert tree(raw) == tree(raw.parent / "fresh")
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_source_that_moved_is_the_same_and_one_that_lost_a_case_is_not(
         name: str, undamaged: Get, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = shutil.copytree(undamaged(name).folder, raw.parent / "first")

@@ -150,15 +150,20 @@ def _make_split(dataset: str, configuration: str, plans: str) -> None:
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
     cases = sorted(_preprocessed(folder, configuration, plans))
-    raw = _raw(dataset) / "splits_final.json"
-    if raw.is_file():
-        splits = read_splits(raw)
+    if given := given_split(dataset):
+        splits = read_splits(given)
     else:
         dataset_json = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         splits = five_folds_of_cases(cases, dataset_json) or generate_crossval_split(cases)
     temporary = folder / f"splits_final.json.{os.getpid()}.unfinished"
     temporary.write_text(json.dumps(splits, indent=4))
     temporary.replace(target)
+
+
+def given_split(dataset: str) -> Path | None:
+    """The file of the split that the folds will have; None where one is still to be made."""
+    raw = _raw(dataset) / "splits_final.json"
+    return next((file for file in (_split(dataset), raw) if file.is_file()), None)
 
 
 def _split(dataset: str) -> Path:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from nnunet_echo.crossval.cases import REMEDY, has_record, preprocessed_folder, read_folds
+from nnunet_echo.crossval.cases import REMEDY, has_record, preprocessed_folder, read_folds, read_splits
 from nnunet_echo.crossval.fold import (
     DEFAULT_PLANS,
     DONE,
@@ -97,9 +97,12 @@ def run(args: argparse.Namespace) -> int:
     return int(not done)
 
 
-def parse_folds(words: Sequence[str] | None, dataset: str) -> list[int]:
-    """Fold numbers of ["0-4"] or ["0", "2"]; None means all. Raises `ValueError` for what the split does not have."""
-    there = len(read_folds(dataset))
+def parse_folds(words: Sequence[str] | None, dataset: str, split: Path | None = None) -> list[int]:
+    """Fold numbers of ["0-4"] or ["0", "2"]; None means all.
+
+    Raises `ValueError` for what the split does not have: the one in the file `split`, else the preprocessed dataset's.
+    """
+    there = len(read_splits(split) if split else read_folds(dataset))
     if words is None:
         return list(range(there))
     folds: set[int] = set()

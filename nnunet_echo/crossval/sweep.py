@@ -20,7 +20,7 @@ from nnunet_echo.crossval.checks import check_device, check_trainers
 from nnunet_echo.crossval.engines import Job, OneByOne, OnRay, why_not_ray
 from nnunet_echo.crossval.fold import ENDED_BY_SIGNAL, OTHER_SPLIT, dataset_name, is_locked, last_lines, results_folder
 from nnunet_echo.crossval.jobs import Model, Prediction, Training
-from nnunet_echo.crossval.prepare import next_step, prepare
+from nnunet_echo.crossval.prepare import given_split, next_step, prepare
 from nnunet_echo.crossval.run_one import LOCKED
 from nnunet_echo.crossval.status import (
     Table,
@@ -62,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     if not os.environ.get("RAY_ADDRESS"):
         check_device(args.device)
     check_trainers(trainers)
+    if split := given_split(dataset):
+        parse_folds(args.folds, dataset, split)
     print(f"{dataset}: plans, splits and preprocessed data", flush=True)
     prepare(dataset, args.configuration, args.plans)
     folds = parse_folds(args.folds, dataset)
