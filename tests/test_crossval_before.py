@@ -78,6 +78,7 @@ def test_the_script_quotes_every_value(dataset: Dataset, tmp_path: Path, monkeyp
     echo.symlink_to("/bin/echo")
     monkeypatch.setattr(sys, "executable", str(echo))
     script = slurm_script.slurm_script(DATASET, "2d", "nnUNetPlans", ["A"], [0], "cpu")
+    assert all(f' "${name}" ' in script for name in ("trainer", "fold"))
     done = subprocess.run(["bash", "-c", script + 'printf %s "$nnUNet_results"'], cwd=tmp_path, text=True, check=True,
                           env={**os.environ, "SLURM_ARRAY_TASK_ID": "0"}, capture_output=True)
     words = f"-m nnunet_echo.crossval.run_one {DATASET} 2d 0 -tr A -p nnUNetPlans -device cpu --wait 600"
