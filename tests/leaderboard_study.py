@@ -137,7 +137,8 @@ def case_row(patient: str, structure: str, value: float | str, case: str = "") -
 def numbers_board(folder: Path, models: Mapping[str, Mapping[str, Mapping[str, object]]], *,
                   reference_ef: Mapping[str, float], planes: Mapping[str, str] | None = None,
                   trainings: Mapping[str, Training] | None = None, baseline: str = "") -> Board:
-    """A board of whole models: name -> patient -> Dice of LV, MYO, LA, LV_EPI (default 0.9, see `case_row`) and "ef".
+    """A board of whole models: name -> patient -> Dice of LV, MYO, LA, LV_EPI (default 0.9, see `case_row`), "ef",
+    and the flags of the predicted and the reference EF, "flags" and "reference_flags".
 
     The EF of a patient without a prediction is NaN, and without an entry that of the reference.
     """
@@ -152,7 +153,8 @@ def numbers_board(folder: Path, models: Mapping[str, Mapping[str, Mapping[str, o
             rows.append({"patient": patient, "method": "ase", "planes": (planes or {}).get(patient, "biplane"),
                          **volumes, "prediction_ef_percent": found.get("ef", reference),
                          "reference_ef_percent": reference, "recorded_ef_percent": math.nan,
-                         "prediction_flags": "", "reference_flags": ""})
+                         "prediction_flags": found.get("flags", ""),
+                         "reference_flags": found.get("reference_flags", "")})
         model = Model(name, name, "nnUNetPlans", "2d", folder, (0,), "whole", ())
         training = (trainings or {}).get(name, Training())
         entries.append(Entry(model, {0: folder}, Evaluation(cases, rows, [], [], [], {}), training, Costs()))

@@ -106,6 +106,50 @@ def test_giving_up_does_not_pay(giving_up: Board, tmp_path: Path) -> None:
     assert tests["absolute_error_penalised"]["difference"] == pytest.approx(np.mean(worst) / 2 - 8)
 
 
+@pytest.fixture
+def doubted(tmp_path: Path) -> Board:
+    """p0 to p3 of the quitter are flagged, p3 without an EF; p5 has other flags; p6 has a doubtful reference."""
+    flags = {"p0": "cut_4CH_ED cut_2CH_ES", "p1": "base_doubtful_4CH_ES", "p2": "coarse_2CH_ED cut_2CH_ED",
+             "p3": "cut_4CH_ED empty_2CH_ED", "p5": "missing_2CH unused_A4C"}
+    of = {patient: {"ef": EF[patient] + 5, "flags": found} for patient, found in flags.items()}
+    of["p3"]["ef"] = NAN
+    reference = {"p6": {"reference_flags": "base_from_outline_4CH_ED"}}
+    return numbers_board(tmp_path, {HONEST: reference, QUITTER: of | reference}, reference_ef=EF)
+
+
+def test_an_ef_not_to_be_trusted_is_marked_wherever_it_is_shown(doubted: Board, tmp_path: Path) -> None:
+    rows = {row["trainer"]: row for row in leaderboard_rows(doubted)}
+    assert (rows[HONEST]["ef_n_flagged"], rows[QUITTER]["ef_n_flagged"]) == (1, 4)
+    assert (rows[HONEST]["ef_prediction_flags"], rows[QUITTER]["ef_prediction_flags"]) == (
+        "", "base_doubtful 1, coarse 1, cut 2")
+    assert {row["ef_reference_flags"] for row in rows.values()} == {"base_from_outline 1"}
+    words = "4 (prediction: base_doubtful 1, coarse 1, cut 2; reference: base_from_outline 1)"
+    text = markdown(doubted, list(rows.values()))
+    assert f" | {words} | " in text and " | 1 (reference: base_from_outline 1) | " in text
+    cells = page_cells(doubted, tmp_path)
+    assert [(cells[name]["flagged"]["text"], cells[name]["flagged"]["title"]) for name in (HONEST, QUITTER)] == [
+        ("1", "1 (reference: base_from_outline 1)"), ("4", words)]
+    index = [entry.model.name for entry in doubted.entries].index(QUITTER)
+    data = report_data(doubted, ["a", "b"])["ef"][index]
+    assert {patient: flags for patient, _, _, flags in data if flags} == {
+        "p0": "prediction: cut", "p1": "prediction: base_doubtful", "p2": "prediction: cut, coarse",
+        "p6": "reference: base_from_outline"}
+    figure = figures._ejection_fraction(doubted, ["a", "b"])
+    assert "9 of 10 patients, 4 flagged" in figure.axes[2 * index].get_title()
+    assert "10 of 10 patients, 1 flagged" in figure.axes[2 - 2 * index].get_title()
+    for panel in figure.axes[2 * index : 2 * index + 2]:
+        hollow = [points for points in panel.collections if len(points.get_facecolor()) == 0]
+        assert sum(len(points.get_offsets()) for points in hollow) == 4
+        assert sum(len(points.get_offsets()) for points in panel.collections) == 9
+
+
+def test_nothing_is_marked_where_nothing_is_flagged(giving_up: Board, tmp_path: Path) -> None:
+    assert {cells["flagged"]["text"] for cells in page_cells(giving_up, tmp_path).values()} == {"0"}
+    assert "flagged" not in figures._ejection_fraction(giving_up, ["a", "b"]).axes[0].get_title()
+    without = numbers_board(tmp_path, {HONEST: {}}, reference_ef=dict.fromkeys(EF, NAN))
+    assert page_cells(without, tmp_path)[HONEST]["flagged"]["text"] == "–"
+
+
 def test_no_answer_costs_as_much_as_the_worst_one() -> None:
     reference = np.linspace(0, 100, 41)
     without = ef_errors_penalised(np.full(41, NAN), reference)
@@ -147,8 +191,8 @@ def test_one_kind_of_planes_for_all(biplane: int, planes: str, bias: float, tmp_
     data = report_data(board, ["a", "b"])
     for row, shown in zip(rows, data["ef"], strict=True):
         assert len(shown) == number
-        assert sum(prediction is not None for _, _, prediction in shown) == row["ef_n"]
-    patient, reference, prediction = data["ef"][0][0]
+        assert sum(prediction is not None for _, _, prediction, _ in shown) == row["ef_n"]
+    patient, reference, prediction, _ = data["ef"][0][0]
     assert (reference, prediction) == (EF[patient], EF[patient] + bias)  # in this order
     write_report(board, tmp_path)
     assert f"Ejection fraction, {planes}" in (tmp_path / "index.html").read_text()

@@ -38,6 +38,8 @@ METHODS = ("ase", "camus", "area_length")
 PHASES = ("ED", "ES")
 BIPLANE_VIEWS = ("4CH", "2CH")
 N_DISKS = 20
+# Flags of an EF that is there and not to be trusted.
+DOUBTS = ("base_from_outline", "base_doubtful", "cut", "coarse", "esv_above_edv")
 _CAMUS_PIXELS = 8
 # Side in pixels of the square as large as the LV, below which EF by "camus" is not what it is at the native resolution
 # of CAMUS (99 to 250 pixels in systole): docs/metrics.md has the measurement.
@@ -144,6 +146,11 @@ def lv_volumes(
     if rounding:
         ef = np.round(ef)
     return LvVolumes(float(edv), float(esv), float(ef), planes, tuple(dict.fromkeys(flags)))
+
+
+def doubts(flags: str) -> list[str]:
+    """Which of `DOUBTS` are among a patient's flags, as patients.csv has them."""
+    return [doubt for doubt in DOUBTS if any(flag.startswith(doubt) for flag in flags.split())]
 
 
 def _volume(shapes: Sequence[LvShape], method: str, longest: float) -> float:

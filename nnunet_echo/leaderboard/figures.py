@@ -18,7 +18,7 @@ from nnunet_echo.evaluation.agreement import agreement
 from nnunet_echo.leaderboard.board import Board, case_scores, image_quality
 from nnunet_echo.leaderboard.collect import REFUSED, WHOLE
 from nnunet_echo.leaderboard.report import EF_SHOWN, PLOTTED, metric_title, short_names
-from nnunet_echo.leaderboard.values import ef_rows, ejection_fractions, values_of
+from nnunet_echo.leaderboard.values import ef_doubts, ef_rows, ejection_fractions, values_of
 
 BLUE, RED, GREY = "#0072B2", "#D55E00", "#6e7781"
 STYLE = {"font.size": 8, "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False}
@@ -77,7 +77,8 @@ def _ranks(board: Board, names: Sequence[str]) -> Figure:
 def _ejection_fraction(board: Board, names: Sequence[str]) -> Figure:
     """For each model, prediction against reference, and their difference against their mean; on the same axes.
 
-    Of the patients of the tables. What lies beyond `EF_SHOWN` is drawn at the edge, as a triangle, and counted.
+    Of the patients of the tables. What lies beyond `EF_SHOWN` is drawn at the edge, as a triangle, and counted;
+    patients whose EF is flagged are hollow, and counted.
     """
     figure, panels = _panels(2 * len(names), 2, 2.4)
     for index, panel in enumerate(panels[2:]):
@@ -87,12 +88,15 @@ def _ejection_fraction(board: Board, names: Sequence[str]) -> Figure:
         scatter, bland = panels[2 * index : 2 * index + 2]
         prediction, reference = ejection_fractions(entry, board.patients, board.ef_planes)
         statistics = agreement(prediction, reference)
-        beyond = [_points(scatter, reference, prediction, "value"),
-                  _points(bland, (reference + prediction) / 2, prediction - reference, "error")]
+        doubtful = {row["patient"] for row in ef_rows(entry, board.ef_planes) if any(ef_doubts(row).values())}
+        flagged = np.array([patient in doubtful for patient in board.patients])
+        beyond = [_points(scatter, reference, prediction, "value", flagged),
+                  _points(bland, (reference + prediction) / 2, prediction - reference, "error", flagged)]
         scatter.axline((50, 50), slope=1, color=GREY, linewidth=0.8)
         scatter.set(xlabel=f"reference EF, {board.ef_planes}, %{beyond[0]}", ylabel="predicted EF, %")
         scatter.set_title(f"{name}: r = {statistics['pearson_r']:.3f}, MAE {statistics['mae']:.1f}, "
-                          f"{statistics['n']} of {np.isfinite(reference).sum()} patients", fontsize=8)
+                          f"{statistics['n']} of {np.isfinite(reference).sum()} patients"
+                          + f", {len(doubtful)} flagged" * bool(doubtful), fontsize=8)
         bland.axhline(0, color=GREY, linewidth=0.8)
         for value, style in (("bias", "-"), ("loa_low", "--"), ("loa_high", "--")):
             if EF_SHOWN["error"][0] <= statistics[value] <= EF_SHOWN["error"][1]:
@@ -103,16 +107,18 @@ def _ejection_fraction(board: Board, names: Sequence[str]) -> Figure:
     return figure
 
 
-def _points(panel: Axes, x: ndarray, y: ndarray, kind: str) -> str:
+def _points(panel: Axes, x: ndarray, y: ndarray, kind: str, hollow: ndarray) -> str:
     """Draw them; the words for the label of the axis where some are beyond."""
     defined = np.isfinite(x) & np.isfinite(y)
-    x, y = x[defined], y[defined]
+    x, y, hollow = x[defined], y[defined], hollow[defined]
     shown_x, shown_y = np.clip(x, *EF_SHOWN["value"]), np.clip(y, *EF_SHOWN[kind])
     beyond = (shown_x != x) | (shown_y != y)
-    panel.scatter(shown_x[~beyond], shown_y[~beyond], s=10, color=BLUE, alpha=0.5, linewidths=0)
+    for which, size, marker, colour, alpha in ((~beyond, 10, "o", BLUE, 0.5), (beyond, 16, "^", RED, 1)):
+        for part, style in ((which & ~hollow, {"color": colour, "linewidths": 0}),
+                            (which & hollow, {"facecolors": "none", "edgecolors": colour, "linewidths": 0.8})):
+            panel.scatter(shown_x[part], shown_y[part], s=size, marker=marker, alpha=alpha, **style)
     if not beyond.any():
         return ""
-    panel.scatter(shown_x[beyond], shown_y[beyond], s=16, marker="^", color=RED, linewidths=0)
     return f" (triangles: {beyond.sum()} beyond the axes)"
 
 

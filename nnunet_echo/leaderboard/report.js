@@ -40,18 +40,19 @@ const inside = (value, { low, high }) => Math.min(Math.max(value, low), high);
 
 // Points {x, y, text} on axes {x: {low, high}, y: {low, high}}; what lies beyond is a triangle at the edge.
 function dots(figure, at, points, axes) {
-  let beyond = 0;
-  for (const { x, y, text } of points) {
+  let beyond = 0, flagged = 0;
+  for (const { x, y, text, flags } of points) {
     const [cx, cy] = [at.toX(inside(x, axes.x)), at.toY(inside(y, axes.y))];
     const out = inside(x, axes.x) !== x || inside(y, axes.y) !== y;
     beyond += out;
-    at.svg.append(make(out ? "path" : "circle", out ? { class: "beyond", d: `M${cx - 6} ${cy + 5}h12l-6 -10z` }
-      : { class: "point", cx, cy, r: 4 }, make("title", {}, text)));
+    flagged += Boolean(flags);
+    const shape = out ? { class: "beyond", d: `M${cx - 6} ${cy + 5}h12l-6 -10z` } : { class: "point", cx, cy, r: 4 };
+    if (flags) shape.class += " flagged";
+    at.svg.append(make(out ? "path" : "circle", shape, make("title", {}, flags ? `${text} (${flags})` : text)));
   }
-  if (beyond) {
-    figure.append(html("figcaption", { className: "note", textContent: `▲ ${beyond} of ${points.length} ` +
-      "beyond the axes, drawn at their edge" }));
-  }
+  const caption = (textContent) => figure.append(html("figcaption", { className: "note", textContent }));
+  if (beyond) caption(`▲ ${beyond} of ${points.length} beyond the axes, drawn at their edge`);
+  if (flagged) caption(`○ ${flagged} of ${points.length} flagged: not to be trusted`);
 }
 
 // The ends of an axis that fits the values from `low` to `high`, with a margin: one far out squeezes no others.
@@ -71,7 +72,7 @@ function drawEjectionFraction() {
     { ...range, title: `predicted EF, %; ${pairs.length} of ${data.ef[model()].length} patients` });
   at.svg.append(make("line", { class: "axis", x1: at.toX(range.low), y1: at.toY(range.low), x2: at.toX(range.high),
     y2: at.toY(range.high) }));
-  dots(scatter, at, pairs.map(([patient, x, y]) => ({ x, y, text: `${patient}: reference ${x} %, prediction ${y} %` })),
+  dots(scatter, at, pairs.map(([patient, x, y, flags]) => ({ x, y, flags, text: `${patient}: reference ${x} %, prediction ${y} %` })),
     { x: range, y: range });
 
   const errors = pairs.map(([, x, y]) => y - x), bias = mean(errors);
@@ -92,7 +93,7 @@ function drawEjectionFraction() {
     above = Math.max(at.toY(inside(place, reach)) + 4, above + 14);
     at.svg.append(label(at.inner.right + 6, above, `${name} ${place.toFixed(1)}${seen ? "" : place > 0 ? " ↑" : " ↓"}`));
   }
-  dots(bland, at, pairs.map(([patient, x, y]) => ({ x: (x + y) / 2, y: y - x,
+  dots(bland, at, pairs.map(([patient, x, y, flags]) => ({ x: (x + y) / 2, y: y - x, flags,
     text: `${patient}: error ${(y - x).toFixed(1)} points` })), { x: middle, y: reach });
 }
 

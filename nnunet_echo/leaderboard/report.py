@@ -19,10 +19,11 @@ from jinja2 import Environment, PackageLoader
 from nnunet_echo.leaderboard.board import Board, case_scores, image_quality
 from nnunet_echo.leaderboard.collect import REFUSED, WHOLE
 from nnunet_echo.leaderboard.pictures import drawn_structures, read_outlines, read_picture
-from nnunet_echo.leaderboard.tables import leaderboard_rows, missed, p_value
+from nnunet_echo.leaderboard.tables import flagged, leaderboard_rows, missed, p_value
 from nnunet_echo.leaderboard.values import (
     RANKING_METRICS,
     Entry,
+    ef_doubts,
     ef_rows,
     same_ef_patients,
     same_frames,
@@ -51,7 +52,7 @@ def write_report(board: Board, out: Path) -> None:
     text = environment.get_template("report.html.jinja").render(
         board=board, rows=list(zip(names, rows, strict=True)), data=report_data(board, names), best=_best(board, rows),
         structures=list(board.dataset.structures), missed=[missed(board, row) for row in rows], p_value=p_value,
-        WHOLE=WHOLE, other_planes=max((row["ef_patients_of_other_planes"] for row in rows), default=0))
+        flagged=flagged, WHOLE=WHOLE, other_planes=max((row["ef_patients_of_other_planes"] for row in rows), default=0))
     (out / "index.html").write_text(text, encoding="utf-8")
 
 
@@ -75,7 +76,8 @@ def report_data(board: Board, names: Sequence[str]) -> dict[str, object]:
                         for entry in entries] for structure in board.dataset.structures],
         } for metric in PLOTTED],
         "patients": board.patients,
-        "ef": [[[row["patient"], _rounded(row["reference_ef_percent"], 1), _rounded(row["prediction_ef_percent"], 1)]
+        "ef": [[[row["patient"], _rounded(row["reference_ef_percent"], 1), _rounded(row["prediction_ef_percent"], 1),
+                 "; ".join(f"{side}: {', '.join(found)}" for side, found in ef_doubts(row).items() if found)]
                 for row in ef_rows(entry, board.ef_planes)] for entry in entries],
         "ef_shown": EF_SHOWN,
         "ranks": board.ranking.shares.round(4).tolist() if board.ranking else [],

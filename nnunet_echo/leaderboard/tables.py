@@ -6,6 +6,7 @@ docs/leaderboard.md defines every column.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
@@ -19,7 +20,7 @@ from nnunet_echo.evaluation.summary import summarise_anatomy, summarise_sequence
 from nnunet_echo.leaderboard.board import Board
 from nnunet_echo.leaderboard.collect import REFUSED, WHOLE
 from nnunet_echo.leaderboard.statistics import SAMPLES, describe
-from nnunet_echo.leaderboard.values import Entry, ef_rows, values_of
+from nnunet_echo.leaderboard.values import Entry, ef_doubts, ef_rows, values_of
 
 METRICS = ("dice", "iou", "hd", "hd95", "hd95_penalised", "assd", "nsd_1", "nsd_2")
 EF_STATISTICS = ("n", "n_undefined", "bias", "sd", "loa_low", "loa_high", "mae", "mae_penalised", "rmse", "pearson_r",
@@ -112,8 +113,8 @@ def markdown(board: Board, rows: Sequence[Mapping[str, object]]) -> str:
     unit, hd95 = board.dataset.unit, board.columns["hd95_penalised"]
     structures, scored = list(board.dataset.structures), ", ".join(board.scored_structures)
     head = ["rank", "trainer", "score", *structures, *(f"HD95 {name}, {unit}" for name in structures), "missed",
-            "EF bias ± sd", "EF MAE", "EF MAE, penalised", "p (Holm)", "M parameters", "GFLOPs", "epoch, s",
-            "peak, GiB"]
+            "EF bias ± sd", "EF MAE", "EF MAE, penalised", "EF flagged", "p (Holm)", "M parameters",
+            "GFLOPs", "epoch, s", "peak, GiB"]
     lines = [f"# {board.raw.name}, {board.configuration}", "",
              f"| {' | '.join(head)} |", f"|{'---|' * 2}{'---:|' * (len(head) - 2)}"]
     for row in rows:
@@ -126,7 +127,7 @@ def markdown(board: Board, rows: Sequence[Mapping[str, object]]) -> str:
             str(missed(board, row)),
             _of_patients(row, "ef_n", number(row["ef_bias"], 1), number(row["ef_sd"], 1)),
             _of_patients(row, "ef_n", number(row["ef_mae"], 1)),
-            _of_patients(row, "ef_patients", number(row["ef_mae_penalised"], 1)), p_value(row["p_holm"]),
+            _of_patients(row, "ef_patients", number(row["ef_mae_penalised"], 1)), flagged(row), p_value(row["p_holm"]),
             number(row["parameters"] / 1e6, 1), number(row["flops"] / 1e9, 1), number(row["epoch_s"], 1),
             number(row["peak_memory_gib"], 2)]) + " |")
     notes = [f"Score: mean of {board.score} over {scored}, frames averaged over each patient, then over "
@@ -142,7 +143,8 @@ def markdown(board: Board, rows: Sequence[Mapping[str, object]]) -> str:
         notes.append(f"EF in percentage points, prediction minus reference, both by the method `{board.method}`, "
                      f"{board.ef_planes} for all trainers. In brackets: over how many of the patients with such a "
                      "reference EF; rows with different patients do not compare. In the penalised MAE a patient whose "
-                     "EF is not predicted costs the error of the worst answer between 0 and 100 %.")
+                     "EF is not predicted costs the error of the worst answer between 0 and 100 %. Flagged: patients "
+                     "whose EF rests on a mask that it cannot be trusted for; it counts in all columns all the same.")
     notes += [f"{row['trainer']} is {row['status']} and not ranked: {row['reasons']}."
               for row in rows if row["status"] != WHOLE]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes), "",
@@ -153,6 +155,12 @@ def markdown(board: Board, rows: Sequence[Mapping[str, object]]) -> str:
 def missed(board: Board, row: Mapping[str, object]) -> object:
     """Structures of dataset.json that the prediction lacks and the reference has, over all frames; "" without any."""
     return sum(row[f"{name}_n_missing"] for name in board.scored_structures) if row["cases"] else ""
+
+
+def flagged(row: Mapping[str, object]) -> str:
+    """How many patients have an EF that is not to be trusted, and the flags of predictions and references."""
+    flags = "; ".join(f"{side}: {row[f'ef_{side}_flags']}" for side in SIDES if row[f"ef_{side}_flags"])
+    return f"{row['ef_n_flagged']} ({flags})" if flags else str(row["ef_n_flagged"]) if row["ef_patients"] else ""
 
 
 def p_value(value: float) -> str:
@@ -186,6 +194,11 @@ def _ejection_fraction(board: Board, entry: Entry) -> dict[str, object]:
                "ef_patients": len(rows) if entry.evaluation.patients else "",
                "ef_patients_of_other_planes": sum(row["planes"] not in ("", board.ef_planes)
                                                   for row in entry.evaluation.patients)}
+    found = [ef_doubts(row) for row in rows]
+    columns["ef_n_flagged"] = sum(any(of_sides.values()) for of_sides in found) if entry.evaluation.patients else ""
+    for side in SIDES:
+        count = Counter(doubt for of_sides in found for doubt in of_sides[side])
+        columns[f"ef_{side}_flags"] = ", ".join(f"{doubt} {number}" for doubt, number in sorted(count.items()))
     columns |= {f"ef_{name}": group.get("ef_percent", {}).get(name, math.nan) for name in EF_STATISTICS}
     for threshold in (40, 50):
         columns |= {f"ef_below_{threshold}_{name}": group.get(f"ef_below_{threshold}", {}).get(name, math.nan)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy import ndarray
 
 from nnunet_echo.evaluation.evaluate import Evaluation, metric_columns
+from nnunet_echo.evaluation.lv_volume import doubts
 from nnunet_echo.evaluation.pairs import Dataset
 from nnunet_echo.evaluation.sequences import SIDES
 from nnunet_echo.evaluation.summary import group_means
@@ -131,6 +132,11 @@ def ef_rows(entry: Entry, planes: str) -> list[dict[str, object]]:
     """The rows of the patients who have a reference EF of these planes: those over whom all of EF is."""
     return [row for row in entry.evaluation.patients
             if row["planes"] == planes and math.isfinite(row["reference_ef_percent"])]
+
+
+def ef_doubts(row: Mapping[str, object]) -> dict[str, list[str]]:
+    """Why not to trust the EF of a row of `ef_rows`: the doubts of prediction and reference, of an EF that is there."""
+    return {side: doubts(row[f"{side}_flags"]) if math.isfinite(row[f"{side}_ef_percent"]) else [] for side in SIDES}
 
 
 def ejection_fractions(entry: Entry, patients: Sequence[str], planes: str) -> tuple[ndarray, ndarray]:
