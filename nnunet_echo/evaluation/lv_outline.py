@@ -21,8 +21,9 @@ _STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # right, down, left, up: clockwise 
 # which is what the 8 pixels of its script are there.
 TOLERANCE = 0.045
 # Of 200 reference masks of CAMUS, the plane and the apex span 0.31 to 0.72 of the LV's area, the plane lies across the
-# long axis to 27 degrees, and nothing else is open.
-_LEAST_SPAN, _RIVAL, _SLANT_DEG = 0.2, 2 / 3, 30
+# long axis to 27 degrees, the outline there leaves the straight line between its ends by 0.013 of its width, and nothing
+# else is open.
+_LEAST_SPAN, _RIVAL, _SLANT_DEG, _BEND = 0.2, 2 / 3, 30, 0.15
 _TIE = 1e-9  # lengths that differ by less, relatively, are equal: the order of sums must not decide
 
 
@@ -72,21 +73,27 @@ def mitral_plane(part: ndarray, myocardium: ndarray, spacing: tuple[float, float
     """The two ends (2, 2) of the mitral plane of a `main_part`, and whether to doubt them; in the spacing's unit.
 
     None where the myocardium does not show it: see `mitral_junction`, or what is open is too small. Doubtful is a plane
-    beside another open part that is at least 2/3 as wide, and one that slants by more than 30 degrees from across the
-    long axis, as with a wall that is open down to its hinge.
+    beside another open part that is at least 2/3 as wide; one that slants by more than 30 degrees from across the long
+    axis; and one from which the outline departs by more than 0.15 of its width: there it has a corner, as where the
+    wall is open down to its hinge.
     """
     points, beyond = trace(part)
     points, area = points * spacing, np.count_nonzero(part) * np.prod(spacing)
     walled, bridge = np.pad(myocardium, 1)[tuple(beyond.T + 1)], TOLERANCE * np.sqrt(area)
-    ends = mitral_junction(points, walled, bridge)
-    if ends is None or span(*ends, points) < _LEAST_SPAN * area:
+    parts = open_parts(points, walled, bridge)
+    plane = _largest(points, parts)
+    if plane is None or span(*points[list(plane)], points) < _LEAST_SPAN * area:
         return None, False
+    start, stop = plane
+    ends = points[[start, stop]]
     chord, middle = ends[1] - ends[0], np.mean(ends, axis=0)
     axis, width = farthest(points, middle) - middle, np.linalg.norm(chord)
-    widths = [np.linalg.norm(points[stop] - points[start]) for start, stop in open_parts(points, walled, bridge)]
+    widths = [np.linalg.norm(points[j] - points[i]) for i, j in parts]
     rivals = np.count_nonzero(np.array(widths) >= _RIVAL * width) > 1
     slant = abs(chord @ axis) > np.sin(np.radians(_SLANT_DEG)) * width * np.linalg.norm(axis)
-    return np.array(ends), bool(rivals or slant)
+    outline = np.roll(points, -start, axis=0)[: (stop - start) % len(points) + 1]
+    bend = _distances(outline, *ends).max() > _BEND * width
+    return ends, bool(rivals or slant or bend)
 
 
 def mitral_junction(points: ndarray, walled: ndarray, bridge: float) -> tuple[ndarray, ndarray] | None:
@@ -96,10 +103,14 @@ def mitral_junction(points: ndarray, walled: ndarray, bridge: float) -> tuple[nd
     So a wide part counts for more than a narrow one, and one across the long axis for more than a gap in the side wall.
     None when there is no such part, or none larger than all others.
     """
-    parts = open_parts(points, walled, bridge)
+    plane = _largest(points, open_parts(points, walled, bridge))
+    return tuple(points[list(plane)]) if plane else None
+
+
+def _largest(points: ndarray, parts: list[tuple[int, int]]) -> tuple[int, int] | None:
     spans = [span(points[start], points[stop], points) for start, stop in parts]
     largest = [ends for ends, size in zip(parts, spans, strict=True) if size >= (1 - _TIE) * max(spans)]
-    return tuple(points[list(largest[0])]) if len(largest) == 1 and max(spans) > 0 else None
+    return largest[0] if len(largest) == 1 and max(spans) > 0 else None
 
 
 def open_parts(points: ndarray, walled: ndarray, bridge: float) -> list[tuple[int, int]]:
