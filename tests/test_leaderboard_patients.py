@@ -272,6 +272,20 @@ def test_numbers_of_the_table_in_the_page(tmp_path: Path) -> None:
     assert "nan" not in re.sub(r"<script.*?</script>", "", (tmp_path / "index.html").read_text(), flags=re.DOTALL)
 
 
+def test_names_are_text_in_every_file(tmp_path: Path) -> None:
+    """They end no cell of the Markdown, begin no tag, and no formula of a plot."""
+    odd = r"nnUNetTrainer|$\frac$<b>x*"
+    board = numbers_board(tmp_path, {HONEST: {}, odd: {"p0": {"LV": 0.5}}}, reference_ef=EF, baseline=HONEST,
+                          trainings={HONEST: Training(epochs=1), odd: Training(epochs=2)})
+    text = markdown(board, leaderboard_rows(board))
+    escaped = r"nnUNetTrainer\|\$\\frac\$\<b\>x\*"
+    assert text.count(escaped) == 2  # the row, and the sentence on lengths
+    assert odd not in text
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")}) == 1
+    figures.write_figures(board, tmp_path)
+    assert (tmp_path / "ejection_fraction.png").is_file()
+
+
 def test_a_small_p_is_not_zero(tmp_path: Path) -> None:
     many = {f"p{number:02d}": 50.0 for number in range(40)}
     board = numbers_board(tmp_path, {HONEST: {}, QUITTER: {

@@ -21,8 +21,7 @@ _STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # right, down, left, up: clockwise 
 # which is what the 8 pixels of its script are there.
 TOLERANCE = 0.045
 # Of 200 reference masks of CAMUS, the plane and the apex span 0.31 to 0.72 of the LV's area, the plane lies across the
-# long axis to 27 degrees, the outline there leaves the straight line between its ends by 0.013 of its width, and nothing
-# else is open.
+# long axis to 27 degrees, the outline leaves the line between its ends by 0.013 of its width, and nothing else is open.
 _LEAST_SPAN, _RIVAL, _SLANT_DEG, _BEND = 0.2, 2 / 3, 30, 0.15
 _TIE = 1e-9  # lengths that differ by less, relatively, are equal: the order of sums must not decide
 

@@ -21,7 +21,9 @@ from nnunet_echo.leaderboard.report import EF_SHOWN, PLOTTED, metric_title, shor
 from nnunet_echo.leaderboard.values import ef_doubts, ef_rows, ejection_fractions, values_of
 
 BLUE, RED, GREY = "#0072B2", "#D55E00", "#6e7781"
-STYLE = {"font.size": 8, "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False}
+# Names are text: a dollar sign in one begins no formula.
+STYLE = {"font.size": 8, "text.parse_math": False, "pdf.fonttype": 42, "axes.spines.top": False,
+         "axes.spines.right": False}
 
 
 def write_figures(board: Board, out: Path) -> list[Path]:

@@ -6,6 +6,7 @@ docs/leaderboard.md defines every column.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -115,13 +116,13 @@ def markdown(board: Board, rows: Sequence[Mapping[str, object]]) -> str:
     head = ["rank", "trainer", "score", *structures, *(f"HD95 {name}, {unit}" for name in structures), "missed",
             "EF bias ± sd", "EF MAE", "EF MAE, penalised", "EF flagged", "p (Holm)", "M parameters",
             "GFLOPs", "epoch, s", "peak, GiB"]
-    lines = [f"# {board.raw.name}, {board.configuration}", "",
+    lines = [f"# {_plain(board.raw.name)}, {board.configuration}", "",
              f"| {' | '.join(head)} |", f"|{'---|' * 2}{'---:|' * (len(head) - 2)}"]
     for row in rows:
         mark = "" if row["status"] == WHOLE else f" ({row['status']})"
         rank = f"{row['rank']} ({row['rank_low']} to {row['rank_high']})" if row["rank"] else ""
         lines.append("| " + " | ".join([
-            rank, f"{row['trainer']}{mark}", number(row["score_mean"], 4),
+            rank, f"{_plain(row['trainer'])}{mark}", number(row["score_mean"], 4),
             *(_mean_sd(row, f"{name}_{board.columns['dice']}", 3) for name in structures),
             *(_mean_sd(row, f"{name}_{hd95}", 2) for name in structures),
             str(missed(board, row)),
@@ -136,20 +137,25 @@ def markdown(board: Board, rows: Sequence[Mapping[str, object]]) -> str:
              f"missed, or found where none is, counts as the diagonal of the frame. Missed: how often one of {scored} "
              "is, over all frames. In the score, a structure in neither prediction nor reference counts as right."]
     if board.lengths:
-        notes.append(board.lengths)
+        notes.append(_plain(board.lengths))
     if board.baseline:
-        notes.append(f"p: paired Wilcoxon test of the score against {board.baseline}, Holm's correction.")
+        notes.append(f"p: paired Wilcoxon test of the score against {_plain(board.baseline)}, Holm's correction.")
     if board.ef_planes:
         notes.append(f"EF in percentage points, prediction minus reference, both by the method `{board.method}`, "
                      f"{board.ef_planes} for all trainers. In brackets: over how many of the patients with such a "
                      "reference EF; rows with different patients do not compare. In the penalised MAE a patient whose "
                      "EF is not predicted costs the error of the worst answer between 0 and 100 %. Flagged: patients "
                      "whose EF rests on a mask that it cannot be trusted for; it counts in all columns all the same.")
-    notes += [f"{row['trainer']} is {row['status']} and not ranked: {row['reasons']}."
+    notes += [f"{_plain(row['trainer'])} is {row['status']} and not ranked: {_plain(row['reasons'])}."
               for row in rows if row["status"] != WHOLE]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes), "",
                       f"Split {board.split.hash}, folds {' '.join(map(str, board.split.validation))}, native grid, "
                       f"unit {unit}; {rows[0]['versions']}.", ""])
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is: no cell ends in it, and no tag, formula or emphasis begins."""
+    return re.sub(r"[\\|<>`*$\[\]]", r"\\\g<0>", text)
 
 
 def missed(board: Board, row: Mapping[str, object]) -> object:
