@@ -247,8 +247,9 @@ def test_no_array_is_spread_into_arguments() -> None:
 
 
 def test_an_absurd_ejection_fraction_is_a_mark_at_the_edge(page: Path, opened: object) -> None:
-    """Errors of 2, 4 and 6 points, and an EF of -1000 %."""
-    values = [["a", 50, 52], ["b", 60, 64], ["c", 40, 46], ["d", 55, -1000], ["e", 45, None]]
+    """Errors of 2, 4 and 6 points, and an EF of -1000 %. One more is flagged, which a hollow point shows."""
+    values = [["a", 50, 52, ""], ["b", 60, 64, "prediction: cut"], ["c", 40, 46, ""], ["d", 55, -1000, ""],
+              ["e", 45, None, ""]]
     errors = np.array([2, 4, 6, -1055])
 
     def change(data: dict, of: list = values) -> None:
@@ -260,7 +261,10 @@ def test_an_absurd_ejection_fraction_is_a_mark_at_the_edge(page: Path, opened: o
         assert figure.locator("circle.point").count() == 3
         (title,) = figure.locator("path.beyond title").all_text_contents()
         assert title.startswith("d: ")
-        assert figure.locator("figcaption").text_content() == "▲ 1 of 4 beyond the axes, drawn at their edge"
+        assert figure.locator("figcaption").all_text_contents() == [
+            "▲ 1 of 4 beyond the axes, drawn at their edge", "○ 1 of 4 flagged: not to be trusted"]
+        (title,) = figure.locator(".flagged title").all_text_contents()
+        assert title.startswith("b: ") and title.endswith("(prediction: cut)")
         places = [float(value) for value in figure.locator("circle.point").evaluate_all(
             "points => points.map(point => point.getAttribute('cy'))")]
         assert max(places) - min(places) > 100
@@ -272,10 +276,27 @@ def test_an_absurd_ejection_fraction_is_a_mark_at_the_edge(page: Path, opened: o
     assert f"bias {errors.mean():.1f} ↓" in text.replace("−", "-")
     assert f"+1.96 sd {high:.1f} ↑" in text and f"−1.96 sd {low:.1f} ↓" in text
 
-    view = opened(page, lambda data: change(data, values[:3]))
-    assert view.locator(".beyond, [data-chart=bland] figcaption").count() == 0
-    assert view.locator("[data-chart=bland] line.limit").count() == 2
-    assert "bias 4.0" in view.locator("[data-chart=bland] svg").text_content()
+    view = opened(page, lambda data: change(data, [[*point[:3], ""] for point in values[:3]]))
+    assert view.locator(".beyond, .flagged, [data-chart=bland] figcaption").count() == 0
+    # Errors of 4 and 2 sd of 2, upwards on the screen: the lines by the places of the points, whose errors are known.
+    heights = {kind: view.locator(f"[data-chart=bland] {kind}").evaluate_all(
+        "all => all.map(one => Number(one.getAttribute('cy') ?? one.getAttribute('y1')))")
+        for kind in ("circle.point", "line.mean", "line.limit")}
+    a, b, c = heights["circle.point"]
+    assert heights["line.mean"] == pytest.approx([b])
+    assert heights["line.limit"] == pytest.approx([b + sign * 1.96 * (a - b) for sign in (-1, 1)])
+    assert a - b == pytest.approx(b - c) and a > b
+    text = view.locator("[data-chart=bland] svg").text_content()
+    assert "bias 4.0" in text and "+1.96 sd 7.9" in text and "−1.96 sd 0.1" in text
+
+
+def test_a_page_that_is_not_seen_yet_draws(view: object) -> None:
+    """Its figures have no width; every number in what is drawn is one, and no radius is negative."""
+    view.add_style_tag(content="figure { width: 0 }")
+    view.evaluate("drawAll()")
+    assert view.locator("[data-chart=ranks] circle").count() >= 2
+    for radius in view.locator("circle").evaluate_all("all => all.map(one => Number(one.getAttribute('r')))"):
+        assert radius > 0
 
 
 def test_it_fits_a_phone(view: object) -> None:

@@ -10,8 +10,8 @@ const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.
 function drawRanks() {
   const figure = chart("ranks"), size = 30, names = data.models.map((model) => model.name);
   if (!figure) return;
-  const left = 12 + Math.min(170, most(names.map((name) => name.length)) * 6.8, figure.clientWidth * 0.4);
-  const count = data.ranks.length, width = figure.clientWidth;
+  const width = Math.max(figure.clientWidth, 240), count = data.ranks.length;  // a page that is not seen yet has none
+  const left = 12 + Math.min(170, most(names.map((name) => name.length)) * 6.8, width * 0.4);
   const step = Math.min(56, (width - left - 10) / count);
   const svg = make("svg", { viewBox: `0 0 ${width} ${count * size + 28}`, role: "img" });
   data.ranks.forEach((shares, row) => {
