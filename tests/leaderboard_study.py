@@ -16,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from camus_download import convert, rewrite
+from camus_download import PATIENTS, SPACING_MM, convert, rewrite
 from scipy import ndimage
+from ted_download import plain_picture
 
+from nnunet_echo import phantom_camus
 from nnunet_echo.evaluation.evaluate import Evaluation, metric_columns
 from nnunet_echo.evaluation.pairs import Dataset
 from nnunet_echo.leaderboard.board import Board, ranked
@@ -26,6 +28,7 @@ from nnunet_echo.leaderboard.collect import Model, Split
 from nnunet_echo.leaderboard.costs import Costs
 from nnunet_echo.leaderboard.logs import Training
 from nnunet_echo.leaderboard.values import Entry
+from nnunet_echo.phantom import write_camus
 
 NAME = "Dataset751_CAMUS"
 BASELINE, GOOD, FOREIGN = "nnUNetTrainer", "nnUNetTrainerNoMamba_2epochs", "nnUNetTrainerOfSomebody"
@@ -99,14 +102,17 @@ def shifted(labels: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def whole_study(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six patients, two views, two phases, five folds; three trainers with all of them."""
     folder = tmp_path_factory.mktemp("study")
     for part in ("raw", "results"):
         (folder / part).mkdir()
     with pytest.MonkeyPatch.context() as patch:
         set_folders(folder, patch)
-        convert(pristine)
+        patch.setattr(phantom_camus, "ultrasound", plain_picture)
+        write_camus(download := tmp_path_factory.mktemp("download"), PATIENTS, 3, spacing_mm=SPACING_MM,
+                    half_sequence=False)
+        convert(download)
     study = _study(folder)
     for trainer, change in ((BASELINE, eroded), (GOOD, shifted), (FOREIGN, lambda labels: eroded(eroded(labels)))):
         study.add(trainer, change)

@@ -15,8 +15,9 @@ import pytest
 import SimpleITK as sitk
 from camus_download import array, convert, rewrite, table, tree
 from leaderboard_study import BASELINE, FOREIGN, GOOD, Study, set_folders
+from ted_download import plain_picture
 
-from nnunet_echo import cli
+from nnunet_echo import cli, phantom_camus
 from nnunet_echo.evaluation.evaluate import evaluate
 from nnunet_echo.leaderboard import figures
 from nnunet_echo.leaderboard.board import leaderboard
@@ -401,9 +402,10 @@ def test_logs_of_a_resumed_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("options", "films"), [({}, 5), ({"clip": 6, "size": 64, "labels": "ed_es"}, 0)])
-def test_sequences_are_compared_frame_by_frame(raw: Path, tmp_path: Path,
+def test_sequences_are_compared_frame_by_frame(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                options: dict[str, object], films: int) -> None:
     """Each frame that has a reference, on the grid of the film; the pictures are frames of the sequences."""
+    monkeypatch.setattr(phantom_camus, "ultrasound", plain_picture)
     write_camus(tmp_path / "download", 6, 0, spacing_mm=2.5)
     dataset = convert(tmp_path / "download", mode="half_sequence", views=["4CH"], **options).folder
     ignore = json.loads((dataset / "dataset.json").read_text())["labels"].get("ignore", 255)

@@ -351,6 +351,37 @@ def test_an_absurd_ejection_fraction_does_not_squeeze_the_plots(tmp_path: Path) 
     assert "beyond" not in "".join(panel.get_xlabel() for panel in calm.axes)
 
 
+def test_points_and_lines_of_the_figures(giving_up: Board) -> None:
+    """Prediction over reference; prediction minus reference over their mean, with bias and limits of 1.96 sd."""
+    figure = figures._ejection_fraction(giving_up, ["a", "b"])
+    for entry, scatter, bland in zip(giving_up.entries, figure.axes[::2], figure.axes[1::2], strict=True):
+        pairs = np.array([(row["reference_ef_percent"], row["prediction_ef_percent"])
+                          for row in entry.evaluation.patients])
+        reference, prediction = pairs[np.isfinite(pairs).all(axis=1)].T
+        error = prediction - reference
+        for panel, x, y in ((scatter, reference, prediction), (bland, (reference + prediction) / 2, error)):
+            shown = [tuple(point) for points in panel.collections for point in points.get_offsets().tolist()]
+            np.testing.assert_allclose(sorted(shown), sorted(zip(x, y, strict=True)))
+        (diagonal,) = scatter.lines
+        assert (diagonal.get_xy1(), diagonal.get_slope()) == ((50, 50), 1)
+        reach = 1.96 * error.std(ddof=1)
+        lines = [float(line.get_ydata()[0]) for line in bland.lines]
+        assert lines == pytest.approx([0, error.mean(), error.mean() - reach, error.mean() + reach])
+        assert [line.get_linestyle() for line in bland.lines[1:]] == ["-", "--", "--"]
+
+
+def test_dots_of_the_ranks_are_shares(tmp_path: Path) -> None:
+    models = {HONEST: {}, QUITTER: {"p0": {"LV": 0.1}, "p1": {"LV": 0.95}}, "nnUNetTrainerC": {"p2": {"LV": 0.2}}}
+    board = numbers_board(tmp_path, models, reference_ef=EF)
+    (dots,) = figures._ranks(board, ["a", "b", "c"]).axes[0].collections
+    found = {(int(model), int(rank) - 1): size
+             for (rank, model), size in zip(dots.get_offsets(), dots.get_sizes(), strict=True)}
+    shares = board.ranking.shares
+    assert len(found) == np.count_nonzero(shares) > 3
+    for place, size in found.items():
+        assert size == pytest.approx(found[0, 0] * shares[place] / shares[0, 0])  # area, not radius
+
+
 def test_rows_are_computed_once(giving_up: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By tables and report together; and the cases of a structure are looked up, not searched for each column."""
     calls = []

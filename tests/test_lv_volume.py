@@ -288,6 +288,17 @@ def test_a_gap_where_the_mitral_plane_is_closed_is_not_taken_for_it() -> None:
     assert math.isnan(frame_attributes({"LV": lv, "MYO": myocardium}, ANISOTROPIC)["lv_base_width"])
 
 
+def test_coarse_is_less_than_64_by_64_pixels() -> None:
+    """Of the smaller side of a pixel: 64 rows of 32 pixels twice as wide are as many."""
+    for columns, spacing in ((64, ISOTROPIC), (32, (0.154, 0.308))):
+        mask = np.zeros((100, 100), bool)
+        mask[10:74, 10 : 10 + columns] = True
+        assert lv_shape(mask, spacing, method="camus").flag == ""
+        mask[10, 10] = False
+        assert lv_shape(mask, spacing, method="camus").flag == "coarse"
+        assert lv_shape(mask, spacing).flag == ""
+
+
 @pytest.mark.parametrize("spacing", [ANISOTROPIC, ISOTROPIC])
 def test_the_mirrored_lv_is_measured_alike(spacing: tuple[float, float]) -> None:
     """No tie goes to the first: of points equally far, stretches equally long, or the middle of an even number."""
