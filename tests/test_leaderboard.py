@@ -210,11 +210,11 @@ def test_a_rerun_leaves_nothing_of_the_run_before(study: Study, tmp_path: Path, 
     """Nor does it replace the tables of `evaluate`, or a user's."""
     monkeypatch.setattr(figures, "PLOTTED", {"dice": ""})
     out = tmp_path / "out"
-    run(out, "--figures", "--trainers", GOOD, BASELINE)
+    run(out, "--figures", "--folds", "0", "--trainers", GOOD, BASELINE)
     (out / "figures" / "mine.png").write_text("mine")
     assert {"comparisons.csv", "figures/ranks.pdf"} <= set(tree(out))
-    run(out, "--trainers", GOOD)
-    run(tmp_path / "new", "--trainers", GOOD)
+    run(out, "--folds", "0", "--trainers", GOOD)
+    run(tmp_path / "new", "--folds", "0", "--trainers", GOOD)
     assert set(tree(out)) == {"figures", "figures/mine.png"} | set(tree(tmp_path / "new"))
     assert "comparisons.csv" not in tree(out)
     (tmp_path / "other").mkdir()
@@ -225,7 +225,8 @@ def test_a_rerun_leaves_nothing_of_the_run_before(study: Study, tmp_path: Path, 
         (tmp_path / "other" / name).unlink()
 
 
-def test_without_a_whole_model_nothing_is_ranked(study: Study, tmp_path: Path) -> None:
+def test_without_a_whole_model_nothing_is_ranked(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "PLOTTED", {"dice": ""})
     for fold in (1, 2, 3, 4):
         shutil.rmtree(study.model(GOOD) / f"fold_{fold}")
     run(tmp_path / "out", "--trainers", GOOD, "--figures")
