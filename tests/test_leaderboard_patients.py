@@ -272,7 +272,7 @@ def test_numbers_of_the_table_in_the_page(tmp_path: Path) -> None:
     assert "nan" not in re.sub(r"<script.*?</script>", "", (tmp_path / "index.html").read_text(), flags=re.DOTALL)
 
 
-def test_names_are_text_in_every_file(tmp_path: Path) -> None:
+def test_names_are_text_in_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They end no cell of the Markdown, begin no tag, and no formula of a plot."""
     odd = r"nnUNetTrainer|$\frac$<b>x*"
     board = numbers_board(tmp_path, {HONEST: {}, odd: {"p0": {"LV": 0.5}}}, reference_ef=EF, baseline=HONEST,
@@ -282,6 +282,7 @@ def test_names_are_text_in_every_file(tmp_path: Path) -> None:
     assert text.count(escaped) == 2  # the row, and the sentence on lengths
     assert odd not in text
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")}) == 1
+    monkeypatch.setattr(figures, "PLOTTED", {})
     figures.write_figures(board, tmp_path)
     assert (tmp_path / "ejection_fraction.png").is_file()
 
