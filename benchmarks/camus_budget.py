@@ -18,8 +18,8 @@ import re
 from pathlib import Path
 from statistics import median
 
-from nnunet_echo.commands import run_command
-from nnunet_echo.small_plan import add_configuration
+from nnunet_echo.nnunet.commands import run_command
+from nnunet_echo.nnunet.plans import add_configuration
 
 DATASET, NAME, CONFIGURATION = "751", "Dataset751_CAMUS", "2d_1mm"
 BUDGET = "12epochs_50iterations"

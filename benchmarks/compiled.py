@@ -19,7 +19,7 @@ from networks import NETWORKS, Case, in_a_fresh_process, prepare, ratio
 from timing import seconds_of
 from torch import nn
 
-from nnunet_echo.memory import keep_freed_memory
+from nnunet_echo.training.memory import keep_freed_memory
 
 
 def main() -> None:

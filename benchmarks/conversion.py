@@ -21,7 +21,7 @@ from pathlib import Path
 from measured import run_measured
 from tqdm import tqdm
 
-from nnunet_echo.phantom import write_echonet
+from nnunet_echo.dataset_conversion.echonet.phantom import write_echonet
 
 SEED = 1
 
@@ -42,7 +42,8 @@ def main() -> None:
         print("|---:|---:|---:|---:|---:|---:|")
         for workers in args.workers:
             raw = Path(scratch, f"raw_{workers}")
-            command = [sys.executable, "-m", "nnunet_echo.cli", "convert", "echonet", str(source), "--raw", str(raw)]
+            command = [sys.executable, "-m", "nnunet_echo.cli.main", "convert", "echonet", str(source)]
+            command += ["--raw", str(raw)]
             drop_from_cache(source)
             cost = run_measured([*command, "--workers", str(workers)])
             masks = sum(1 for _ in raw.glob("*/labels*/*"))

@@ -26,9 +26,9 @@ from scipy import ndimage
 from timing import seconds_of
 
 from nnunet_echo.dataset_conversion.camus import DATASET_JSON
-from nnunet_echo.evaluation.lv_volume import METHODS, lv_shape, lv_volumes
+from nnunet_echo.dataset_conversion.camus.phantom import CAMUS_SPACING_MM, camus_heart, render
+from nnunet_echo.evaluation.left_ventricle.volume import METHODS, lv_shape, lv_volumes
 from nnunet_echo.evaluation.metrics import structures, surface_metrics
-from nnunet_echo.phantom import CAMUS_SPACING_MM, camus_heart, render
 
 SPACING = (CAMUS_SPACING_MM, CAMUS_SPACING_MM)
 SHAPE = (560, 440)
@@ -131,7 +131,7 @@ def whole(cases: int, workers: int) -> None:
                 for folder in folders:
                     shutil.copy(folder / names[1], folder / names[0])
         Path(scratch, "dataset.json").write_text(json.dumps(DATASET_JSON))
-        command = [sys.executable, "-m", "nnunet_echo.cli", "evaluate", str(folders[1]), str(folders[0])]
+        command = [sys.executable, "-m", "nnunet_echo.cli.main", "evaluate", str(folders[1]), str(folders[0])]
         cost = run_measured([*command, "-o", str(Path(scratch, "out")), "--workers", str(workers)])
     print(f"\n{cases} cases, {workers} processes: {cost.seconds:.1f} s, processor time {cost.processor_seconds:.1f} s, "
           f"peak memory of all processes {cost.peak_mib:.0f} MiB")

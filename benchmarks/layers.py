@@ -24,11 +24,11 @@ import torch.nn.functional as F
 from timing import seconds_of
 from torch import Tensor, nn
 
-from nnunet_echo.memory import keep_freed_memory
-from nnunet_echo.mixers.linear import linear
-from nnunet_echo.networks.norm import InstanceNorm2d
-from nnunet_echo.scan import BACKEND_VARIABLE
-from nnunet_echo.scan.convolution import causal_conv_silu
+from nnunet_echo.ops.causal_conv import causal_conv_silu
+from nnunet_echo.ops.instance_norm import InstanceNorm2d
+from nnunet_echo.ops.linear import linear
+from nnunet_echo.ops.selective_scan import BACKEND_VARIABLE
+from nnunet_echo.training.memory import keep_freed_memory
 
 CONVOLUTIONS = [(49, 128, 1600), (49, 256, 400), (16, 512, 400), (16, 1024, 100), (4, 2048, 100), (1, 128, 65536)]
 TAPS = 4

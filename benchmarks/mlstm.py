@@ -16,7 +16,7 @@ import torch
 from timing import seconds_of
 from torch import Tensor
 
-from nnunet_echo.mixers.mlstm import HEADS, mlstm
+from nnunet_echo.layers.vil import HEADS, mlstm
 
 CHANNELS = 96
 

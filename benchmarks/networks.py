@@ -39,9 +39,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunet_echo.memory import keep_freed_memory, peak_memory_gib
-from nnunet_echo.networks.skeleton import UNetShape
-from nnunet_echo.scan import BACKEND_VARIABLE, choose_backend, cpu
+from nnunet_echo.networks.base import UNetShape
+from nnunet_echo.ops.selective_scan import BACKEND_VARIABLE, choose_backend, cpu
+from nnunet_echo.training.memory import keep_freed_memory, peak_memory_gib
 
 CLASSES = 4
 PLAIN = "nnU-Net plain"

@@ -36,7 +36,7 @@ import torch.nn.functional as F
 from timing import seconds_of
 from torch import Tensor
 
-from nnunet_echo.scan import chunked, cpu, cuda, reference, triton
+from nnunet_echo.ops.selective_scan import chunked, cpu, cuda, reference, triton
 
 SHAPES = {
     "cpu": ["1,64,65536,16", "64,64,1024,16", "2,128,4096,16", "8,512,256,16"],

@@ -1,1 +1,1 @@
-"""Converters of echocardiography datasets to nnU-Net's raw format. No torch is needed here."""
+"""Converters of echocardiography datasets to nnU-Net's raw format, one folder for each. No torch is needed here."""

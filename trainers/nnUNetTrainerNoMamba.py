@@ -1,6 +1,6 @@
 """U-Mamba without its Mamba blocks: the control that shows what they add. Trained like nnU-Net's U-Net."""
 
-from nnunet_echo.trainer import EchoTrainer, other_lengths
+from nnunet_echo.training.trainer import EchoTrainer, other_lengths
 
 
 class nnUNetTrainerNoMamba(EchoTrainer):

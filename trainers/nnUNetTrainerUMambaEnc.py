@@ -1,6 +1,6 @@
 """U-Mamba with Mamba blocks in the encoder (Ma et al. 2024, arXiv 2401.04722), trained like nnU-Net's U-Net."""
 
-from nnunet_echo.trainer import EchoTrainer, other_lengths
+from nnunet_echo.training.trainer import EchoTrainer, other_lengths
 
 
 class nnUNetTrainerUMambaEnc(EchoTrainer):

@@ -3,7 +3,7 @@
 Ours: the cosine spans the whole training (theirs has 50 epochs) and the gradient norm is clipped.
 """
 
-from nnunet_echo.trainer import TokenTrainer, other_lengths
+from nnunet_echo.training.trainer import TokenTrainer, other_lengths
 
 
 class nnUNetTrainerVMUNet(TokenTrainer):

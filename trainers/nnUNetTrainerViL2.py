@@ -1,10 +1,10 @@
 """Vision-LSTM, version 2 (Alkin et al. 2024, arXiv 2406.04303), as encoder of a U-Net; see `TokenTrainer`."""
 
-from nnunet_echo.trainer import TokenTrainer, other_lengths
+from nnunet_echo.training.trainer import TokenTrainer, other_lengths
 
 
 class nnUNetTrainerViL2(TokenTrainer):
-    network_path = "nnunet_echo.networks.vision_lstm:ViL2UNet"
+    network_path = "nnunet_echo.networks.vil.unet:ViL2UNet"
 
 
 __getattr__ = other_lengths(nnUNetTrainerViL2)

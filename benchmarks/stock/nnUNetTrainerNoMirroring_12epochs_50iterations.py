@@ -4,7 +4,7 @@ from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoM
     nnUNetTrainerNoMirroring,
 )
 
-from nnunet_echo.memory import keep_freed_memory, peak_memory_gib
+from nnunet_echo.training.memory import keep_freed_memory, peak_memory_gib
 
 
 class nnUNetTrainerNoMirroring_12epochs_50iterations(nnUNetTrainerNoMirroring):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 
 from nnunet_echo._startup import TRAINERS_VARIABLE, register_trainers
-from nnunet_echo.crossval.fold import check_name
+from nnunet_echo.nnunet.results import check_name
 
 LENGTH = re.compile(r"_[0-9]+epochs?(_[0-9]+iterations?)?$")
 

@@ -1,6 +1,6 @@
 """Where the jobs of a sweep run: one after another on this machine, or on all GPUs that Ray has.
 
-An engine is given jobs with `submit`, returns those that ended, each with the exit status of its `run_one`, from
+An engine is given jobs with `submit`, returns those that ended, each with the exit status of its `train_fold`, from
 `wait(seconds)`, and stops what still runs on `close`. What a job is worth is for `sweep` to judge.
 """
 
@@ -15,13 +15,13 @@ from collections import deque
 from pathlib import Path
 from types import ModuleType
 
-from nnunet_echo.crossval.fold import exit_status
 from nnunet_echo.crossval.jobs import Prediction, Training
+from nnunet_echo.nnunet.results import exit_status
 
 Job = Training | Prediction
 LOST = exit_status(-9)  # status of a job whose worker, or machine, did not live to tell it
 RETRIES = 5  # by Ray
-RUN_ONE = (sys.executable, "-m", "nnunet_echo.crossval.run_one")
+RUN_ONE = (sys.executable, "-m", "nnunet_echo.crossval.train_fold")
 
 
 class OneByOne:
@@ -139,7 +139,7 @@ def _connect() -> ModuleType:
 
 
 def _run_on_worker(arguments: list[str], environment: dict[str, str], gpus: float) -> int:
-    """Run a job in a worker of Ray, which has set CUDA_VISIBLE_DEVICES; returns the status of `run_one`."""
+    """Run a job in a worker of Ray, which has set CUDA_VISIBLE_DEVICES; returns the status of `train_fold`."""
     import ray
 
     me = ray.get_runtime_context().get_node_id()

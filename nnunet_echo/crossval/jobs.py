@@ -1,8 +1,8 @@
-"""What `run_one` runs: the training of a fold, or a prediction by all folds. Standard library only.
+"""What `train_fold` runs: the training of a fold, or a prediction by all folds. Standard library only.
 
 Both have `base`, which the names of their files begin with (BASE.log, BASE.lock, BASE.json), `is_done`, `command`,
 which makes the disk ready for the command that it returns, `finish`, called when that succeeded, and `arguments`,
-which describe it to a `run_one` in another process.
+which describe it to a `train_fold` in another process.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_echo.commands import find_program
-from nnunet_echo.crossval.cases import REMEDY, cases_of_fold, keep_cases, other_split
-from nnunet_echo.crossval.fold import check_name, is_done, model_folder
+from nnunet_echo.nnunet.cases import REMEDY, cases_of_fold, keep_cases, other_split
+from nnunet_echo.nnunet.commands import find_program
+from nnunet_echo.nnunet.results import check_name, is_done, model_folder
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")  # in the order of nnU-Net's --c
 
@@ -41,7 +41,7 @@ class Model:
         return model_folder(self.dataset, self.trainer, self.plans, self.configuration)
 
     def options(self) -> list[str]:
-        """Those that nnU-Net's commands, and `run_one`, have in common."""
+        """Those that nnU-Net's commands, and `train_fold`, have in common."""
         return ["-tr", self.trainer, "-p", self.plans, "-device", self.device]
 
 
@@ -61,7 +61,7 @@ class Training:
 
     @property
     def base(self) -> Path:
-        return self.folder / "run_one"
+        return self.folder / "train_fold"
 
     def is_done(self) -> bool:
         return is_done(self.folder) and not self._other_split()

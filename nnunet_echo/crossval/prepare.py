@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nnunet_echo.commands import run_command
-from nnunet_echo.crossval.cases import preprocessed_folder, read_splits
-from nnunet_echo.crossval.fold import DEFAULT_PLANS, take_lock
-from nnunet_echo.dataset_conversion.folders import RAW
-from nnunet_echo.dataset_conversion.raw_dataset import five_folds_of_cases
-from nnunet_echo.leaderboard.logs import read_json
+from nnunet_echo.data.raw_dataset import five_folds_of_cases
+from nnunet_echo.nnunet.cases import preprocessed_folder, read_splits
+from nnunet_echo.nnunet.commands import run_command
+from nnunet_echo.nnunet.folders import RAW
+from nnunet_echo.nnunet.logs import read_json
+from nnunet_echo.nnunet.plans import plan_configuration, read_configurations
+from nnunet_echo.nnunet.results import DEFAULT_PLANS, take_lock
 
 PLANNED = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")  # what nnU-Net's planner may make
 WEEK_S = 7 * 86400.0
@@ -75,39 +76,6 @@ def next_step(dataset: str, configuration: str, plans: str) -> list[str] | None:
     if not there or _expected(dataset) - there:
         return ["nnUNetv2_preprocess", "-d", number, "-c", configuration, "-plans_name", plans]
     return None
-
-
-def plan_configuration(file: Path, configurations: Mapping[str, object], name: str) -> dict[str, object]:
-    """A configuration of the plans in a file, with what it inherits, as nnU-Net resolves it.
-
-    Raises `ValueError` for one that is not there, that inherits one that is not there, or itself.
-    """
-    chain: list[str] = []
-    contents: list[Mapping[str, object]] = []
-    while True:
-        if not isinstance(name, str) or name not in configurations:
-            what = f"configuration {chain[-1]} inherits from {name}" if chain else f"configuration {name}"
-            raise ValueError(f"{what}: {file} has {', '.join(configurations)}")
-        if name in chain:
-            raise ValueError(f"configuration {chain[0]}: in {file} it inherits from itself, "
-                             f"{' -> '.join([*chain, name])}; correct inherits_from there")
-        content = configurations[name]
-        if not isinstance(content, dict):
-            raise ValueError(f"configuration {name}: in {file} it is no object with settings; plan again")
-        chain.append(name)
-        contents.append(content)
-        if "inherits_from" not in content:
-            return {key: value for content in reversed(contents) for key, value in content.items()}
-        name = content["inherits_from"]
-
-
-def read_configurations(file: Path) -> dict[str, object]:
-    """The configurations of plans. Raises `ValueError` where the file has none."""
-    content = read_json(file)
-    configurations = content.get("configurations") if isinstance(content, dict) else None
-    if not isinstance(configurations, dict) or not configurations:
-        raise ValueError(f"{file} holds no plans of nnU-Net (an object with configurations); plan again")
-    return configurations
 
 
 def _preprocessed(folder: Path, configuration: str, plans: str) -> set[str]:
@@ -191,4 +159,3 @@ def _alone(dataset: str, wait_s: float) -> Iterator[None]:
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()
         yield
-

@@ -15,8 +15,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from nnunet_echo.crossval.cases import REMEDY, has_record, preprocessed_folder, read_folds, read_splits
-from nnunet_echo.crossval.fold import (
+from nnunet_echo.data.raw_dataset import patient_of
+from nnunet_echo.nnunet.cases import REMEDY, has_record, preprocessed_folder, read_folds, read_splits
+from nnunet_echo.nnunet.logs import read_debug, read_json
+from nnunet_echo.nnunet.results import (
     DEFAULT_PLANS,
     DONE,
     OTHER_SPLIT,
@@ -29,8 +31,6 @@ from nnunet_echo.crossval.fold import (
     read_fold,
     results_folder,
 )
-from nnunet_echo.dataset_conversion.raw_dataset import patient_of
-from nnunet_echo.leaderboard.logs import read_debug, read_json
 
 OPTIONS = "crossval.json"  # in the folder of a trainer
 Table = dict[str, dict[int, Fold]]  # trainer -> fold number -> fold

@@ -15,13 +15,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nnunet_echo.crossval.cases import REMEDY
 from nnunet_echo.crossval.checks import check_device, check_trainers
 from nnunet_echo.crossval.engines import Job, OneByOne, OnRay, why_not_ray
-from nnunet_echo.crossval.fold import ENDED_BY_SIGNAL, OTHER_SPLIT, dataset_name, is_locked, last_lines, results_folder
 from nnunet_echo.crossval.jobs import Model, Prediction, Training
 from nnunet_echo.crossval.prepare import given_split, next_step, prepare
-from nnunet_echo.crossval.run_one import LOCKED
 from nnunet_echo.crossval.status import (
     Table,
     add_sweep_arguments,
@@ -32,6 +29,9 @@ from nnunet_echo.crossval.status import (
     read_table,
     screen,
 )
+from nnunet_echo.crossval.train_fold import LOCKED
+from nnunet_echo.nnunet.cases import REMEDY
+from nnunet_echo.nnunet.results import ENDED_BY_SIGNAL, OTHER_SPLIT, dataset_name, is_locked, last_lines, results_folder
 
 RETRIES = 5  # of a job that a signal ended, such as the kernel's out of memory
 LINES_OF_A_FAILURE = 12

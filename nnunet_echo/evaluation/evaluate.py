@@ -27,10 +27,11 @@ import numpy as np
 import scipy
 
 from nnunet_echo import __version__
-from nnunet_echo.dataset_conversion.parallel import map_in_order
+from nnunet_echo.data.parallel import map_in_order
 from nnunet_echo.evaluation.anatomy import anatomical_errors
-from nnunet_echo.evaluation.lv_volume import METHODS, LvShape, LvVolumes, lv_shape, lv_volumes
+from nnunet_echo.evaluation.left_ventricle.volume import METHODS, LvShape, LvVolumes, lv_shape, lv_volumes
 from nnunet_echo.evaluation.metrics import REGION_METRICS, SURFACE_METRICS, region_metrics, surface_metrics
+from nnunet_echo.evaluation.motion import frame_attributes
 from nnunet_echo.evaluation.output import check_free, without_nan, write_table
 from nnunet_echo.evaluation.pairs import (
     CaseId,
@@ -48,7 +49,6 @@ from nnunet_echo.evaluation.summary import (
     summarise_structures,
     summarise_volumes,
 )
-from nnunet_echo.evaluation.temporal import frame_attributes
 
 TABLES = ("cases", "patients", "anatomy", "frames", "sequences")
 VOLUMES = ("edv_ml", "esv_ml", "ef_percent")

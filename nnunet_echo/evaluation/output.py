@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from nnunet_echo.dataset_conversion.tables import write_rows
+from nnunet_echo.data.tables import write_rows
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:

@@ -19,10 +19,10 @@ import numpy as np
 import SimpleITK as sitk
 from numpy import ndarray
 
-from nnunet_echo.dataset_conversion.images import read_frame
-from nnunet_echo.dataset_conversion.natural_image import read_natural_image
-from nnunet_echo.dataset_conversion.raw_dataset import case_table, patient_of
-from nnunet_echo.evaluation.lv_volume import BIPLANE_VIEWS, PHASES
+from nnunet_echo.data.images import read_frame
+from nnunet_echo.data.natural_image import read_natural_image
+from nnunet_echo.data.raw_dataset import case_table, patient_of
+from nnunet_echo.evaluation.left_ventricle.volume import BIPLANE_VIEWS, PHASES
 from nnunet_echo.evaluation.metrics import structures
 
 UNITS = ("mm", "px")

@@ -10,8 +10,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from nnunet_echo.evaluation.pairs import CaseId
-from nnunet_echo.evaluation.temporal import (
+from nnunet_echo.evaluation.motion import (
     ATTRIBUTES,
     PAINCHAUD_2022,
     consistency_errors,
@@ -19,6 +18,7 @@ from nnunet_echo.evaluation.temporal import (
     inconsistent_frames,
     limits_of,
 )
+from nnunet_echo.evaluation.pairs import CaseId
 
 LIMITS = ("references", "painchaud2022")
 SIDES = ("prediction", "reference")

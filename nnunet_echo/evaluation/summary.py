@@ -14,7 +14,7 @@ import numpy as np
 from numpy import ndarray
 
 from nnunet_echo.evaluation.agreement import EF_THRESHOLDS, agreement, classification, ef_errors_penalised
-from nnunet_echo.evaluation.lv_volume import PHASES
+from nnunet_echo.evaluation.left_ventricle.volume import PHASES
 
 Row = Mapping[str, object]
 

@@ -21,16 +21,13 @@ from statistics import fmean
 import numpy as np
 from numpy import ndarray
 
-from nnunet_echo.crossval.fold import results_folder
-from nnunet_echo.dataset_conversion.folders import find_dataset, preprocessed_splits
-from nnunet_echo.dataset_conversion.frames import frame_names, write_frames
-from nnunet_echo.dataset_conversion.raw_dataset import case_table, patient_of
+from nnunet_echo.analysis.costs import network_costs
+from nnunet_echo.data.frames import frame_names, write_frames
+from nnunet_echo.data.raw_dataset import case_table, patient_of
 from nnunet_echo.evaluation.agreement import ef_errors_penalised
 from nnunet_echo.evaluation.evaluate import Evaluation, evaluate, metric_columns
 from nnunet_echo.evaluation.pairs import Dataset, read_dataset
 from nnunet_echo.leaderboard.collect import REFUSED, WHOLE, Model, Split, find_models, read_split
-from nnunet_echo.leaderboard.costs import network_costs
-from nnunet_echo.leaderboard.logs import read_training
 from nnunet_echo.leaderboard.statistics import Ranking, bootstrap_weights, compare, holm, rank
 from nnunet_echo.leaderboard.values import (
     RANKING_METRICS,
@@ -42,6 +39,9 @@ from nnunet_echo.leaderboard.values import (
     scored_structures,
     scored_values,
 )
+from nnunet_echo.nnunet.folders import find_dataset, preprocessed_splits
+from nnunet_echo.nnunet.logs import read_training
+from nnunet_echo.nnunet.results import results_folder
 
 TESTED_METRICS = ("dice", "hd95_penalised")
 DEFAULT_BASELINE = "nnUNetTrainer"

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
+from nnunet_echo.analysis.costs import Costs
 from nnunet_echo.evaluation.evaluate import Evaluation, metric_columns
-from nnunet_echo.evaluation.lv_volume import doubts
+from nnunet_echo.evaluation.left_ventricle.volume import doubts
 from nnunet_echo.evaluation.pairs import Dataset
 from nnunet_echo.evaluation.sequences import SIDES
 from nnunet_echo.evaluation.summary import group_means
 from nnunet_echo.leaderboard.collect import Model
-from nnunet_echo.leaderboard.costs import Costs
-from nnunet_echo.leaderboard.logs import Training
+from nnunet_echo.nnunet.logs import Training
 
 # Metrics that may rank, because a missed structure has a value in them -> whether higher is better.
 RANKING_METRICS = {"dice": True, "iou": True, "nsd_1": True, "nsd_2": True, "hd95_penalised": False}

@@ -5,6 +5,6 @@ Contract of all of them: input (B, C, *S) of any size; output logits (B, K, *S),
 The keys of the state_dict do not depend on that flag. ``from_plan`` builds a network from nnU-Net's plan.
 """
 
-from nnunet_echo.networks.upstream import from_upstream
+from nnunet_echo.networks.published import from_upstream
 
 __all__ = ["from_upstream"]

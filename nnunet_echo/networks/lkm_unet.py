@@ -32,9 +32,9 @@ from dynamic_network_architectures.building_blocks.unet_residual_decoder import 
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import Tensor, nn
 
-from nnunet_echo.mixers.mamba import BiMamba
-from nnunet_echo.mixers.tokens import crop_to, merge_windows, partition_windows, to_image, to_tokens
-from nnunet_echo.networks.skeleton import MixedEncoder, UNet, UNetShape
+from nnunet_echo.layers.mamba import BiMamba
+from nnunet_echo.layers.windows import crop_to, merge_windows, partition_windows, to_image, to_tokens
+from nnunet_echo.networks.base import MixedEncoder, UNet, UNetShape
 
 WINDOW_MODES = ("paper", "released")
 

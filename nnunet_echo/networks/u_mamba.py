@@ -22,9 +22,9 @@ from dynamic_network_architectures.building_blocks.residual import BasicBlockD
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import Tensor, nn
 
-from nnunet_echo.mixers.mamba import Mamba
-from nnunet_echo.mixers.tokens import merge_windows, partition_windows, to_image, to_tokens
-from nnunet_echo.networks.skeleton import MixedEncoder, UNet, UNetShape
+from nnunet_echo.layers.mamba import Mamba
+from nnunet_echo.layers.windows import merge_windows, partition_windows, to_image, to_tokens
+from nnunet_echo.networks.base import MixedEncoder, UNet, UNetShape
 
 
 class UMamba(UNet):

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nnunet_echo.mixers.linear import Linear
-from nnunet_echo.mixers.ss2d import SS2D
-from nnunet_echo.networks.skeleton import AnySize
-from nnunet_echo.networks.vision_blocks import DropPath, require_2d
-from nnunet_echo.scan import traceable
+from nnunet_echo.layers.ss2d import SS2D
+from nnunet_echo.networks.base import AnySize
+from nnunet_echo.networks.blocks import DropPath, require_2d
+from nnunet_echo.ops.linear import Linear
+from nnunet_echo.ops.selective_scan import traceable
 
 
 class PatchEmbed(nn.Module):

@@ -1,0 +1,198 @@
+"""Synthetic hearts in the layouts of CAMUS: the NIfTI release and that of the challenge of 2019.
+
+`write_camus`        database_nifti/patient0001/...nii.gz, two views, ED, ES and the half sequence, all with masks
+`write_camus_2019`   training/patient0001/...mhd and testing/patient0001, which is another person and has no masks;
+                     pixels half as high as wide, no masks of the sequence, volumes in Info_*.cfg
+
+Both draw the same hearts. Source: Leclerc et al., IEEE TMI 38(9), 2019, and the files of the two releases.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy import ndarray
+from tqdm import tqdm
+
+from nnunet_echo.phantom.folder import check_numbers, claim, write_text
+from nnunet_echo.phantom.heart import Heart, Section, View, sample_heart
+from nnunet_echo.phantom.ultrasound import ultrasound
+
+CAMUS_SPACING_MM = 0.308
+META_SLICE_MM = 1.54  # the third spacing in the .mhd headers, of single frames and sequences alike
+Film = dict[int, tuple[ndarray, ndarray]]  # frame, from 1 -> image and labels
+
+
+def render(
+    heart: Heart, view: str, phase: float, *, frame: int = 1, spacing_mm: float = CAMUS_SPACING_MM,
+    row_spacing_mm: float | None = None,
+) -> tuple[ndarray, ndarray]:
+    """Image and labels of one view ("2CH" or "4CH") at a phase from 0 (ED) to 1 (ES): both (H, W) uint8, apex on top.
+
+    `frame`, from 1, chooses the speckle; `spacing_mm` the side of a pixel, `row_spacing_mm` its height where that
+    differs. A coarser grid shows the same heart. Labels: 0 background, 1 LV cavity, 2 myocardium, 3 left atrium.
+    Raises ValueError for values out of range.
+    """
+    check_spacing(spacing_mm)
+    if frame < 1:
+        raise ValueError(f"frame={frame}: frames count from 1.")
+    row_spacing_mm = row_spacing_mm or spacing_mm
+    section = Section(heart, view, phase)
+    depth, half_angle = section.view.depth_mm, np.deg2rad(section.view.half_angle_deg)
+    height, width = round(depth / row_spacing_mm), round(2 * depth * np.sin(half_angle) / spacing_mm)
+    x = (np.arange(width)[None, :] - (width - 1) / 2) * spacing_mm
+    y = np.arange(height)[:, None] * row_spacing_mm
+    return ultrasound(section, x, y, frame, spacing_mm), section.labels(x, y)
+
+
+def camus_heart(seed: int, patient: int) -> Heart:
+    """The heart of patient number `patient` (from 1) in the data sets that this module writes for this seed."""
+    return sample_heart(np.random.default_rng([seed, patient]))
+
+
+def write_camus(
+    out: str | Path,
+    patients: int,
+    seed: int,
+    *,
+    spacing_mm: float = CAMUS_SPACING_MM,
+    half_sequence: bool = True,
+) -> None:
+    """Write `patients` hearts into the folder `out` in the layout of the NIfTI release of CAMUS.
+
+    `spacing_mm` makes the pixels coarser (smaller files, the same hearts); `half_sequence=False` leaves the films out.
+    Running it again with the same arguments writes the same files again. Raises ValueError for values out of range and
+    FileExistsError where `out` holds anything else; nothing is ever deleted.
+    """
+    out = Path(out)
+    check_numbers(seed, patients=patients)
+    check_spacing(spacing_mm)
+    recipe = f"camus: patients {patients}, seed {seed}, spacing {spacing_mm:g} mm, half sequences {half_sequence}"
+    claim(out, "database_split/information.txt", recipe)
+    names = [f"patient{number:04d}" for number in range(1, patients + 1)]
+    for number, name in enumerate(tqdm(names, desc="drawing hearts", unit="patient"), start=1):
+        folder = out / "database_nifti" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_patient(folder, camus_heart(seed, number), spacing_mm, half_sequence)
+    for subgroup, members in _split(names).items():
+        write_text(out / "database_split" / f"subgroup_{subgroup}.txt", members)
+
+
+def write_camus_2019(
+    out: str | Path,
+    patients: int,
+    seed: int,
+    *,
+    spacing_mm: float = CAMUS_SPACING_MM,
+    half_sequence: bool = True,
+) -> None:
+    """Write the hearts of `write_camus` into the folder `out` in the layout of the challenge of 2019.
+
+    The last tenth of them are the patients of testing/, numbered from 1 again. `spacing_mm` is the width of a pixel,
+    which is half as high. For the rest as `write_camus`.
+    """
+    out = Path(out)
+    check_numbers(seed, patients=patients)
+    check_spacing(spacing_mm)
+    recipe = f"camus 2019: patients {patients}, seed {seed}, spacing {spacing_mm:g} mm, half sequences {half_sequence}"
+    claim(out, "PHANTOM.txt", recipe)
+    training = patients - (max(1, round(patients / 10)) if patients >= 2 else 0)
+    for number in tqdm(range(1, patients + 1), desc="drawing hearts", unit="patient"):
+        test = number > training
+        folder = out / ("testing" if test else "training") / f"patient{number - training * test:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_patient_2019(folder, camus_heart(seed, number), spacing_mm, half_sequence, masks=not test)
+
+
+def check_spacing(spacing_mm: float) -> None:
+    """Raise ValueError for pixels that no such picture has."""
+    if not 0.05 <= spacing_mm <= 3:
+        raise ValueError(f"spacing_mm={spacing_mm}: must lie between 0.05 and 3; CAMUS has {CAMUS_SPACING_MM}.")
+
+
+def draw_film(heart: Heart, name: str, frames: Iterable[int], spacing_mm: float, row_spacing_mm: float,
+              es_first: bool = False) -> Film:
+    """These frames of a view's film: from ED at frame 1 to ES at frame `View.frames`, or the other way, and on."""
+    steps = heart.views[name].frames - 1
+
+    def phase(frame: int) -> float:
+        contraction = (1 - np.cos(np.pi * (frame - 1) / steps)) / 2  # starts and ends gently
+        return 1 - contraction if es_first else contraction
+
+    return {frame: render(heart, name, phase(frame), frame=frame, spacing_mm=spacing_mm, row_spacing_mm=row_spacing_mm)
+            for frame in frames}
+
+
+def write_meta_image(path: Path, array: ndarray, spacing_mm: float) -> None:
+    """Write (T, H, W) uint8, pixels `spacing_mm` wide and half as high, as MetaImage: `path` (.mhd) and its .raw."""
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((spacing_mm, spacing_mm / 2, META_SLICE_MM))
+    sitk.WriteImage(image, str(path))
+
+
+def info_lines(heart: Heart, view: View, ed: int, es: int, frames: int) -> Iterator[str]:
+    """The lines that the cfg files of all releases begin with."""
+    yield from (f"ED: {ed}", f"ES: {es}", f"NbFrame: {frames}", f"Sex: {heart.sex}", f"Age: {heart.age}",
+                f"ImageQuality: {view.quality}")
+
+
+def _half_sequence(heart: Heart, name: str, whole: bool, spacing_mm: float,
+                   row_spacing_mm: float) -> tuple[int, int, Film]:
+    """ED, ES and the film between them, or these two frames alone."""
+    view = heart.views[name]
+    ed, es = (view.frames, 1) if view.es_first else (1, view.frames)
+    wanted = range(1, view.frames + 1) if whole else (ed, es)
+    return ed, es, draw_film(heart, name, wanted, spacing_mm, row_spacing_mm, view.es_first)
+
+
+def _write_patient(folder: Path, heart: Heart, spacing_mm: float, half_sequence: bool) -> None:
+    for name, view in heart.views.items():
+        stem = f"{folder.name}_{name}"
+        ed, es, film = _half_sequence(heart, name, half_sequence, spacing_mm, spacing_mm)
+        for suffix, index in (("", 0), ("_gt", 1)):
+            _write_nifti(folder / f"{stem}_ED{suffix}.nii.gz", film[ed][index], spacing_mm)
+            _write_nifti(folder / f"{stem}_ES{suffix}.nii.gz", film[es][index], spacing_mm)
+            if half_sequence:
+                frames = np.stack([pair[index] for pair in film.values()])
+                _write_nifti(folder / f"{stem}_half_sequence{suffix}.nii.gz", frames, spacing_mm)
+        write_text(folder / f"Info_{name}.cfg", [*info_lines(heart, view, ed, es, view.frames),
+                                                 f"EF: {round(heart.ef_percent)}", f"FrameRate: {view.fps}"])
+
+
+def _write_patient_2019(folder: Path, heart: Heart, spacing_mm: float, half_sequence: bool, masks: bool) -> None:
+    for name, view in heart.views.items():
+        stem = f"{folder.name}_{name}"
+        ed, es, film = _half_sequence(heart, name, half_sequence, spacing_mm, spacing_mm / 2)
+        for moment, frame in (("ED", ed), ("ES", es)):
+            image, labels = film[frame]
+            write_meta_image(folder / f"{stem}_{moment}.mhd", image[None], spacing_mm)
+            if masks:
+                write_meta_image(folder / f"{stem}_{moment}_gt.mhd", labels[None], spacing_mm)
+        if half_sequence:
+            write_meta_image(folder / f"{stem}_sequence.mhd", np.stack([image for image, _ in film.values()]),
+                             spacing_mm)
+        volumes = f"LVedv: {heart.edv_ml:.1f}", f"LVesv: {heart.esv_ml:.1f}", f"LVef: {heart.ef_percent:.1f}"
+        write_text(folder / f"Info_{name}.cfg", [*info_lines(heart, view, ed, es, view.frames), *volumes])
+
+
+def _split(names: list[str]) -> dict[str, list[str]]:
+    """80, 10 and 10 % of the patients, as in CAMUS, at least one of each from three patients on.
+
+    By number: every heart is drawn for itself, so any order is as random as another.
+    """
+    held_out = max(1, round(len(names) / 10)) if len(names) >= 3 else 0
+    first, second = len(names) - 2 * held_out, len(names) - held_out
+    return {"training": names[:first], "validation": names[first:second], "testing": names[second:]}
+
+
+def _write_nifti(path: Path, array: ndarray, spacing_mm: float) -> None:
+    """Write (H, W) or (T, H, W) as float32 NIfTI, as the release stores both images and labels."""
+    image = sitk.GetImageFromArray(array.astype(np.float32))
+    image.SetSpacing((spacing_mm, spacing_mm, 1.0)[: array.ndim])  # the release's step between frames is not documented
+    partial = path.with_name(f"partial_{path.name}")
+    sitk.WriteImage(image, str(partial), useCompression=True)
+    os.replace(partial, path)

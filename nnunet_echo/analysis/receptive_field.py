@@ -1,0 +1,260 @@
+"""`nnunet-echo erf`: how far each trainer's network sees, its effective receptive field (ERF).
+
+The ERF of a pixel (Luo et al., NeurIPS 2016, arXiv 1701.04128) is the size of the gradient of its output with respect
+to every pixel of the input, averaged over inputs. Here it is that of the middle pixel's finest logits, absolute values
+summed over classes and input channels, scaled to a sum of 1. Written are
+
+    NAME.png   the ERF of each network, relative to its largest value, on a logarithmic scale
+    erf.png    all of them side by side, as in LKM-UNet's figure 3 (arXiv 2403.07332)
+    erf.csv    the share of the image that holds 50 and 95 % of it, in as few pixels as can be
+
+Networks have random weights and the shape that nnU-Net's rule gives a 2D plan of this size, or are trained ones from
+results folders. Inputs are noise of mean 0 and variance 1, which is what nnU-Net's z-score gives images. Normalisation
+over the image lets every pixel have a little influence on every other, in a network of small kernels, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from numpy import ndarray
+from torch import Tensor, nn
+
+from nnunet_echo._startup import trainers_folder
+from nnunet_echo.analysis.costs import build_network
+from nnunet_echo.evaluation.evaluate import write_table
+from nnunet_echo.networks.checkpoints import load_checkpoint
+
+BASELINE = "nnUNetTrainer"
+SIZE = (256, 256)
+CHANNELS, CLASSES = 1, 4  # of networks with random weights
+SHARES = (0.5, 0.95)
+_FAINTEST = 1e-4  # of the largest value, in pictures
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to look at: its name in files, where its weights are from, and the (channels, H, W) of its input."""
+
+    name: str
+    weights: str
+    network: nn.Module
+    shape: tuple[int, int, int]
+
+
+def effective_receptive_field(network: nn.Module, images: Tensor) -> ndarray:
+    """The ERF of the middle pixel, (H // 2, W // 2), averaged over `images` (N, C, H, W): (H, W), with sum 1.
+
+    The network is set to inference. Of several outputs the first, finest one counts. Each class has a gradient of its
+    own, because a loss with softmax leaves the sum of the logits untrained. Raises `ValueError` where no pixel of the
+    input has any influence, or where a gradient is not finite.
+    """
+    network.eval()
+    height, width = images.shape[2:]
+    field = torch.zeros(height, width, dtype=torch.float64, device=images.device)
+    for image in images.split(1):
+        image.requires_grad_()
+        logits = network(image)
+        logits = logits if isinstance(logits, Tensor) else logits[0]
+        for logit in logits[0, :, height // 2, width // 2]:
+            (gradient,) = torch.autograd.grad(logit, image, retain_graph=True)
+            field += gradient[0].abs().sum(dim=0)
+    total = float(field.sum())
+    if not 0 < total < math.inf:
+        raise ValueError(f"gradients of {type(network).__name__} sum to {total}; they must be finite and not all 0")
+    return (field / total).cpu().numpy()
+
+
+def area_fraction(field: ndarray, share: float) -> float:
+    """The smallest share of the pixels of `field` (H, W) that holds `share`, between 0 and 1, of its sum."""
+    held = np.cumsum(np.sort(field, axis=None)[::-1])
+    return float(1 + np.searchsorted(held, share * held[-1])) / field.size
+
+
+def random_network(trainer: str, size: tuple[int, int]) -> Subject:
+    """The network that nnU-Net's trainer of that name builds for a 2D plan of patches of `size`, with random weights.
+
+    Raises RuntimeError for a trainer that nnU-Net does not find, ValueError for a size that its rule cannot divide.
+    """
+    configuration = _configuration(size)
+    with redirect_stdout(io.StringIO()):  # nnU-Net prints every module that it looks into
+        trainer_class = recursive_find_trainer_class_by_name(trainer)
+    torch.manual_seed(0)
+    network = trainer_class.build_network_architecture(
+        None, configuration, CHANNELS, CLASSES, enable_deep_supervision=False)
+    return Subject(trainer, "random", network, (CHANNELS, *size))
+
+
+def trained_network(folder: Path, size: tuple[int, int] | None) -> Subject:
+    """The network in nnU-Net's results folder TRAINER__PLANS__CONFIGURATION, with the final weights of its first fold.
+
+    `size` is that of the input, by default the plan's patch. Raises FileNotFoundError for a folder without a finished
+    fold, ValueError for one that is not 2D.
+    """
+    finished = sorted(folder.glob("fold_*/checkpoint_final.pth"), key=lambda file: (len(str(file)), file))
+    if not finished:
+        raise FileNotFoundError(f"{folder}: has no fold_*/checkpoint_final.pth; name a folder of nnUNet_results, "
+                                "TRAINER__PLANS__CONFIGURATION, in which a fold is trained to its end")
+    checkpoint = load_checkpoint(finished[0])  # not by nnU-Net, which would run what the file says
+    try:
+        plans, dataset = (json.loads((folder / name).read_text()) for name in ("plans.json", "dataset.json"))
+        trainer, configuration = str(checkpoint["trainer_name"]), checkpoint["init_args"]["configuration"]
+        weights = checkpoint["network_weights"]
+        with redirect_stdout(io.StringIO()):  # nnU-Net prints every module that it looks into
+            network, (channels, *patch) = build_network(plans, dataset, trainer, configuration)
+        network.load_state_dict(weights)
+    except Exception as error:  # of nnU-Net's, for whatever plans may say
+        raise ValueError(f"{finished[0]} and {folder}/plans.json do not make a network: {error}") from error
+    if len(patch) != 2:
+        raise ValueError(f"{folder}: its patches have {len(patch)} axes; only 2D networks can be drawn")
+    return Subject(folder.name, str(folder), network, (channels, *(size or patch)))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `erf`."""
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for pictures and table")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--trainers", nargs="+", metavar="NAME",
+                        help=f"networks with random weights (default: all trainers of this package, and {BASELINE})")
+    source.add_argument("--checkpoint", nargs="+", type=Path, metavar="FOLDER",
+                        help="trained networks: folders TRAINER__PLANS__CONFIGURATION of nnUNet_results")
+    parser.add_argument("--size", type=_size, metavar="HxW",
+                        help="of the input (default: that of a checkpoint's plan, or {}x{})".format(*SIZE))
+    parser.add_argument("--inputs", type=int, default=4, metavar="N", help="images of noise to average (default: 4)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compute, write and print; 0 when done. Errors are raised as the functions above raise them."""
+    if args.inputs < 1:
+        raise ValueError(f"--inputs {args.inputs}: must be 1 or more")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    folders = _distinct_names([folder.resolve() for folder in args.checkpoint or ()])
+    if len(set(args.trainers or ())) < len(args.trainers or ()):
+        raise ValueError(f"--trainers {' '.join(args.trainers)}: one is named twice; name each once")
+    args.output.mkdir(parents=True, exist_ok=True)
+    fields, rows = {}, []
+    for subject in _subjects(args, folders):
+        noise = torch.randn(args.inputs, *subject.shape, generator=torch.Generator().manual_seed(0))
+        field = fields[subject.name] = effective_receptive_field(subject.network.to(device), noise.to(device))
+        areas = {f"area_fraction_{share * 100:g}": area_fraction(field, share) for share in SHARES}
+        rows.append({"network": subject.name, "weights": subject.weights, "height": field.shape[0],
+                     "width": field.shape[1], "inputs": args.inputs, **areas})
+        _picture({subject.name: field}, args.output / f"{subject.name}.png")
+        print(f"{subject.name}: {_areas(field)}", flush=True)
+    _picture(fields, args.output / "erf.png")
+    write_table(args.output / "erf.csv", rows)
+    print(f"pictures and table: {args.output}")
+    return 0
+
+
+def _distinct_names(folders: Sequence[Path]) -> dict[str, Path]:
+    """The folders by name, which pictures get; those of one name by as many parents, too, as tell them apart.
+
+    Raises ValueError for a folder that is named twice.
+    """
+    if len(set(folders)) < len(folders):
+        raise ValueError(f"--checkpoint: {max(folders, key=folders.count)} is named twice; name each folder once")
+    names = {}
+    for folder in folders:
+        others = [other for other in folders if other != folder]
+        for length in range(1, len(folder.parts)):
+            name = _name(folder, length)  # compared as file systems do that do not tell large letters from small ones
+            if name.casefold() not in {"erf", *(_name(other, length).casefold() for other in others)}:
+                break
+        else:
+            name = f"{name}_{len(names)}"
+        names[name] = folder
+    return names
+
+
+def _name(folder: Path, length: int) -> str:
+    return "__".join(folder.parts[-length:])
+
+
+def _subjects(args: argparse.Namespace, folders: Mapping[str, Path]) -> Iterator[Subject]:
+    """One at a time, so that only one network is in memory."""
+    for name, folder in folders.items():
+        yield replace(trained_network(folder, args.size), name=name)
+    if not args.checkpoint:
+        ours = sorted(path.stem for path in Path(trainers_folder() or ".").glob("nnUNetTrainer*.py"))
+        for trainer in args.trainers or [BASELINE, *ours]:
+            yield random_network(trainer, args.size or SIZE)
+
+
+def _configuration(size: tuple[int, int]) -> ConfigurationManager:
+    """What nnU-Net plans for 2D patches of this size with square pixels, at its default of 32 to 512 features."""
+    _, strides, kernels, divisible, _ = get_pool_and_conv_props((1.0, 1.0), size, 4, 999999)
+    if tuple(divisible) != size:
+        raise ValueError("size is {}x{}, which its stages do not divide; take {}x{}".format(*size, *divisible))
+    stages = len(strides)
+    return ConfigurationManager({
+        "patch_size": list(size),
+        "architecture": {
+            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+            "arch_kwargs": {
+                "n_stages": stages,
+                "features_per_stage": [min(32 * 2**stage, 512) for stage in range(stages)],
+                "conv_op": "torch.nn.modules.conv.Conv2d",
+                "kernel_sizes": kernels,
+                "strides": strides,
+                "n_conv_per_stage": [2] * stages,
+                "n_conv_per_stage_decoder": [2] * (stages - 1),
+                "conv_bias": True,
+                "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d",
+                "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+                "dropout_op": None,
+                "dropout_op_kwargs": None,
+                "nonlin": "torch.nn.LeakyReLU",
+                "nonlin_kwargs": {"inplace": True},
+            },
+            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        },
+    })
+
+
+def _picture(fields: Mapping[str, ndarray], path: Path) -> None:
+    """The fields in rows of up to four, on one scale."""
+    columns = min(len(fields), 4)
+    rows = -(-len(fields) // columns)
+    figure = Figure(figsize=(3.2 * columns + 0.8, 3.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, (name, field) in zip(axes, fields.items(), strict=False):
+        image = _draw(ax, name, field)
+    for ax in axes[len(fields):]:
+        ax.set_axis_off()
+    figure.colorbar(image, ax=axes.tolist(), label="gradient / largest gradient", extend="min")
+    figure.savefig(path, dpi=150)
+
+
+def _draw(ax: Axes, name: str, field: ndarray) -> AxesImage:
+    ax.set_title(f"{name}\n{_areas(field)}", fontsize=7)
+    ax.set(xticks=[], yticks=[])
+    return ax.imshow(np.maximum(field / field.max(), _FAINTEST), norm=LogNorm(_FAINTEST, 1), cmap="viridis")
+
+
+def _areas(field: ndarray) -> str:
+    return ", ".join(f"{share:.0%} in {area_fraction(field, share):.2%}" for share in SHARES) + " of the area"
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", text, re.ASCII | re.IGNORECASE)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected HEIGHTxWIDTH in pixels, such as 256x256")
+    return int(match[1]), int(match[2])

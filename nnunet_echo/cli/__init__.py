@@ -1,0 +1,1 @@
+"""The command `nnunet-echo`: one module for each subcommand."""

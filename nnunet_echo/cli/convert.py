@@ -1,0 +1,73 @@
+"""`nnunet-echo convert DATASET SOURCE`: the command line of every folder of dataset_conversion that has a READER."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from dataclasses import fields
+
+import nnunet_echo.dataset_conversion as package
+from nnunet_echo.data.reader import Reader
+
+
+def readers() -> dict[str, type[Reader]]:
+    """The datasets, each by the name of its module."""
+    modules = {name: importlib.import_module(f"{package.__name__}.{name}")
+               for _, name, _ in pkgutil.iter_modules(package.__path__)}
+    return {name: module.READER for name, module in modules.items() if hasattr(module, "READER")}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A subcommand for each dataset."""
+    datasets = parser.add_subparsers(required=True, metavar="DATASET")
+    for name, reader in readers().items():
+        _add_options(reader, datasets.add_parser(name, help=reader.summary, description=reader.summary))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert and print the summary; returns the exit code.
+
+    0: every case that the source has was converted. 1: a case that exists was refused, for the reason in the report,
+    and the dataset holds the others. 2: nothing was converted, there is no dataset. 130: interrupted.
+    """
+    try:
+        reader = args.reader(**{option.name: getattr(args, option.name) for option in fields(args.reader)})
+        report = reader.convert(args.source, dataset_id=args.dataset_id, raw=args.raw, workers=args.workers,
+                                replace=args.replace)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command again completes the dataset", file=sys.stderr)
+        return 130
+    print(report.summary())
+    if report.unusable:
+        print(f"error: nothing was converted: {report.unusable}", file=sys.stderr)
+    else:
+        number = report.folder.name.removeprefix("Dataset")[:3]
+        configuration = "2d" if reader.mode == "frames" else "3d_fullres"
+        print(f"next: nnUNetv2_plan_and_preprocess -d {number} -c {configuration} --verify_dataset_integrity")
+    return report.exit_code
+
+
+def _add_options(reader: type[Reader], parser: argparse.ArgumentParser) -> None:
+    """The options of all datasets, then the reader's own."""
+    defaults = {option.name: option.default for option in fields(reader)}
+    ids = ", ".join(f"{number} for {name}" for name, number in reader.dataset_ids.items())
+    parser.set_defaults(reader=reader)
+    parser.add_argument("source", help=reader.source_help)
+    parser.add_argument("-d", "--dataset-id", type=int, help=f"dataset id for nnU-Net (default: {ids})")
+    for name, choices in (("mode", reader.modes), ("split", reader.splits)):
+        texts = "; ".join(f"{choice}{' (default)' if choice == defaults[name] else ''}: {text}"
+                          for choice, text in choices.items()).replace("%", "%%")
+        parser.add_argument(f"--{name}", choices=choices, default=defaults[name], help=texts)
+    parser.add_argument("--seed", type=int, default=defaults["seed"],
+                        help=f"of splits that are drawn (default {defaults['seed']})")
+    parser.add_argument("--split-file", metavar="FILE", help="CSV with columns patient and subset (train, val or test)")
+    parser.add_argument("--raw", metavar="FOLDER", help="where to write (default: nnUNet_raw)")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+    parser.add_argument("--replace", action="store_true",
+                        help="replace the conversion of another source, or with other options, that is there")
+    reader.add_arguments(parser)

@@ -1,0 +1,140 @@
+"""`nnunet-echo demo`: phantom hearts through nnU-Net's own commands, from raw data to pictures, in one folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+from nnunet_echo.crossval.checks import LENGTH, check_device, check_trainers
+from nnunet_echo.dataset_conversion.camus.phantom import write_camus
+from nnunet_echo.nnunet.commands import run_command
+from nnunet_echo.nnunet.logs import read_json
+
+DATASET = "751"
+CONFIGURATION = "2d_demo"
+SEED = 0
+SPACING_MM = 2.0  # of phantom and plan: coarse, so that two CPU cores are enough
+PATCH = (80, 96)  # rows, columns: most of an image
+TRAINER = "nnUNetTrainerLKMUNet"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `demo`."""
+    parser.add_argument("--out", type=Path, default=Path("nnunet-echo-demo"), metavar="FOLDER",
+                        help="where everything goes (default: ./nnunet-echo-demo); a demo that is there is used again")
+    parser.add_argument("--trainer", default=TRAINER, metavar="NAME",
+                        help=f"one of the trainers, without _<N>epochs (default: {TRAINER})")
+    parser.add_argument("--patients", type=int, default=20, help="phantom patients, at least 10 (default: 20)")
+    parser.add_argument("--epochs", type=int, default=8, help="short epochs (default: 8)")
+    parser.add_argument("--iterations", type=int, default=40, help="training iterations in each of them (default: 40)")
+    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), help="default: cuda where there is one, else cpu")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run all steps; 0 when the pictures are written. Raises RuntimeError when a step fails, with its last lines."""
+    if args.patients < 10:
+        raise ValueError(f"--patients {args.patients}: the demo needs at least 10 for five folds and a test set.")
+    for name in ("epochs", "iterations"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} {getattr(args, name)}: the demo trains at least one.")
+    if length := LENGTH.search(args.trainer):
+        raise ValueError(f"--trainer {args.trainer}: leave out {length[0]}; the demo's length is set by --epochs and "
+                         "--iterations.")
+    device = args.device or _default_device()
+    trainer = f"{args.trainer}_{args.epochs}epochs_{args.iterations}iterations"
+    check_device(device)
+    check_trainers([trainer])
+    out = args.out.resolve()
+    options = {"patients": args.patients, "seed": SEED, "spacing_mm": SPACING_MM}
+    _claim(out, options)
+    folders = {name: str(out / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    environment = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "2", **os.environ, **folders}
+    dataset = f"Dataset{DATASET}_CAMUS"
+    raw, preprocessed = out / "nnUNet_raw" / dataset, out / "nnUNet_preprocessed" / dataset
+    predictions = out / "predictions" / trainer
+    (out / "logs").mkdir(exist_ok=True)
+
+    def step(title: str, *command: str) -> None:
+        print(f"\n{title}\n  $ {' '.join(command)}", flush=True)
+        run_command(command, environment, out / "logs" / f"{title.split()[0].lower()}.log")
+
+    began = time.monotonic()
+    print(f"Phantom: {args.patients} patients in {out / 'phantom'}", flush=True)
+    write_camus(out / "phantom", args.patients, SEED, spacing_mm=SPACING_MM, half_sequence=False)
+    step("Conversion to nnU-Net's raw format", "nnunet-echo", "convert", "camus", str(out / "phantom"), "-d", DATASET)
+    step("Fingerprint of the data",
+         "nnUNetv2_extract_fingerprint", "-d", DATASET, "-np", "2", "--verify_dataset_integrity")
+    step("Planning by nnU-Net", "nnUNetv2_plan_experiment", "-d", DATASET)
+    from nnunet_echo.nnunet.plans import add_configuration  # imports torch, which takes seconds: after the first news
+
+    add_configuration(preprocessed / "nnUNetPlans.json", CONFIGURATION, (SPACING_MM,) * 2, PATCH, 4, (16, 128))
+    step("Preprocessing", "nnUNetv2_preprocess", "-d", DATASET, "-c", CONFIGURATION, "-np", "2")
+    step(f"Training of {trainer} on {device}",
+         "nnUNetv2_train", DATASET, CONFIGURATION, "0", "-tr", trainer, "-device", device)
+    step(f"Prediction of the held-out patients on {device}",
+         "nnUNetv2_predict", "-i", str(raw / "imagesTs"), "-o", str(predictions), "-d", DATASET, "-c", CONFIGURATION,
+         "-f", "0", "-tr", trainer, "-device", device, "-npp", "1", "-nps", "1")
+    step("Scores", "nnUNetv2_evaluate_folder", str(raw / "labelsTs"), str(predictions),
+         "-djfile", str(raw / "dataset.json"), "-pfile", str(preprocessed / "nnUNetPlans.json"), "-np", "1")
+    labels = json.loads((raw / "dataset.json").read_text())["labels"]
+    scores = json.loads((predictions / "summary.json").read_text())["mean"]
+    pictures = _draw(raw, predictions, out / "pictures" / trainer)
+    print(f"\nDice on {len(pictures)} images of held-out patients, {trainer}:")
+    for name, label in labels.items():
+        if label:
+            print(f"  {name:<4} {scores[str(label)]['Dice']:.3f}")
+    print("Phantom hearts and a training this short: it shows that everything works, not how good a network is.")
+    print(f"Pictures (truth solid, prediction dashed): {pictures[0].parent}")
+    print(f"Done in {(time.monotonic() - began) / 60:.1f} minutes.")
+    return 0
+
+
+def _claim(out: Path, options: dict) -> None:
+    """Make `out` the folder of a demo with these options. ValueError when it is something else."""
+    marker = out / "demo.json"
+    if marker.is_file():
+        if read_json(marker) != options:
+            raise ValueError(f"{out} holds a demo with other options ({marker}); delete it or choose another --out.")
+        return
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} exists and is no demo of ours; choose another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    marker.write_text(json.dumps(options))
+
+
+def _default_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _draw(raw: Path, predictions: Path, out: Path) -> list[Path]:
+    """One PNG per test image: the image, outlines of truth (solid) and prediction (dashed)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import SimpleITK as sitk
+    from matplotlib import pyplot as plt
+
+    out.mkdir(parents=True, exist_ok=True)
+    colours = {1: "tab:red", 2: "tab:cyan", 3: "tab:orange"}
+    pictures = []
+    for path in sorted((raw / "labelsTs").glob("*.nii.gz")):
+        case = path.name.removesuffix(".nii.gz")
+        files = (raw / "imagesTs" / f"{case}_0000.nii.gz", path, predictions / path.name)
+        image, truth, prediction = (sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in files)
+        figure, axes = plt.subplots(figsize=(5, 5 * image.shape[0] / image.shape[1]), layout="constrained")
+        axes.imshow(image, cmap="gray")
+        for label, colour in colours.items():
+            for mask, style in ((truth, "solid"), (prediction, "dashed")):
+                if (mask == label).any():
+                    axes.contour(mask == label, levels=[0.5], colors=colour, linestyles=style, linewidths=1.2)
+        axes.set_title(case, fontsize=9)
+        axes.set_axis_off()
+        figure.savefig(out / f"{case}.png", dpi=110)
+        plt.close(figure)
+        pictures.append(out / f"{case}.png")
+    return pictures

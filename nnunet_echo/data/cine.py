@@ -1,0 +1,129 @@
+"""Sequences as 3D cases: the first frame is ED, the last ES, and time is the slowest axis.
+
+Arrays are (T, H, W), images (x, y, t), so that nnU-Net sees one volume whose slices are frames. `dataset.json` says so
+under "sequence", with the step of t and what the first and the last frame are.
+
+The step of t is 5 for all, in the unit of the pixels, and not the time between two frames, because of what nnU-Net does
+with a spacing:
+- It resamples all cases to one spacing. Were the step the true time, films of unlike frame rates would be interpolated
+  in time, image and mask. With one value for all a frame stays a frame.
+- Its planner takes the axis of the largest spacing for that of slices, which configuration 2d cuts into images and
+  augmentation does not rotate into the others. So the step must be larger than any pixel. CAMUS has pixels of 0.31 mm,
+  up to 4.4 mm at the smallest `size`; the 1.54 mm of the .mhd files and the 1.0 in use elsewhere (Ling et al., FIMH
+  2023) are too small for films of 112 x 112 pixels. Where a pixel is below 5 / 3, frames are resampled one by one.
+- Its networks pool an axis once the others are half as coarse: space alone at first, which suits ten to thirty frames.
+Other values were not compared by what networks learn.
+
+Sparse labels: every frame between the first and the last holds nnU-Net's ignore label, the highest value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import SimpleITK as sitk
+from numpy import ndarray
+from scipy import ndimage
+from skimage.transform import resize
+
+from nnunet_echo.data.images import Frame, SourceError
+
+TIME_STEP = 5.0
+
+
+def sequence_json(unit: str) -> dict[str, object]:
+    """The entry "sequence" of dataset.json, for lengths in `unit` ("mm" or "px")."""
+    return {"axis": "slowest: array (T, H, W), image (x, y, t)", "first": "ED", "last": "ES",
+            f"time_step_{unit}": TIME_STEP, "time_step_is": "a constant, not the time between two frames"}
+
+
+def sampled_frames(first: int, last: int, clip: int | None) -> list[int]:
+    """The frames from `first` to `last`, which may be the lower number, or `clip` of them, evenly spaced, with both.
+
+    Where there are fewer than `clip` some are taken twice.
+    """
+    count = abs(last - first) + 1 if clip is None else clip
+    return np.rint(np.linspace(first, last, count)).astype(int).tolist()
+
+
+def as_film(image: sitk.Image, name: str) -> sitk.Image:
+    """The 3D image (x, y, t) in one that may have t as its fourth axis; its step of t, which is not used, becomes 1.
+
+    Raises `SourceError` for anything else.
+    """
+    size = image.GetSize()
+    if len(size) == 4 and size[2] == 1:
+        image = sitk.Extract(image, [size[0], size[1], 0, size[3]], [0] * 4,
+                             sitk.ExtractImageFilter.DIRECTIONCOLLAPSETOSUBMATRIX)
+    if image.GetDimension() != 3 or image.GetSize()[2] < 2:
+        raise SourceError(f"{name}: {' x '.join(map(str, size))} pixels; a sequence of 2D frames was expected")
+    image.SetSpacing([*image.GetSpacing()[:2], 1.0])
+    return image
+
+
+def make_case(film: Frame, taken: Sequence[int], numbers: Sequence[int], *, size: int | None, unit: str,
+              ignore: int | None = None) -> Frame:
+    """The case of the frames `taken` of a film, whose images (x, y, t) are uint8, as the module's docstring describes.
+
+    With `size` the whole field of view becomes `size` x `size` pixels, and a spacing in mm follows, so that lengths
+    stay what they are; in pixels it is 1. With `ignore` the mask holds that value between the first and the last frame.
+    Columns of cases.csv tell where ED and ES are, from 1, the frames' `numbers` in the source, and the film's own size
+    and spacing, for the way back (frames.py).
+    """
+    label = film.label
+    if label is not None:
+        label = _take(label, taken, size, unit, partial(resize_labels, nearest=True))
+        if ignore is not None:
+            label[:, :, 1:-1] = ignore
+    facts = {"ed": "1", "es": str(len(taken)), "frames": " ".join(map(str, numbers)),
+             "film_size": " ".join(map(str, film.image.GetSize()[:2])),
+             f"film_spacing_{unit}": " ".join(f"{length:.6g}" for length in film.image.GetSpacing()[:2])}
+    return replace(film, image=_take(film.image, taken, size, unit, resize_image), label=label, facts=facts)
+
+
+def resize_image(frame: ndarray, shape: tuple[int, int]) -> ndarray:
+    """(H, W) uint8 to `shape`: linear, smoothed first where it shrinks; the field of view stays the same."""
+    return np.rint(resize(frame, shape, order=1, preserve_range=True, anti_aliasing=True)).astype(np.uint8)
+
+
+def resize_labels(frame: ndarray, shape: tuple[int, int], nearest: bool = False) -> ndarray:
+    """(H, W) uint8 to `shape`: each label interpolated linearly, the largest wins; or the nearest pixel's."""
+    if nearest:
+        return resize(frame, shape, order=0, preserve_range=True, anti_aliasing=False).astype(np.uint8)
+    values = np.unique(frame)
+    shares = [resize((frame == value).astype(float), shape, order=1, anti_aliasing=False) for value in values]
+    return values[np.argmax(shares, axis=0)]
+
+
+def stray_pixels(mask: ndarray) -> list[int]:
+    """For each frame of a mask (T, H, W) how many pixels lie apart from the largest part of their label.
+
+    Parts touch by a side or a corner.
+    """
+    counts = []
+    for frame in mask:
+        stray = 0
+        for value in set(np.unique(frame).tolist()) - {0}:
+            parts, _ = ndimage.label(frame == value, np.ones((3, 3)))
+            sizes = np.bincount(parts.ravel())[1:]
+            stray += int(sizes.sum() - sizes.max())
+        counts.append(stray)
+    return counts
+
+
+def _take(film: sitk.Image, taken: Sequence[int], size: int | None, unit: str,
+          resize_to: Callable[[ndarray, tuple[int, int]], ndarray]) -> sitk.Image:
+    frames = sitk.GetArrayViewFromImage(film)[list(taken)]
+    spacing, growth = np.array(film.GetSpacing()), np.ones(3)
+    if size is not None:
+        growth[:2] = np.array(film.GetSize()[:2]) / size
+        frames = np.stack([resize_to(frame, (size, size)) for frame in frames])
+    image = sitk.GetImageFromArray(frames)
+    image.SetDirection(film.GetDirection())
+    # The corner of the field of view stays where it is, so the middle of the first pixel moves.
+    image.SetOrigin(film.TransformContinuousIndexToPhysicalPoint(((growth - 1) / 2).tolist()))
+    image.SetSpacing([*(spacing * growth if unit == "mm" else spacing)[:2].tolist(), TIME_STEP])
+    return image

@@ -1,0 +1,128 @@
+"""`nnunet-echo frames MAPS -d DATASET -o OUT`: sequences of label maps as single frames, as `evaluate` reads them.
+
+MAPS holds predictions for the sequences of DATASET, or its own labelsTr or labelsTs; OUT gets 2D files:
+
+    CAMUS_patient0001_4CH_f01_ED.nii.gz  .._f02.nii.gz  ...  .._f18_ES.nii.gz  dataset.json  cases.csv
+
+numbered from 1 in the order of the sequence. Where DATASET was resized, frames have the size and spacing of the film
+again: each label is interpolated linearly, and the largest wins. Frames that hold nothing but the ignore label are left
+out, and dataset.json has no such label, so that only what has a reference is scored.
+
+`--phases` writes ED and ES alone, with the names of the same download's 2D cases, `CAMUS_patient0001_4CH_ED`: they can
+be compared with 2D predictions, against one folder of references, and are all that sparse labels leave to evaluate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_echo.data.cine import resize_labels
+from nnunet_echo.data.images import read_image, to_uint8, write_image
+from nnunet_echo.data.parallel import map_in_order
+from nnunet_echo.data.raw_dataset import case_table
+from nnunet_echo.nnunet.folders import find_dataset
+
+FRAME_PATTERN = r"_f(?P<frame>\d+)(?:_(?P<phase>ED|ES))?"
+PHASE_PATTERN = r"_(?P<phase>ED|ES)"
+
+
+def write_frames(maps: Path, dataset: Path, out: Path, *, phases: bool = False, workers: int | None = None) -> int:
+    """Write every sequence in the folder `maps` to `out` as frames; returns how many.
+
+    `dataset` is the raw dataset that the sequences belong to, `phases` stands for ED and ES alone. Raises `ValueError`
+    for a map that is none of its sequences, is of another size, or is partly ignored within a frame;
+    `FileNotFoundError` where there is no map; `FileExistsError` where `out` holds anything already.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out}: is not empty; give a new folder with -o")
+    content = json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))
+    rows = {case: row for case, row in case_table(dataset).items() if {"ed", "es"} <= row.keys()}
+    ending = content["file_ending"]
+    cases = sorted(path.name.removesuffix(ending) for path in maps.glob(f"*{ending}"))
+    if not cases:
+        raise FileNotFoundError(f"{maps}: no *{ending} file there")
+    strangers = [case for case in cases if case not in rows]
+    if strangers:
+        raise ValueError(f"{maps / strangers[0]}{ending}: is no sequence of {dataset}, whose cases.csv names them; "
+                         f"{len(strangers)} such file(s)")
+    out.mkdir(parents=True, exist_ok=True)
+    write = partial(_write_sequence, maps=maps, out=out, content=content, phases=phases)
+    count = sum(map_in_order(write, [rows[case] for case in cases], title="frames", workers=workers))
+    labels = {name: value for name, value in content["labels"].items() if name != "ignore"}
+    pattern = content["case_id_pattern"] + (PHASE_PATTERN if phases else FRAME_PATTERN)
+    content = {**content, "labels": labels, "case_id_pattern": pattern, "numTraining": count}
+    content.pop("sequence", None)
+    (out / "dataset.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    shutil.copyfile(dataset / "cases.csv", out / "cases.csv")  # for the EF of the patients
+    return count
+
+
+def frame_names(row: Mapping[str, str], phases: bool) -> dict[str, int]:
+    """The names of a sequence's frames -> their numbers from 1, by the sequence's row in cases.csv."""
+    named = {int(row[phase]): f"_{phase.upper()}" for phase in ("ed", "es") if row[phase]}
+    if phases:
+        return {row["case"] + phase: number for number, phase in sorted(named.items())}
+    count = int(row["size"].split()[2])
+    return {f"{row['case']}_f{number:02d}{named.get(number, '')}": number for number in range(1, count + 1)}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `frames`."""
+    parser.add_argument("maps", type=Path, help="folder of sequences: predictions, or a dataset's labelsTs or labelsTr")
+    parser.add_argument("-d", "--dataset", required=True, help="the dataset they belong to: id, name or path")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="a new or empty folder")
+    parser.add_argument("--phases", action="store_true", help="ED and ES alone, named like the 2D cases")
+    parser.add_argument("--raw", metavar="FOLDER", help="where an id or name is looked up (default: nnUNet_raw)")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the frames; 0 when done. Errors are raised as `write_frames` raises them."""
+    dataset = find_dataset(args.dataset, args.raw)
+    count = write_frames(args.maps, dataset, args.output, phases=args.phases, workers=args.workers)
+    print(f"{count} frames in {args.output}")
+    return 0
+
+
+def _write_sequence(row: Mapping[str, str], maps: Path, out: Path, content: Mapping, phases: bool) -> int:
+    """Write the frames of the case in this row of cases.csv, in a worker; returns how many."""
+    path, ignore = maps / f"{row['case']}{content['file_ending']}", content["labels"].get("ignore")
+    sequence = to_uint8(read_image(path, str(path), content.get("spacing_unit", "mm")), str(path))
+    size = tuple(int(length) for length in row["size"].split())
+    if sequence.GetSize() != size:
+        raise ValueError(f"{path}: {sequence.GetSize()} pixels, but cases.csv has {size}; predict on its images")
+    count = 0
+    for name, number in frame_names(row, phases).items():
+        frame = sequence[:, :, number - 1]
+        ignored = sitk.GetArrayViewFromImage(frame) == ignore
+        if ignored.all():
+            continue
+        if ignored.any():
+            raise ValueError(f"{path}: frame {number} is partly ignored; only whole frames can be left out")
+        write_image(_as_in_film(frame, row), out / f"{name}.nii.gz", out)
+        count += 1
+    return count
+
+
+def _as_in_film(frame: sitk.Image, row: Mapping[str, str]) -> sitk.Image:
+    """The frame on the grid that the film had before it was resized."""
+    if "film_size" not in row:
+        return frame
+    width, height = (int(length) for length in row["film_size"].split())
+    if frame.GetSize() == (width, height):
+        return frame
+    spacing = row.get("film_spacing_mm") or row["film_spacing_px"]
+    film = sitk.GetImageFromArray(resize_labels(sitk.GetArrayFromImage(frame), (height, width)))
+    film.SetDirection(frame.GetDirection())
+    shrinkage = np.array(frame.GetSize()) / (width, height)
+    film.SetOrigin(frame.TransformContinuousIndexToPhysicalPoint(((shrinkage - 1) / 2).tolist()))
+    film.SetSpacing([float(length) for length in spacing.split()])
+    return film

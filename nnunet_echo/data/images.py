@@ -1,0 +1,224 @@
+"""Image files of a conversion: read them whole or not at all, check them, write them whole or not at all.
+
+SimpleITK opens a truncated or damaged file without an error (what is missing becomes zero, NaN too), and reports
+nothing when a full disk cuts off what it writes. So each file is looked at before it is read and after it is written
+(nifti.py, meta_image.py). Orientation is never changed. Arrays are (rows, columns), or (frames, rows, columns) of a
+sequence; SimpleITK's sizes and spacings are (x, y) or (x, y, t).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy import ndarray
+
+from nnunet_echo.data.errors import SourceError, printable
+from nnunet_echo.data.meta_image import compare_with_itk, read_meta_image
+from nnunet_echo.data.nifti import MAX_BYTES, MAX_FRAME_BYTES, verify_nifti
+
+# Of a pixel's side. Echo has 0.1 to 1 mm, resized frames up to 4.4 mm (sequences.py). Less is a spacing in metres or
+# centimetres, more one in micrometres.
+PLAUSIBLE_MM = (0.05, 10.0)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image, or one sequence, as read, and its mask where there is one.
+
+    The names, relative to the source, go into messages. `warnings` are (kind, message), `facts` columns of cases.csv
+    that only the files tell.
+    """
+
+    image: sitk.Image
+    image_name: str
+    label: sitk.Image | None = None
+    label_name: str = ""
+    warnings: tuple[tuple[str, str], ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_image(path: Path, name: str, unit: str = "mm", limit: int = MAX_BYTES) -> sitk.Image:
+    """Read an image of one component a pixel, with a spacing in `unit` ("mm" or "px") that can be.
+
+    Raises `SourceError` with `name` in it, also where pixels that the header promises are missing or damaged, or more
+    than `limit` bytes.
+    """
+    name = printable(name)
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise SourceError(f"{name} is missing or not a file")
+    try:
+        meta = read_meta_image(path, name, limit) if path.suffix in (".mhd", ".mha") else None
+        if path.name.endswith((".nii", ".nii.gz")):
+            verify_nifti(path, name, limit)
+        image = sitk.ReadImage(_itk_path(path))
+    except OSError as error:
+        raise SourceError(f"{name}: cannot be read ({error.strerror or error})") from error
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].replace(str(path), name)
+        raise SourceError(f"{name}: SimpleITK cannot read it ({reason})") from error
+    except MemoryError as error:
+        raise SourceError(f"{name}: its pixels do not fit into memory; cut it, or use fewer workers") from error
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise SourceError(f"{name}: {image.GetNumberOfComponentsPerPixel()} values a pixel; one grey value is needed")
+    if meta is not None:
+        compare_with_itk(meta, image, name)
+    check_spacing(image.GetSpacing(), name, unit)
+    return image
+
+
+def check_spacing(spacing: tuple[float, ...], name: str, unit: str) -> None:
+    """Raise `SourceError` for a spacing, x and y first, that is no number above 0 or, in mm, no pixel of an echo.
+
+    Further axes are slices or time, whose step is free: nnU-Net itself writes 999.
+    """
+    if not all(math.isfinite(length) and length > 0 for length in spacing):
+        raise SourceError(f"{name}: spacing {_text(spacing)}; each must be a positive number: correct the header")
+    low, high = PLAUSIBLE_MM
+    if unit == "mm" and not all(low <= length <= high for length in spacing[:2]):
+        raise SourceError(f"{name}: spacing {_text(spacing[:2])} mm, but pixels of an echo are {low:g} to {high:g} mm "
+                          'wide; correct a header in another unit than mm. Images without a scale have spacing 1, and '
+                          'their dataset.json says "spacing_unit": "px"')
+
+
+def read_frame(path: Path, name: str, unit: str = "mm") -> sitk.Image:
+    """Read one 2D image, as `read_image` and `as_frame` do."""
+    return as_frame(read_image(path, name, unit, MAX_FRAME_BYTES), name)
+
+
+def as_frame(image: sitk.Image, name: str) -> sitk.Image:
+    """The 2D image in an image whose further axes have length 1, as in the .mhd release: (x, y, 1) -> (x, y).
+
+    Spacing, origin and direction of x and y stay what they are. Raises `SourceError` for more than one slice.
+    """
+    size = image.GetSize()
+    if any(length != 1 for length in size[2:]):
+        raise SourceError(f"{name}: {_text(size)} pixels; one 2D frame was expected, not a sequence or volume")
+    while image.GetDimension() > 2:
+        try:
+            image = sitk.Extract(image, [*image.GetSize()[:-1], 0])
+        except RuntimeError as error:  # the plane is oblique: its two axes alone are no rotation
+            raise SourceError(f"{name}: the image plane is tilted in space; one upright frame was expected") from error
+    return image
+
+
+def read_pair(root: Path, image: str, label: str | None) -> Frame:
+    """Read the 2D image and mask at these paths relative to `root`."""
+    frame = read_frame(root / image, image)
+    if label is None:
+        return Frame(frame, image)
+    return Frame(frame, image, read_frame(root / label, label), label)
+
+
+def to_uint8(image: sitk.Image, name: str) -> sitk.Image:
+    """Cast to uint8. Raises `SourceError` when a value is not a whole number in 0..255, so nothing is ever lost."""
+    values = sitk.GetArrayViewFromImage(image)
+    low, high = values.min(), values.max()
+    whole = values.dtype.kind in "ui" or (values == np.floor(values)).all()
+    if not (low >= 0 and high <= 255 and whole):  # so that NaN fails, too
+        raise SourceError(f"{name}: values {low:g}..{high:g} are not all whole numbers in 0..255, as in the release; "
+                          "convert the original file instead of a rescaled copy")
+    return sitk.Cast(image, sitk.sitkUInt8)
+
+
+def check_pair(frame: Frame, labels: Mapping[str, int]) -> tuple[sitk.Image, sitk.Image | None, list[tuple[str, str]]]:
+    """Check a frame, or each frame of a sequence, and bring it to the form that is written.
+
+    `labels` maps every structure, background included, and "ignore" to its value. Returns the uint8 image, the uint8
+    mask on the image's grid (None without one) and the warnings as (kind, message). Raises `SourceError` for a pair
+    that would teach a network nonsense: an image without content or of labels, another grid than the mask's, unknown
+    labels, an empty mask.
+    """
+    image = to_uint8(frame.image, frame.image_name)
+    for where, pixels in _frames(image, frame.image_name):
+        if pixels.min() == pixels.max():
+            raise SourceError(f"{where}: every pixel is {pixels.min()}; the image has no content")
+    if set(np.unique(sitk.GetArrayViewFromImage(image)).tolist()) <= set(labels.values()):
+        raise SourceError(f"{frame.image_name}: holds nothing but label values; it is a mask, not an image")
+    if frame.label is None:
+        return image, None, list(frame.warnings)
+
+    check_grid(frame)
+    label = to_uint8(frame.label, frame.label_name)
+    without: dict[str, list[str]] = {name: [] for name in labels if name not in ("background", "ignore")}
+    for where, pixels in _frames(label, frame.label_name):
+        present = check_labels(pixels, where, labels.values())
+        if present == {0}:
+            raise SourceError(f"{where}: the mask is empty (background only)")
+        if labels.get("ignore") not in present:
+            for structure in without:
+                without[structure] += [where] * (labels[structure] not in present)
+    warnings = [*frame.warnings, *(("structure missing", f"{where[0]}: the mask has no {structure}; {len(where)} such "
+                                    "frame(s) in the case") for structure, where in without.items() if where)]
+    if not np.allclose(frame.label.GetOrigin(), image.GetOrigin(), rtol=0, atol=1e-3):
+        warnings.append(("origin differs", f"{frame.label_name}: origin {_text(frame.label.GetOrigin())} mm, image "
+                         f"{_text(image.GetOrigin())} mm; the image's is used"))
+    label.CopyInformation(image)
+    return image, label, warnings
+
+
+def check_labels(pixels: ndarray, name: str, allowed: Collection[int]) -> set[int]:
+    """The values of a mask. Raises `SourceError` when one is not `allowed`."""
+    present = set(np.unique(pixels).tolist())
+    if unknown := sorted(present - set(allowed)):
+        raise SourceError(f"{name}: unknown labels {_some(unknown)}; allowed are {sorted(allowed)}")
+    return present
+
+
+def check_grid(frame: Frame) -> None:
+    """Raise `SourceError` unless image and mask have the same size, spacing and direction."""
+    image, label = frame.image, frame.label
+    for what, ours, theirs, tolerance in (
+        ("size", label.GetSize(), image.GetSize(), 0.0),
+        ("spacing", label.GetSpacing(), image.GetSpacing(), 1e-4),
+        ("direction", label.GetDirection(), image.GetDirection(), 1e-3),
+    ):
+        if len(ours) != len(theirs) or not np.allclose(ours, theirs, rtol=0, atol=tolerance):
+            raise SourceError(f"{frame.label_name}: {what} {_text(ours)}, but the image {frame.image_name} has "
+                              f"{_text(theirs)}; mask and image must lie on one grid")
+
+
+def write_image(image: sitk.Image, target: Path, scratch: Path) -> None:
+    """Write `target` (.nii.gz) so that it exists whole or not at all: first in `scratch`, verified, then renamed.
+
+    The bytes depend on the image alone. Raises `OSError` with the target's path, for example on a full disk.
+    """
+    temporary = scratch / f"{os.getpid()}_{target.name}"
+    try:
+        sitk.WriteImage(image, _itk_path(temporary), useCompression=True)
+        verify_nifti(temporary, target.name)
+        os.replace(temporary, target)
+    except (RuntimeError, SourceError, OSError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise OSError(f"cannot write {printable(str(target))} ({reason}); is the disk full or read-only?") from error
+
+
+def _frames(image: sitk.Image, name: str) -> Iterator[tuple[str, ndarray]]:
+    """The pixels (H, W) of a 2D image, or of each frame of a sequence, with what messages call them."""
+    pixels = sitk.GetArrayViewFromImage(image)
+    if pixels.ndim == 2:
+        yield name, pixels
+    else:
+        yield from ((f"{name}, frame {number} of the case", frame) for number, frame in enumerate(pixels, 1))
+
+
+def _itk_path(path: Path) -> str:
+    """The path for SimpleITK. Raises `OSError` for one that is no UTF-8, where it would end the process (SIGABRT)."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise OSError(f"the path {printable(str(path))} is no UTF-8; rename the folder or file") from None
+    return str(path)
+
+
+def _text(numbers: tuple[float, ...] | list[int]) -> str:
+    return " x ".join(f"{number:g}" for number in numbers)
+
+
+def _some(values: list[int], limit: int = 8) -> str:
+    return f"{values[:limit]}{' and more' if len(values) > limit else ''}"

@@ -1,0 +1,82 @@
+"""The folders of a source: walked through once, and what in them looks like a case and is not taken."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from nnunet_echo.data.findings import NOT_TAKEN, Note
+
+
+def walk_folders(top: Path, enter: Callable[[str], bool]) -> Iterator[tuple[Path, list[str]]]:
+    """`top` and the folders below it with the names of their subfolders; those that `enter` denies are not entered.
+
+    Links are followed once. Raises `FileNotFoundError` where `top` is no folder and `OSError` for one that is closed.
+    """
+    if not top.is_dir():
+        hint = "; unpack the archive first" if top.is_file() else ""
+        raise FileNotFoundError(f"source folder {top} does not exist or is not a folder{hint}")
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    seen = set()
+    for folder, subfolders, _ in os.walk(top, followlinks=True, onerror=stop):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders.sort()
+        yield Path(folder), list(subfolders)
+        subfolders[:] = filter(enter, subfolders)
+
+
+def overlooked(top: Path, known: Callable[[Path], bool], suspicious: re.Pattern[str], case: re.Pattern[str],
+               hint: str) -> tuple[list[Note], list[Note]]:
+    """What below `top` is `suspicious` by its name and not `known`, refused or as warnings; `hint` says what to do.
+
+    `known` gets paths relative to `top`. A folder stands for all that is in it, unless some of that is known. Refused
+    is what is named like a `case`, unless a known file or folder has the same name but for case, zeros and what marks a
+    copy, such as "(1)": that case is there.
+    """
+    seen, names = set(), set()
+
+    def look(folder: Path) -> tuple[list[Path], bool]:
+        try:
+            entries = sorted(folder.iterdir()) if (real := os.path.realpath(folder)) not in seen else []
+        except OSError:
+            return [], False
+        seen.add(real)
+        found, something_known = [], False
+        for path in entries:
+            if path.name.startswith((".", "__")):
+                continue
+            inner, inner_known = look(path) if path.is_dir() else ([], False)
+            if known(path.relative_to(top)):
+                names.add(_plain_name(path.name))
+                something_known = True
+            elif suspicious.search(path.name) and not inner_known:
+                inner = [path]
+            found += inner
+            something_known |= inner_known
+        return found, something_known
+
+    refused, warnings = [], []
+    for path in look(top)[0]:
+        lost = case.search(path.name) and _plain_name(path.name) not in names
+        relative = shown(path.relative_to(top))
+        (refused if lost else warnings).append(Note(NOT_TAKEN, relative, f"{relative}: {hint}"))
+    return refused, warnings
+
+
+def shown(path: Path) -> str:
+    """The path for messages and files, which bytes that are no UTF-8 and control characters would break."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(path))
+
+
+def _plain_name(name: str) -> str:
+    stem = re.sub(r"\(\d+\)|\b(copy|kopie)\b", "", name.lower()).partition(".")[0]
+    return " ".join(part.lstrip("0") for part in re.findall(r"[a-z]+|\d+", stem))

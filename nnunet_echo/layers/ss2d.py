@@ -1,0 +1,85 @@
+"""SS2D, the selective scan of an image in four directions (Liu et al. 2024, VMamba, arXiv 2401.10166, figure 3).
+
+The map is read along rows and along columns, each from either end: four sequences with parameters of their own,
+scanned in one call as four groups of channels, put back in place and summed. Parameter names are those that VMamba
+published.
+
+Letters: B batch, H and W rows and columns, L = H * W tokens, N = d_state, d_inner = expand * d_model, R = dt_rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nnunet_echo.layers.mamba import dt_rank, initial_A_log, initialise_dt, input_dependent_scan
+from nnunet_echo.ops.linear import Linear
+from nnunet_echo.ops.precision import autocast_off
+
+BACKWARDS = (False, False, True, True)  # the scans along rows, along columns, and both from the other end
+
+
+class SS2D(nn.Module):
+    """Gated four-direction scan: (B, H, W, d_model) -> (B, H, W, d_model).
+
+    `d_conv` is the kernel of the depthwise convolution in front of the scan, an odd number. From there to the norm
+    behind the scan everything is float32, whatever autocast says.
+    """
+
+    def __init__(self, d_model: int, d_state: int = 16, d_conv: int = 3, expand: int = 2, dropout: float = 0.0) -> None:
+        super().__init__()
+        if d_conv % 2 == 0:
+            raise ValueError(f"d_conv={d_conv} has to be odd: an even kernel would change the size of the map.")
+        directions, d_inner, rank = len(BACKWARDS), expand * d_model, dt_rank(d_model)
+        self.in_proj = Linear(d_model, 2 * d_inner, bias=False)
+        self.conv2d = nn.Conv2d(d_inner, d_inner, d_conv, padding=d_conv // 2, groups=d_inner)
+        self.x_proj_weight = nn.Parameter(torch.empty(directions, rank + 2 * d_state, d_inner))
+        self.dt_projs_weight = nn.Parameter(torch.empty(directions, d_inner, rank))
+        self.dt_projs_bias = nn.Parameter(torch.empty(directions, d_inner))
+        self.A_logs = nn.Parameter(initial_A_log(directions * d_inner, d_state))
+        self.Ds = nn.Parameter(torch.ones(directions * d_inner))
+        self.out_norm = nn.LayerNorm(d_inner)
+        self.out_proj = Linear(d_inner, d_model, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.uniform_(self.x_proj_weight, -(d_inner**-0.5), d_inner**-0.5)  # as nn.Linear's
+        initialise_dt(self.dt_projs_weight, self.dt_projs_bias)
+        for parameter in (self.A_logs, self.Ds):
+            parameter._no_weight_decay = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, z = self.in_proj(x).chunk(2, dim=-1)
+        x = F.silu(self.conv2d(x.permute(0, 3, 1, 2)))
+        with autocast_off(x.device):
+            y = self.out_norm(self.scan(x.to(self.A_logs.dtype)).permute(0, 2, 3, 1))
+        return self.dropout(self.out_proj(y * F.silu(z)))
+
+    def scan(self, x: Tensor) -> Tensor:
+        """Sum of the four scans of x (B, d_inner, H, W), same shape."""
+        y = input_dependent_scan(
+            rows_and_columns(x),
+            self.x_proj_weight,
+            self.dt_projs_weight,
+            self.dt_projs_bias.flatten(),
+            self.A_logs,
+            self.Ds,
+            z=None,
+            reverse=BACKWARDS,
+        )
+        return merge_directions(y.unflatten(1, (len(BACKWARDS), -1)), x.shape[2:])
+
+
+def rows_and_columns(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, 4, C, L): along rows, along columns, and both again."""
+    x = x.contiguous()  # once, where stacking channels that are neighbours in memory would turn them around twice
+    rows, columns = x.flatten(2), x.transpose(2, 3).flatten(2)
+    return torch.stack((rows, columns, rows, columns), dim=1)
+
+
+def merge_directions(y: Tensor, size: Sequence[int]) -> Tensor:
+    """Sum over the directions of (B, 4, C, L), the columns put back in place: (B, C, *size)."""
+    height, width = size
+    rows, columns = (y[:, :2] + y[:, 2:]).unbind(1)
+    return rows.unflatten(-1, (height, width)) + columns.unflatten(-1, (width, height)).transpose(-2, -1)

@@ -1,0 +1,231 @@
+"""The mLSTM cell (Beck et al. 2024, xLSTM, arXiv 2405.04517) and the layer that Vision-LSTM builds around it
+(Alkin et al. 2024, arXiv 2406.04303).
+
+The cell keeps a matrix memory. For one head, over the tokens t of a sequence (xLSTM, section 2.3)::
+
+    C[t] = f[t] C[t-1] + i[t] v[t] k[t]^T / sqrt(d)            i = exp(i~), f = sigmoid(f~)
+    n[t] = f[t] n[t-1] + i[t] k[t] / sqrt(d)
+    h[t] = C[t] q[t] / max(|n[t] . q[t]|, 1)
+
+`mlstm` computes it chunk by chunk: inside a chunk as attention, the parallel form of xLSTM (appendix A.3), whose work
+and memory grow with the square of the number of tokens; from chunk to chunk by the recurrence. A short sequence is one
+chunk.
+
+Letters: B batch, S tokens, H heads, d channels of one head, D = H * d channels; n chunks of T tokens.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nnunet_echo.layers.windows import to_image, to_tokens
+from nnunet_echo.ops.linear import Linear
+from nnunet_echo.ops.precision import autocast_off
+from nnunet_echo.ops.selective_scan.traceable import exporting
+
+HEADS = 4
+QKV_BLOCK = 4
+EXPANSION = 2
+
+_CHUNKWISE_FROM, _CHUNK = 512, 64  # tokens
+_LARGEST_EXPONENT = 80.0  # exp of it is finite in float32, and zero for all purposes once divided by
+_EPSILON = 1e-6  # of the published code; keeps h finite where n . q passes through zero
+
+
+def mlstm(
+    q: Tensor, k: Tensor, v: Tensor, input_gate: Tensor, forget_gate: Tensor, chunk: int | None = None
+) -> Tensor:
+    """Hidden states h (B, H, S, d) of the recurrence in the module's docstring.
+
+    q, k, v are (B, H, S, d); input_gate and forget_gate (B, H, S) are i~ and f~, before exp and sigmoid. Computes in
+    float32 (float64 if `q` is) with autocast off, whatever surrounds the call, and returns that precision: h is not
+    normalised yet and may exceed what 16 bits hold. `chunk` is the number of tokens T of a chunk; it changes cost,
+    memory and rounding alone, and the default is what was fastest (docs/performance.md).
+    """
+    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    length = q.shape[-2]
+    if chunk is None:
+        chunk = length if length < _CHUNKWISE_FROM else _CHUNK
+    missing = -length % chunk  # tokens behind the last one change none before them
+    with autocast_off(q.device):
+        q, k, v = (F.pad(x.to(dtype), (0, 0, 0, missing)).unflatten(-2, (-1, chunk)) for x in (q, k, v))
+        i, f = (F.pad(x.to(dtype), (0, missing)).unflatten(-1, (-1, chunk)) for x in (input_gate, forget_gate))
+        return _chunkwise(q, k, v, i, f).flatten(2, 3)[..., :length, :]
+
+
+def _chunkwise(q: Tensor, k: Tensor, v: Tensor, input_gate: Tensor, forget_gate: Tensor) -> Tensor:
+    """`mlstm` of tokens that are cut into chunks, (B, H, n, T, d) and (B, H, n, T), as are the hidden states.
+
+    Token s has the weight ``i[s] f[s+1] ... f[t]`` in the state of token t, in logarithms ``decay[t] + source[s]``.
+    Every row is divided by its largest one, so that no exponential exceeds 1; the quotient h stays the same when the 1
+    in its denominator is divided too (appendix A.3). n . q is the sum of what multiplies v: v gets a column of ones.
+    """
+    decay = F.logsigmoid(forget_gate).cumsum(dim=-1)  # since the chunk began
+    source = input_gate - decay
+    chunks, length = q.shape[2:4]
+    future = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
+    # Over s <= t; without decay[t], which all weights of a row share.
+    if exporting():  # ONNX has no operator for a running maximum
+        largest = source[..., None, :].masked_fill(future, -math.inf).amax(dim=-1)
+    else:
+        largest = source.cummax(dim=-1).values
+    k = k / math.sqrt(q.shape[-1])
+    v = F.pad(v, (0, 1), value=1.0)
+    if chunks > 1:
+        memory, scale = _memory_before(k, v, decay[..., -1], source)
+        largest = torch.maximum(largest, scale)
+    weights = (source[..., None, :] - largest[..., :, None]).masked_fill(future, -math.inf).exp()
+    h = (q @ k.transpose(-2, -1) * weights) @ v
+    if chunks > 1:
+        h = h + torch.exp(scale - largest)[..., None] * (q @ memory)
+    h, total = h[..., :-1], h[..., -1]
+    one = torch.exp((-decay - largest).clamp(max=_LARGEST_EXPONENT))
+    return h / (torch.maximum(total.abs(), one) + _EPSILON)[..., None]
+
+
+def _memory_before(k: Tensor, v: Tensor, decay: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+    """The memory C and n (v has a column of ones for it) before each chunk, (B, H, n, d, d + 1), divided by the
+    exponential of the second result (B, H, n, 1). `decay` (B, H, n) is that of a whole chunk."""
+    source = source + decay[..., None]
+    largest = source.amax(dim=-1, keepdim=True)
+    added = (k * torch.exp(source - largest)[..., None]).transpose(-2, -1) @ v
+    memory, scale = torch.zeros_like(added[:, :, 0]), torch.full_like(largest[:, :, 0], -math.inf)
+    memories, scales = [memory], [scale]
+    steps = zip(decay[..., None].unbind(2), largest.unbind(2), added.unbind(2), strict=True)
+    for decay_k, largest_k, added_k in list(steps)[:-1]:
+        kept = decay_k + scale
+        scale = torch.maximum(kept, largest_k)
+        memory = torch.exp(kept - scale)[..., None] * memory + torch.exp(largest_k - scale)[..., None] * added_k
+        memories.append(memory)
+        scales.append(scale)
+    return torch.stack(memories, dim=2), torch.stack(scales, dim=2)
+
+
+class ResidualLayerNorm(nn.Module):
+    """Layer norm over the last axis whose scale is ``1 + weight``, so that weight decay pulls it to 1."""
+
+    def __init__(self, dim: int, bias: bool, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.zeros(dim))
+        self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, 1.0 + self.weight, self.bias, self.eps)
+
+
+class HeadNorm(ResidualLayerNorm):
+    """`ResidualLayerNorm` of D channels with mean and variance of each head by itself: (B, H, S, d) -> (B, S, D)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.layer_norm(x, x.shape[-1:], eps=self.eps).transpose(1, 2).flatten(2) * (1.0 + self.weight)
+        return x if self.bias is None else x + self.bias
+
+
+class BlockLinear(nn.Module):
+    """Linear map with a block-diagonal matrix: `dim / block` blocks of `block` channels. (..., dim) -> (..., dim)."""
+
+    def __init__(self, dim: int, block: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim // block, block, block))  # block, out, in
+        self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        blocks = x.unflatten(-1, self.weight.shape[:2])
+        x = torch.einsum("...bi,boi->...bo", blocks, self.weight).flatten(-2)
+        return x if self.bias is None else x + self.bias
+
+
+class MatrixLSTMCell(nn.Module):
+    """Gates, `mlstm` over `HEADS` heads, norm of every head. q, k, v (B, S, D) -> (B, S, D) in the dtype of q."""
+
+    def __init__(self, dim: int, norm_bias: bool) -> None:
+        super().__init__()
+        self.igate = Linear(3 * dim, HEADS)
+        self.fgate = Linear(3 * dim, HEADS)
+        self.outnorm = HeadNorm(dim, bias=norm_bias)
+        # Gates start independent of the input, with memories of 20 to 400 tokens.
+        for gate in (self.igate, self.fgate):
+            nn.init.zeros_(gate.weight)
+        nn.init.normal_(self.igate.bias, std=0.1)
+        with torch.no_grad():
+            self.fgate.bias.copy_(torch.linspace(3.0, 6.0, HEADS))
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        with autocast_off(q.device):
+            # In 16 bits a gate of 3 D terms overflows to infinity, and infinity minus infinity is where NaN begins.
+            qkv = torch.cat((q, k, v), dim=-1).to(self.igate.weight.dtype)
+            gates = [gate(qkv).transpose(1, 2) for gate in (self.igate, self.fgate)]
+            h = mlstm(*(t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (q, k, v)), *gates)
+            return self.outnorm(h).to(q.dtype)
+
+
+class CausalConv1d(nn.Module):
+    """Depthwise convolution along the sequence that sees the current and earlier tokens. (B, S, D) -> (B, S, D)."""
+
+    def __init__(self, dim: int, kernel_size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(dim, dim, kernel_size, padding=kernel_size - 1, groups=dim)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self.conv(x.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2)
+
+
+class TokenConv2d(nn.Conv2d):
+    """Depthwise convolution on the tokens' grid of rows and columns. (B, S, D) -> (B, S, D), S = rows * columns."""
+
+    def __init__(self, dim: int, kernel_size: int) -> None:
+        super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        return to_tokens(super().forward(to_image(x, grid)))
+
+
+class ViLLayer(nn.Module):
+    """Vision-LSTM's mLSTM layer (arXiv 2406.04303, figure 1): (B, S, dim) -> (B, S, dim), without the residual.
+
+    `reverse` reads the tokens from the bottom right to the top left. `conv`, a `CausalConv1d` or `TokenConv2d` of
+    ``EXPANSION * dim`` channels, precedes queries and keys; it is registered as `conv_name` (published: conv1d in
+    version 1, conv in version 2).
+    """
+
+    def __init__(
+        self, dim: int, reverse: bool, conv: nn.Module, conv_name: str, proj_bias: bool, norm_bias: bool
+    ) -> None:
+        super().__init__()
+        if dim % QKV_BLOCK:
+            raise ValueError(f"dim={dim} has to be a multiple of {QKV_BLOCK}, the blocks of queries, keys and values.")
+        inner = EXPANSION * dim
+        self.reverse = reverse
+        self.conv_name = conv_name
+        self.proj_up = Linear(dim, 2 * inner, bias=proj_bias)
+        self.q_proj = BlockLinear(inner, QKV_BLOCK, bias=proj_bias)
+        self.k_proj = BlockLinear(inner, QKV_BLOCK, bias=proj_bias)
+        self.v_proj = BlockLinear(inner, QKV_BLOCK, bias=proj_bias)
+        self.add_module(conv_name, conv)
+        self.mlstm_cell = MatrixLSTMCell(inner, norm_bias)
+        self.learnable_skip = nn.Parameter(torch.ones(inner))
+        self.proj_down = Linear(inner, dim, bias=proj_bias)
+        self._initialise(dim)
+
+    def _initialise(self, dim: int) -> None:
+        """Small initialisation (Nguyen and Salazar 2019), and that of Wang and Komatsuzaki 2021 for the way out."""
+        for linear in (self.proj_up, self.q_proj, self.k_proj, self.v_proj):
+            nn.init.normal_(linear.weight, std=math.sqrt(2 / (5 * dim)))
+        nn.init.normal_(self.proj_down.weight, std=2 / math.sqrt(dim))
+        for linear in (self.proj_up, self.proj_down):
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        if self.reverse:
+            x = x.flip(1)
+        x, z = self.proj_up(x).chunk(2, dim=-1)
+        local = F.silu(self.get_submodule(self.conv_name)(x, grid))
+        h = self.mlstm_cell(self.q_proj(local), self.k_proj(local), self.v_proj(x))
+        x = self.proj_down((h + self.learnable_skip * local) * F.silu(z))
+        return x.flip(1) if self.reverse else x

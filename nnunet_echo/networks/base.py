@@ -1,0 +1,171 @@
+"""What the networks share: any input size, and the U-Net of nnU-Net's plan with a mixer behind each encoder stage.
+
+Maps are (B, C, *S), S = H, W or Z, H, W. A stage is one resolution of the encoder, 0 the finest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from dynamic_network_architectures.building_blocks.helper import convert_dim_to_conv_op
+from torch import Tensor, nn
+
+from nnunet_echo.layers.windows import crop_to, pad_to_multiple
+from nnunet_echo.ops.instance_norm import InstanceNorm2d, InstanceNorm3d
+
+
+class AnySize(nn.Module):
+    """A network that pads its input with zeros at the end of each axis and crops its output back.
+
+    Subclasses set `size_multiple`, what each axis of the padded input is a multiple of, and `deep_supervision_strides`,
+    the stride of each output along each axis, finest first, and compute `padded_forward`.
+    """
+
+    size_multiple: tuple[int, ...]
+    deep_supervision_strides: tuple[tuple[int, ...], ...]
+
+    def pad(self, x: Tensor) -> Tensor:
+        """The input that `padded_forward` gets."""
+        return pad_to_multiple(x, self.size_multiple)
+
+    def padded_forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Logits of a padded input: one tensor, or a list, finest first, with deep supervision."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        size = x.shape[2:]
+        if len(size) != len(self.size_multiple):
+            axes = "height, width" if len(self.size_multiple) == 2 else "depth, height, width"
+            raise ValueError(f"input has shape {tuple(x.shape)}: expected (batch, channels, {axes}).")
+        out = self.padded_forward(self.pad(x))
+        if isinstance(out, Tensor):
+            return crop_to(out, size)
+        return [
+            crop_to(logits, [-(-n // s) for n, s in zip(size, stride, strict=True)])
+            for logits, stride in zip(out, self.deep_supervision_strides, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class UNetShape:
+    """Shape of a U-Net, in the words of nnU-Net's plan. Per stage, finest first; one int stands for all stages.
+
+    Normalisation and activation are those of the published networks, nnU-Net's defaults: InstanceNorm with affine
+    parameters, LeakyReLU, convolutions with bias.
+    """
+
+    input_channels: int
+    num_classes: int
+    features_per_stage: Sequence[int]
+    kernel_sizes: Sequence[Sequence[int]]
+    strides: Sequence[Sequence[int]]
+    n_conv_per_stage: int | Sequence[int]
+    n_conv_per_stage_decoder: int | Sequence[int]
+
+    def __post_init__(self) -> None:
+        stages = len(self.strides)
+        for name, count in (
+            ("features_per_stage", stages),
+            ("kernel_sizes", stages),
+            ("n_conv_per_stage", stages),
+            ("n_conv_per_stage_decoder", stages - 1),
+        ):
+            value = getattr(self, name)
+            value = (value,) * count if isinstance(value, int) else tuple(value)
+            if len(value) != count:
+                raise ValueError(f"{name}={value}: expected {count} entries, since strides has {stages} stages.")
+            object.__setattr__(self, name, value)
+        if stages < 2 or self.dim not in (2, 3):
+            raise ValueError(f"strides={self.strides}: expected at least 2 stages of 2 or 3 axes each.")
+
+    @classmethod
+    def from_plan(cls, num_input_channels: int, num_classes: int, architecture: dict[str, Any]) -> UNetShape:
+        """From the plan's ``network_arch_init_kwargs``, of a plain or a residual encoder plan."""
+        return cls(
+            num_input_channels,
+            num_classes,
+            architecture["features_per_stage"],
+            architecture["kernel_sizes"],
+            architecture["strides"],
+            architecture.get("n_conv_per_stage", architecture.get("n_blocks_per_stage")),
+            architecture["n_conv_per_stage_decoder"],
+        )
+
+    @property
+    def dim(self) -> int:
+        """2 or 3 axes of space."""
+        return len(self.strides[0])
+
+    @property
+    def n_stages(self) -> int:
+        return len(self.strides)
+
+    def block_arguments(self) -> dict[str, Any]:
+        """What the blocks of dynamic-network-architectures need to know of convolution, norm and activation."""
+        return {
+            "conv_op": convert_dim_to_conv_op(self.dim),
+            "conv_bias": True,
+            "norm_op": InstanceNorm2d if self.dim == 2 else InstanceNorm3d,
+            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+            "nonlin": nn.LeakyReLU,
+            "nonlin_kwargs": {"inplace": True},
+        }
+
+
+class MixedEncoder(nn.Module):
+    """Stem, stages, and a mixer behind each stage; returns the map behind every mixer, finest first."""
+
+    def __init__(self, stem: nn.Module, stages: Iterable[nn.Module], mixers: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.stem = stem
+        self.stages = nn.ModuleList(stages)
+        self.mixers = nn.ModuleList(mixers)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
+        skips = []
+        for stage, mixer in zip(self.stages, self.mixers, strict=True):
+            x = mixer(stage(x))
+            skips.append(x)
+        return skips
+
+
+class UNet(AnySize):
+    """An encoder (B, C, *S) -> list of maps, and a decoder that turns these into logits."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, strides: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        total = [tuple(int(n) for n in stride) for stride in np.cumprod(strides, axis=0)]
+        self.size_multiple = total[-1]
+        self.deep_supervision_strides = tuple(total[:-1])
+
+    @classmethod
+    def from_plan(
+        cls,
+        num_input_channels: int,
+        num_classes: int,
+        patch_size: Sequence[int],
+        architecture: dict[str, Any],
+        deep_supervision: bool,
+        **options: Any,
+    ) -> UNet:
+        """The network of nnU-Net's plan: `architecture` is its ``network_arch_init_kwargs``, `patch_size` is *S.
+
+        `options` are the keyword arguments of the subclass.
+        """
+        return cls(UNetShape.from_plan(num_input_channels, num_classes, architecture), deep_supervision, **options)
+
+    def pad(self, x: Tensor) -> Tensor:
+        x = super().pad(x)
+        if tuple(x.shape[2:]) == self.size_multiple:  # one pixel is left at the coarsest stage: InstanceNorm needs two
+            x = F.pad(x, (0, self.size_multiple[-1]))
+        return x
+
+    def padded_forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        return self.decoder(self.encoder(x))

@@ -1,0 +1,162 @@
+"""Networks as the published code builds them, with the published weights loaded.
+
+Where the layouts come from: wjh892521292/LKM-UNet, bowang-lab/U-Mamba, JCruan519/VM-UNet, NX-AI/vision-lstm.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_echo.networks.base import UNetShape
+from nnunet_echo.networks.lkm_unet import LKMUNet
+from nnunet_echo.networks.u_mamba import UMambaBot, UMambaEnc
+from nnunet_echo.networks.vil.unet import VisionLSTM, VisionLSTM2
+from nnunet_echo.networks.vm_unet import VSSM
+from nnunet_echo.networks.wrapped_weights import (
+    common_prefix,
+    is_computed_from,
+    matching_names,
+    sets_of_weights,
+    without_wrapping,
+)
+
+KEYS_SHOWN = 5  # names listed in an error, of each kind
+
+
+def from_upstream(name: str, kwargs: Mapping[str, Any], state_dict: Mapping[str, Any]) -> nn.Module:
+    """The network that the published code builds from its constructor arguments, `kwargs`, with its weights loaded.
+
+    `name` is one of ``lkm_unet, umamba_bot, umamba_enc, vm_unet, vil, vil2``. For the U-Nets 2D or 3D follows from
+    `kernel_sizes`, the classes of convolution, norm and activation are fixed and left out, ``umamba_enc`` needs
+    `input_size`. The module returns what the published one does: the U-Nets a list of logits, finest first (deep
+    supervision is on); ``vm_unet`` logits (B, K, H, W); ``vil`` features (B, S, dim); ``vil2`` features (B, dim, H, W).
+
+    `state_dict` may be a checkpoint that holds one, under any key, a module, or of numpy's arrays; prefixes of wrappers
+    (``module.``, ``_orig_mod.``, one that all keys share) and thop's counts are taken off. Raises ValueError for an
+    unknown name or argument, where several sets of weights fit, and when keys are missing, unexpected, of another shape
+    or no plain numbers, with their number and names.
+    """
+    if name not in _BUILDERS:
+        raise ValueError(f"name={name!r}: expected one of {', '.join(_BUILDERS)}.")
+    build, renames = _BUILDERS[name]
+    try:
+        network = build(dict(kwargs))
+    except TypeError as error:  # an argument that the constructor does not have
+        raise ValueError(f"kwargs of {name}: {error}.") from error
+    coarsest = len(kwargs.get("strides", ())) - 1
+    ours = network.state_dict()
+
+    def rename(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        renamed = {}
+        for key, tensor in weights.items():
+            if key.startswith("decoder.encoder."):
+                continue  # the published decoder lists the encoder's weights a second time
+            for pattern, replacement in renames:
+                key = re.sub(pattern, replacement.format(coarsest=coarsest), key)
+            renamed[key] = tensor
+        return renamed
+
+    found = [
+        (f" in state_dict{where}" if where else "", matching_names(without_wrapping(weights, where), rename, set(ours)))
+        for where, weights in sets_of_weights(state_dict)
+    ]
+    fitting = [(where, weights) for where, weights in found if not _problems(ours, weights)]
+    if len(fitting) > 1:
+        raise ValueError(
+            f"several sets of weights fit {name}: {', '.join(where.strip() for where, _ in fitting)}. Pass one of them."
+        )
+    if not fitting:
+        _raise_misfit(ours, found, name)
+    network.load_state_dict(fitting[0][1])
+    return network
+
+
+def _raise_misfit(ours: Mapping[str, Tensor], found: list[tuple[str, dict[str, Tensor]]], name: str) -> NoReturn:
+    """Tell what is wrong with the set of weights that has most in common with ours."""
+    if not found:
+        raise ValueError(f"no weights of {name}: state_dict holds no tensors by name, nor does anything in it.")
+    where, weights = max(found, key=lambda item: len(ours.keys() & item[1].keys()))
+    prefix = common_prefix(weights, set(ours))
+    remedy = "Check that kwargs are those that the weights were trained with."
+    if prefix is not None:
+        others = sorted(key for key in weights if not key.startswith(prefix))
+        remedy = (
+            f"They are under {prefix!r}, beside {len(others)} others ({', '.join(others[:KEYS_SHOWN])}): pass those "
+            "alone, without the prefix."
+        )
+    elif any(map(is_computed_from, weights)):
+        remedy = (
+            "Some are what weights are computed from, by pruning, weight_norm or another parametrisation: save them "
+            "again after prune.remove, remove_weight_norm or parametrize.remove_parametrizations of torch.nn.utils."
+        )
+    raise ValueError(
+        f"the weights{where} do not fit {name} with these arguments ({len(ours)} keys). "
+        f"{'; '.join(_problems(ours, weights))}. {remedy}"
+    )
+
+
+def _problems(ours: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) -> list[str]:
+    wrong = {
+        "missing": sorted(ours.keys() - state_dict.keys()),
+        "unexpected": sorted(state_dict.keys() - ours.keys()),
+        "wrongly shaped": [
+            f"{key} {tuple(state_dict[key].shape)} instead of {tuple(ours[key].shape)}"
+            for key in ours
+            if key in state_dict and state_dict[key].shape != ours[key].shape
+        ],
+        "not of plain numbers": [
+            f"{key} ({x.dtype}, {x.layout}, on {x.device})"
+            for key, x in state_dict.items()
+            if key in ours
+            and (x.is_meta or x.layout != torch.strided or x.is_floating_point() != ours[key].is_floating_point())
+        ],
+    }
+    return [
+        f"{len(keys)} {kind}: {', '.join(keys[:KEYS_SHOWN])}{', ...' if len(keys) > KEYS_SHOWN else ''}"
+        for kind, keys in wrong.items()
+        if keys
+    ]
+
+
+def _u_net(network: type[nn.Module], *own: str, **options: Any) -> Callable[[dict[str, Any]], nn.Module]:
+    """Builder of a U-Net; `own` are its arguments besides the shape, `options` what the published code hard-codes."""
+    shape_arguments = {field.name for field in fields(UNetShape)}
+
+    def build(kwargs: dict[str, Any]) -> nn.Module:
+        stages = kwargs.pop("n_stages", None)
+        expected = shape_arguments | set(own)
+        if kwargs.keys() != expected:
+            missing, unknown = sorted(expected - kwargs.keys()), sorted(kwargs.keys() - expected)
+            raise ValueError(f"kwargs of {network.__name__}: missing {missing}, unknown {unknown}.")
+        if stages is not None and stages != len(kwargs["strides"]):
+            raise ValueError(f"n_stages={stages}: strides has {len(kwargs['strides'])} entries.")
+        mine = {key: kwargs.pop(key) for key in own}
+        return network(UNetShape(**kwargs), deep_supervision=True, **mine, **options)
+
+    return build
+
+
+# Name: how to build the network, and (pattern, replacement) from published keys to ours; {coarsest} is the last stage.
+_BUILDERS: dict[str, tuple[Callable[[dict[str, Any]], nn.Module], list[tuple[str, str]]]] = {
+    "lkm_unet": (
+        _u_net(LKMUNet, window_mode="released"),
+        [
+            (r"^encoder\.mamba_layers\.(\d+)\.", r"encoder.mixers.\1.pim."),
+            (r"^encoder\.w_mamba_layers\.(\d+)\.", r"encoder.mixers.\1.pam."),
+        ],
+    ),
+    "umamba_bot": (_u_net(UMambaBot), [(r"^mamba_layer\.", "encoder.mixers.{coarsest}.")]),
+    "umamba_enc": (_u_net(UMambaEnc, "input_size"), [(r"^encoder\.mamba_layers\.", "encoder.mixers.")]),
+    "vm_unet": (
+        lambda kwargs: VSSM(**kwargs),  # the prefix is in the authors' own checkpoints, the last layer's name in ours
+        [(r"^vmunet\.", ""), (r"^decoder\.seg_layers\.0\.", "final_conv.")],
+    ),
+    "vil": (VisionLSTM.from_published, []),
+    "vil2": (VisionLSTM2.from_published, []),
+}

@@ -1,0 +1,297 @@
+"""EchoTrainer: a network of this package under nnU-Net's trainer, with patient-wise folds and a loop that survives.
+
+nnU-Net stays in charge of loop, data, loss and validation. What differs from its own trainer, besides `SafeTrainer`:
+
+- the network is `network_path`, built from the plan; torch.compile only where the user sets ``nnUNet_compile``;
+- no patient on both sides of a fold, no fold that the split file does not have, and no training that goes on, or
+  validates, on other cases than it began with (crossval/cases.py);
+- no mirroring: left and right of an apical view are fixed, and inference is four times faster without.
+
+A trainer file holds one class with class attributes, and ``__getattr__ = other_lengths(...)``. nnU-Net imports all of
+them to find one, so nothing that might fail is imported here: a network's module is imported when it is built.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pkgutil
+import re
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+from nnunetv2.utilities.crossval_split import generate_crossval_split
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunet_echo.data.raw_dataset import five_folds_of_cases, patient_of
+from nnunet_echo.nnunet.cases import REMEDY, Cases, has_record, keep_cases, other_split, read_splits
+from nnunet_echo.ops.selective_scan import choose_backend
+from nnunet_echo.training.memory import keep_freed_memory, peak_memory_gib
+from nnunet_echo.training.resumable import SafeTrainer
+
+
+class EchoTrainer(SafeTrainer):
+    """Base of the trainers; as it is, the one for convolutional networks.
+
+    It keeps nnU-Net's optimiser (Isensee et al. 2021), as the published U-Mamba and LKM-UNet do: SGD with Nesterov
+    momentum 0.99, learning rate 0.01 with polynomial decay, weight decay 3e-5, gradient norm clipped at 12.
+
+    Class attributes named like nnU-Net's settings replace the values that nnU-Net's constructor sets.
+    """
+
+    network_path: str  # "module:class"; the class offers `from_plan` and `deep_supervision_strides`
+    network_options: dict = {}  # further arguments of `from_plan`
+    mirroring = False
+
+    num_epochs = 1000
+    num_iterations_per_epoch = 250  # of training; validation takes a fifth of it
+    enable_deep_supervision = True
+    initial_lr = 1e-2
+    weight_decay = 3e-5
+    schedule = "polynomial decay"  # for the log
+
+    def __init__(
+        self, plans: dict, configuration: str, fold: int | str, dataset_json: dict, device: torch.device
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        for name in ("num_epochs", "num_iterations_per_epoch", "enable_deep_supervision", "initial_lr", "weight_decay"):
+            setattr(self, name, getattr(type(self), name))
+        self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 5)
+        self._continued = False
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The network of `network_path` for this plan. nnU-Net calls it to train and to predict."""
+        architecture = dict(configuration_manager.network_arch_init_kwargs)
+        for key in configuration_manager.network_arch_init_kwargs_req_import:
+            if architecture[key] is not None:
+                architecture[key] = pkgutil.resolve_name(architecture[key])
+        return pkgutil.resolve_name(cls.network_path).from_plan(
+            num_input_channels,
+            num_output_channels,
+            configuration_manager.patch_size,
+            architecture,
+            enable_deep_supervision,
+            **cls.network_options,
+        )
+
+    def _do_i_compile(self) -> bool:
+        # All networks compile into one graph, but what that gives on a GPU has not been measured: for those who ask.
+        return "nnUNet_compile" in os.environ and super()._do_i_compile()
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        if not self.enable_deep_supervision:
+            return None
+        network = self.network.module if self.is_ddp else self.network
+        return [[1 / step for step in stride] for stride in network.deep_supervision_strides]
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:
+        *others, mirror_axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        if not self.mirroring:
+            mirror_axes = None
+        self.inference_allowed_mirroring_axes = mirror_axes  # stored in checkpoints for the predictor
+        return *others, mirror_axes
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """Training and validation cases of this fold; fold ``all`` as in nnU-Net.
+
+        Writes a split by patient if there is no split file. Raises ValueError for a fold that the file does not have,
+        RuntimeError for a patient on both sides and for cases that are not preprocessed.
+        """
+        if self.fold == "all":
+            return super().do_split()
+        file = Path(self.preprocessed_dataset_folder_base, "splits_final.json")
+        preprocessed = self._preprocessed_cases()
+        if not file.is_file():
+            self._write_splits(file, preprocessed)
+        folds = len(load_json(str(file)))
+        if not 0 <= self.fold < folds:
+            raise ValueError(f"fold {self.fold}: {file} has folds 0 to {folds - 1}. Train one of them, or add yours.")
+        train, validation = super().do_split()
+
+        missing = sorted({*train, *validation}.difference(preprocessed))
+        if missing:
+            raise RuntimeError(
+                f"{len(missing)} cases of fold {self.fold} in {file} are not in {self.preprocessed_dataset_folder}: "
+                f"{_some(missing)}. Run nnUNetv2_preprocess again; if they are no longer in nnUNet_raw either, convert "
+                "the dataset again."
+            )
+        train_patients = {patient_of(case, self.dataset_json) for case in train}
+        validation_patients = {patient_of(case, self.dataset_json) for case in validation}
+        on_both_sides = sorted(train_patients & validation_patients)
+        if on_both_sides:
+            raise RuntimeError(
+                f"fold {self.fold} of {file} trains and validates on the same patients: {_some(on_both_sides)}. "
+                "Split by patient; if you remove the file, such a split is made."
+            )
+        self.print_to_log_file(
+            f"Split by patient: {len(train_patients)} patients to train on, {len(validation_patients)} to validate on."
+        )
+        return train, validation
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """For ``--c`` and ``--val``. Raises RuntimeError when the checkpoint is of another split than there is now."""
+        if not self.was_initialized:
+            self.initialize()
+        self._compare_cases()
+        if not self._continued and not has_record(Path(self.output_folder)):
+            self.print_to_log_file(
+                f"{self.output_folder} keeps no record of the cases that it was trained on, as older versions did not. "
+                "Compared with the split are their numbers in its log, and the cases that it validated."
+            )
+        super().load_checkpoint(filename_or_checkpoint)
+        self._continued = True
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """As nnU-Net's. Raises RuntimeError when the split was changed while this trainer trained."""
+        self._compare_cases()
+        super().perform_actual_validation(save_probabilities)
+
+    def _compare_cases(self) -> None:
+        if other := self._other_split():
+            raise RuntimeError(
+                f"fold {self.fold} in {self.output_folder} is of another split than there is now in "
+                f"{self.preprocessed_dataset_folder_base}: {other}. {REMEDY}."
+            )
+
+    def _cases_now(self) -> Cases:
+        """As `do_split`, but not noted in the log, from which the numbers of an earlier training are read."""
+        file = Path(self.preprocessed_dataset_folder_base, "splits_final.json")
+        if self.fold != "all" and file.is_file() and 0 <= self.fold < len(folds := read_splits(file)):
+            return folds[self.fold]
+        train, validation = self.do_split()
+        return {"train": train, "val": validation}
+
+    def _other_split(self) -> str:
+        patient = partial(patient_of, dataset_json=self.dataset_json)
+        return other_split(Path(self.output_folder), self._cases_now(), patient)
+
+    def _keep_cases(self) -> None:
+        """Note the cases of a training that starts; what an earlier one of other cases left here is moved aside."""
+        folder = Path(self.output_folder)
+        if not self._continued and (not has_record(folder) or self._other_split()):
+            for path in (*folder.glob("checkpoint_*.pth"), folder / "validation"):
+                if path.exists():  # --c and --val would take it for this training's
+                    aside = path.rename(f"{path}.before_{time.strftime('%Y%m%d_%H%M%S')}")
+                    self.print_to_log_file(f"{path.name} is of an earlier training on other cases: now {aside.name}.")
+        if not (self._continued and has_record(folder)):
+            keep_cases(folder, self._cases_now())
+
+    def on_train_start(self) -> None:
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        super().on_train_start()
+        if self.local_rank == 0:
+            self._keep_cases()
+        parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        options = f" with {self.network_options}" if self.network_options else ""
+        self.print_to_log_file(
+            f"{type(self).__name__}: {self.network_path}{options}, {parameters / 1e6:.2f} M parameters.",
+            f"{type(self.optimizer).__name__}, learning rate {self.initial_lr}, {self.schedule},",
+            f"weight decay {self.weight_decay}, gradient norm clipped at {self.max_grad_norm},",
+            f"{self.num_epochs} epochs of {self.num_iterations_per_epoch} iterations,",
+            f"deep supervision {_on(self.enable_deep_supervision)}, mirroring {_on(self.mirroring)},",
+            f"torch.compile {_on(self._do_i_compile())}.",
+            f"Selective scan on {self.device}: {choose_backend(self.device)}.",
+        )
+
+    def on_epoch_end(self) -> None:
+        self.print_to_log_file(f"Peak memory {peak_memory_gib(self.device):.2f} GiB")
+        super().on_epoch_end()
+
+    def _preprocessed_cases(self) -> list[str]:
+        return sorted(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
+
+    def _write_splits(self, file: Path, cases: list[str]) -> None:
+        # where nothing tells which cases share a patient: nnU-Net's own split
+        splits = five_folds_of_cases(cases, self.dataset_json) or generate_crossval_split(cases)
+        temporary = file.with_suffix(f".{os.getpid()}.tmp")  # folds may start together; all write the same
+        save_json(splits, str(temporary))
+        temporary.replace(file)
+
+
+class TokenTrainer(EchoTrainer):
+    """For networks of tokens: AdamW, a linear warm-up, then a cosine down to a hundredth of the learning rate.
+
+    Weight decay spares biases, norms and what a network marks with `_no_weight_decay`: positional embeddings and the
+    dynamics of a state space. The values are those of nnU-Net's own token trainers (Primus, Wald et al. 2025, arXiv
+    2503.01835), the cosine is that of Vision-LSTM (Alkin et al. 2024, arXiv 2406.04303), whose learning rate of 1e-3
+    goes with far larger batches.
+    """
+
+    initial_lr = 3e-4
+    weight_decay = 0.05
+    schedule = "warm-up, then cosine"
+    max_grad_norm = 1.0
+    warm_up = 0.05  # share of the epochs, rounded up
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, EpochSchedule]:
+        decayed, spared = [], []
+        for parameter in self.network.parameters():
+            spare = parameter.ndim <= 1 or getattr(parameter, "_no_weight_decay", False)
+            (spared if spare else decayed).append(parameter)
+        groups = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, self.initial_lr, weight_decay=self.weight_decay)
+        return optimizer, EpochSchedule(optimizer, self.learning_rate)
+
+    def learning_rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 0."""
+        warm_up = math.ceil(self.warm_up * self.num_epochs)
+        if epoch < warm_up:
+            return self.initial_lr * (epoch + 1) / (warm_up + 1)
+        cosine = (1 + math.cos(math.pi * (epoch - warm_up) / (self.num_epochs - warm_up))) / 2
+        return self.initial_lr * (0.01 + 0.99 * cosine)
+
+
+class EpochSchedule:
+    """Learning rate as a function of the epoch alone, so that a resumed training has the rates of an unbroken one.
+
+    nnU-Net calls `step(epoch)` when an epoch starts; PyTorch's schedulers count by themselves and warn of an argument.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, learning_rate: Callable[[int], float]) -> None:
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+
+    def step(self, epoch: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(epoch)
+
+
+def other_lengths(trainer: type[EchoTrainer]) -> Callable[[str], type[EchoTrainer]]:
+    """The `__getattr__` (PEP 562) of a trainer's module: nnU-Net asks modules for a name, and so finds any length.
+
+    ``<name>_<N>epochs`` trains N epochs, ``<name>_<N>epochs_<M>iterations`` of M iterations each; no leading zeros.
+    """
+    pattern = re.compile(rf"{trainer.__name__}_([1-9][0-9]*)epochs(?:_([1-9][0-9]*)iterations)?")
+
+    def module_getattr(name: str) -> type[EchoTrainer]:
+        match = pattern.fullmatch(name)
+        if match is None:
+            raise AttributeError(f"module {trainer.__module__!r} has no attribute {name!r}")
+        attributes = {"__module__": trainer.__module__, "num_epochs": int(match[1])}
+        if match[2] is not None:
+            attributes["num_iterations_per_epoch"] = int(match[2])
+        return type(name, (trainer,), attributes)  # nnU-Net names the folder of results after the class
+
+    return module_getattr
+
+
+def _on(flag: bool) -> str:
+    return "on" if flag else "off"
+
+
+def _some(names: list[str], shown: int = 5) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

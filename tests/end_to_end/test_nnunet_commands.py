@@ -1,0 +1,218 @@
+"""nnU-Net's own commands, as a user types them, on synthetic hearts: plan, train, kill, continue, validate, predict.
+
+And from five trained folds to the leaderboard's report.
+"""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from nnunet_echo.dataset_conversion.camus.phantom import write_camus
+
+pytestmark = pytest.mark.nnunet
+
+COMMANDS = Path(sys.executable).parent
+DATASET = "Dataset751_CAMUS"
+TRAINERS = sorted(file.stem for file in (Path(__file__).resolve().parents[2] / "trainers").glob("nnUNetTrainer*.py"))
+TINY = {  # what the plan says instead, so that two processor cores train in seconds
+    "n_stages": 4,
+    "features_per_stage": [4, 8, 8, 8],
+    "kernel_sizes": [[3, 3]] * 4,
+    "strides": [[1, 1], [2, 2], [2, 2], [2, 2]],
+    "n_conv_per_stage": [1] * 4,
+    "n_conv_per_stage_decoder": [1] * 3,
+}
+
+
+FOLDS = "01234"
+# What the two commands call, in one process: importing nnU-Net takes longer than training these networks.
+TRAIN_AND_PREDICT = """
+import json, sys
+from nnunetv2.inference.predict_from_raw_data import predict_entry_point as nnUNetv2_predict
+from nnunetv2.run.run_training import run_training_entry as nnUNetv2_train
+for sys.argv in json.loads(sys.argv[1]):
+    globals()[sys.argv[0]]()
+"""
+
+
+class Workplace:
+    """nnU-Net's three folders, and its commands run in them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.raw, self.preprocessed, self.results = (folder / name for name in ("raw", "preprocessed", "results"))
+        for path in (self.raw, self.preprocessed, self.results):
+            path.mkdir()
+        # nnU-Net takes every processor for -device cpu. On networks this small the threads only wait for each other,
+        # 15 times longer than they compute where other work shares the processors.
+        startup = folder / "startup"
+        startup.mkdir()
+        (startup / "sitecustomize.py").write_text("import multiprocessing\nmultiprocessing.cpu_count = lambda: 1\n")
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("nnUNet_")},
+            **{f"nnUNet_{path.name}": str(path) for path in (self.raw, self.preprocessed, self.results)},
+            "nnUNet_n_proc_DA": "1",  # the planner stops at 0
+            "nnUNet_def_n_proc": "1",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(startup),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def start(self, program, *arguments):
+        """A command that runs; its output can be read line by line."""
+        return subprocess.Popen(
+            [str(COMMANDS / program), *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *command):
+        process = self.start(*command)
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output[-5000:]
+        return output
+
+    def train(self, trainer, *options, fold="0"):
+        return ["nnUNetv2_train", DATASET, "2d", fold, "-tr", trainer, "-device", "cpu", *options]
+
+    def predict(self, trainer):
+        """The images of the first patient."""
+        images = self.folder / "images"
+        images.mkdir(exist_ok=True)
+        for image in sorted((self.raw / DATASET / "imagesTr").glob("*.nii.gz"))[:2]:
+            if not (images / image.name).exists():
+                (images / image.name).symlink_to(image)
+        folders = ["-i", str(images), "-o", str(self.folder / f"by_{trainer}")]
+        model = ["-d", DATASET, "-c", "2d", "-f", "0", "-tr", trainer]
+        return ["nnUNetv2_predict", *folders, *model, "-device", "cpu", "-npp", "0", "-nps", "0"]
+
+    def fold(self, trainer):
+        return self.results / DATASET / f"{trainer}__nnUNetPlans__2d" / "fold_0"
+
+    def checkpoint(self, trainer, name):
+        return torch.load(self.fold(trainer) / f"checkpoint_{name}.pth", map_location="cpu", weights_only=False)
+
+    def check_validation(self, trainer):
+        cases = json.loads((self.preprocessed / DATASET / "splits_final.json").read_text())[0]["val"]
+        summary = json.loads((self.fold(trainer) / "validation" / "summary.json").read_text())
+        validated = [Path(case["prediction_file"]).name.removesuffix(".nii.gz") for case in summary["metric_per_case"]]
+        assert sorted(validated) == cases
+        assert set(summary["mean"]) == {"1", "2", "3"}
+
+    def check_predictions(self, trainer):
+        predictions = list((self.folder / f"by_{trainer}").glob("*.nii.gz"))
+        assert len(predictions) == 2
+        for file in predictions:
+            labels = sitk.ReadImage(file)
+            image = sitk.ReadImage(self.raw / DATASET / "imagesTr" / file.name.replace(".nii.gz", "_0000.nii.gz"))
+            assert (labels.GetSize(), labels.GetSpacing()) == (image.GetSize(), image.GetSpacing())
+            assert set(np.unique(sitk.GetArrayFromImage(labels))) <= {0, 1, 2, 3}
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory):
+    """Ten small hearts, converted, planned and preprocessed; the plan made tiny."""
+    place = Workplace(tmp_path_factory.mktemp("nnunet"))
+    write_camus(place.folder / "camus", patients=10, seed=0, spacing_mm=2.0, half_sequence=False)
+    place.run("python", "-m", "nnunet_echo.dataset_conversion.camus", str(place.folder / "camus"), "--views", "4CH")
+    place.run("nnUNetv2_plan_and_preprocess", "-d", "751", "-c", "2d", "-np", "1", "-npfp", "1")
+    file = place.preprocessed / DATASET / "nnUNetPlans.json"
+    plans = json.loads(file.read_text())
+    configuration = plans["configurations"]["2d"]
+    configuration.update(patch_size=[48, 64], batch_size=2)
+    configuration["architecture"]["arch_kwargs"].update(TINY)
+    file.write_text(json.dumps(plans))
+    return place
+
+
+def test_planning_keeps_the_split_by_patient(workplace):
+    copied, ours = (folder / DATASET / "splits_final.json" for folder in (workplace.preprocessed, workplace.raw))
+    assert copied.read_text() and json.loads(copied.read_text()) == json.loads(ours.read_text())
+
+
+def test_train_kill_continue_validate_predict(workplace):
+    trainer = "nnUNetTrainerLKMUNet_2epochs_20iterations"
+    training = workplace.start(*workplace.train(trainer))
+    seen = []
+    for line in training.stdout:
+        seen.append(line)
+        if line.strip().endswith("Epoch 1"):
+            training.send_signal(signal.SIGTERM)
+            break
+    rest, _ = training.communicate(timeout=120)  # it ends only when its data loading workers have ended too
+    output = "".join(seen) + rest
+    assert training.returncode == 143, output[-5000:]
+    assert "Stopped by SIGTERM. The same command with --c goes on from here." in output
+
+    stopped = workplace.checkpoint(trainer, "latest")
+    assert stopped["current_epoch"] == 1 and 1 <= len(stopped["optimizer_state"]["epoch_losses"]) < 20
+
+    commands = [workplace.train(trainer, "--c"), workplace.predict(trainer)]
+    workplace.run("python", "-c", TRAIN_AND_PREDICT, json.dumps(commands))
+    final = workplace.checkpoint(trainer, "final")
+    assert final["current_epoch"] == 2 and final["trainer_name"] == trainer
+    assert final["inference_allowed_mirroring_axes"] is None
+    assert final["logging"]["lrs"] == [pytest.approx(0.01 * (1 - epoch / 2) ** 0.9) for epoch in range(2)]
+    assert {len(values) for values in final["logging"].values()} == {2}
+    assert all(math.isfinite(loss) for loss in final["logging"]["train_losses"] + final["logging"]["val_losses"])
+    assert not (workplace.fold(trainer) / "checkpoint_latest.pth").exists()
+    workplace.check_validation(trainer)
+    workplace.check_predictions(trainer)
+
+    (workplace.fold(trainer) / "validation" / "summary.json").unlink()
+    workplace.run(*workplace.train(trainer, "--val"))
+    workplace.check_validation(trainer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in TRAINERS if name != "nnUNetTrainerLKMUNet"])
+def test_train_and_predict(workplace, name):
+    trainer = f"{name}_1epochs_2iterations"
+    commands = [workplace.train(trainer), workplace.predict(trainer)]
+    output = workplace.run("python", "-c", TRAIN_AND_PREDICT, json.dumps(commands))
+    assert f"{trainer}: nnunet_echo.networks." in output
+    assert "Split by patient: 7 patients to train on, 2 to validate on" in output
+    workplace.check_validation(trainer)
+    workplace.check_predictions(trainer)
+
+
+@pytest.mark.slow
+def test_from_trained_folds_to_the_report(workplace):
+    """Our trainer and nnU-Net's own, all folds; the EF of the masks is the one that the hearts were drawn with."""
+    ours, stock = "nnUNetTrainerNoMamba_1epochs_2iterations", "nnUNetTrainer_1epoch"
+    commands = [workplace.train(trainer, fold=fold) for trainer in (ours, stock) for fold in FOLDS]
+    workplace.run("python", "-c", TRAIN_AND_PREDICT, json.dumps(commands))
+    out = workplace.folder / "leaderboard"
+    shown = workplace.run("nnunet-echo", "leaderboard", "751", "-o", str(out), "--baseline", stock,
+                          "--trainers", ours, stock, "--workers", "1")
+    assert "folds 0 1 2 3 4: 9 patients" in shown and str(out / "index.html") in shown
+
+    def table(path):
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    rows = {row["trainer"]: row for row in table(out / "leaderboard.csv")}
+    assert set(rows) == {ours, stock}
+    for row in rows.values():
+        assert row["status"] == "whole" and row["folds"] == "0 1 2 3 4" and float(row["epoch_s"]) > 0, row
+    known = {row["patient"]: float(row["ef_percent"]) for row in table(workplace.raw / DATASET / "cases.csv")}
+    measured = table(out / "patients.csv")
+    assert len(measured) == 2 * 9
+    for row in measured:
+        assert row["planes"] == "single-plane 4CH"
+        assert abs(float(row["reference_ef_percent"]) - known[row["patient"]]) < 2, row
+    page = (out / "index.html").read_text()
+    assert ours in page and stock in page
