@@ -37,7 +37,9 @@ from nnunet_echo.data.target import (
     FILE_ENDING,
     REPORT,
     SCRATCH,
+    as_json,
     begin,
+    drop_equal,
     locked,
     look,
     preprocessed_masks,
@@ -45,7 +47,7 @@ from nnunet_echo.data.target import (
     write_json,
     write_text,
 )
-from nnunet_echo.nnunet.folders import new_dataset_folder, update_preprocessed_splits
+from nnunet_echo.nnunet.folders import OLD, new_dataset_folder, update_preprocessed_splits
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,9 @@ def write_dataset(folder: Path, cases: Sequence[Case], dataset_json: Mapping[str
             done = []
         warnings += _missing_in_preprocessed(folder, done)
         training = sum(not case.test for case in done)
+        if not unusable:
+            contents = {"splits_final.json": splits, "dataset.json": {**dataset_json, "numTraining": training}}
+            warnings += _given_way(folder, {name: as_json(content) for name, content in contents.items()})
         report = Report(folder, converter, dict(options), training, len(done) - training,
                         len({case.patient for case in done}), len(splits), tuple(sorted(refused)),
                         tuple(sorted(warnings)), unusable)
@@ -161,9 +166,8 @@ def write_dataset(folder: Path, cases: Sequence[Case], dataset_json: Mapping[str
         write_text(folder, "conversion_report.txt", report.as_text())
         write_json(folder, REPORT, {**record, **report.as_json(), "finished": True, "files": sorted(files)})
         if not unusable:
-            write_json(folder, "splits_final.json", splits)
-            update_preprocessed_splits(folder)
-            write_json(folder, "dataset.json", {**dataset_json, "numTraining": training})
+            for name, content in contents.items():  # dataset.json last: it makes the folder a dataset
+                write_json(folder, name, content)
         (folder / SCRATCH).rmdir()
         return report
 
@@ -205,6 +209,14 @@ def _begin(folder: Path, plan: Sequence[Case], labels: Mapping[str, int], record
     notes = [Note("preprocessed data set aside", folder.name, f"renamed to {set_aside(masks.parent).name}, for it was "
                   f"preprocessed from other cases: preprocess again ({masks.parent})")] if foreign else []
     return planned | earlier.files, notes
+
+
+def _given_way(folder: Path, contents: Mapping[str, str]) -> list[Note]:
+    """Bring the split to nnU-Net's preprocessed data; what is said of files that a hand, or an earlier run, wrote."""
+    old = [old for name, content in contents.items() for old in drop_equal(folder / name, content.encode())]
+    old += filter(None, [update_preprocessed_splits(folder.name, contents["splits_final.json"].encode())])
+    return [Note("kept beside", path.name.partition(OLD)[0], f"it was not what this conversion writes; what it was is "
+                 f"{path} now: take from it what you need") for path in old]
 
 
 def _missing_in_preprocessed(folder: Path, done: Sequence[Case]) -> list[Note]:

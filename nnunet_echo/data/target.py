@@ -24,12 +24,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from nnunet_echo.nnunet.folders import preprocessed_splits
+from nnunet_echo.nnunet.folders import OLD, free_name, preprocessed_splits
 
 FILE_ENDING = ".nii.gz"
 IMAGE_FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 SCRATCH = ".unfinished"
 REPORT = "conversion_report.json"
+BY_HAND = ("dataset.json", "splits_final.json")  # what users edit
 OUR_FILE = re.compile(r"(imagesTr|imagesTs)/[A-Za-z0-9_-]+_0000\.nii\.gz|(labelsTr|labelsTs)/[A-Za-z0-9_-]+\.nii\.gz")
 
 
@@ -142,9 +143,24 @@ def begin(folder: Path, record: Mapping[str, object], earlier: Earlier, planned:
     write_json(folder, REPORT, {**record, "finished": False, "files": sorted(earlier.files | set(planned))})
     for part in IMAGE_FOLDERS:
         (folder / part).mkdir(exist_ok=True)
-    stale = [*sorted(earlier.files), "cases.csv", "conversion_report.txt"] if replace else []
-    for name in ("dataset.json", "splits_final.json", *stale):
+    if not replace:  # nobody knows yet whether they were edited by hand: `drop_equal` sees
+        for name in BY_HAND:
+            if (folder / name).exists():
+                os.replace(folder / name, free_name(folder / f"{name}{OLD}"))
+    stale = [*sorted(earlier.files), *BY_HAND, "cases.csv", "conversion_report.txt"] if replace else []
+    for name in stale:
         (folder / name).unlink(missing_ok=True)
+
+
+def drop_equal(path: Path, content: bytes) -> list[Path]:
+    """What `path` was before, PATH.old and so on, where that is something else; removes what is not."""
+    kept = []
+    for old in sorted(path.parent.glob(f"{path.name}{OLD}*")):
+        if old.read_bytes() == content:
+            old.unlink()
+        else:
+            kept.append(old)
+    return kept
 
 
 def _try_renaming(folder: Path) -> None:
@@ -165,7 +181,11 @@ def _try_renaming(folder: Path) -> None:
 
 
 def write_json(folder: Path, name: str, content: object) -> None:
-    write_text(folder, name, json.dumps(content, indent=2) + "\n")
+    write_text(folder, name, as_json(content))
+
+
+def as_json(content: object) -> str:
+    return json.dumps(content, indent=2) + "\n"
 
 
 def write_text(folder: Path, name: str, content: str) -> None:

@@ -9,6 +9,7 @@ import os
 import re
 from pathlib import Path
 
+OLD = ".old"  # behind the name of a file that gave way to another
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
 
 
@@ -78,21 +79,31 @@ def preprocessed_splits(name: str) -> Path | None:
     return preprocessed / name / "splits_final.json"
 
 
-def update_preprocessed_splits(folder: Path) -> None:
-    """Bring the splits of the raw dataset `folder` to nnUNet_preprocessed/DATASET, where that exists already.
+def update_preprocessed_splits(name: str, content: bytes) -> Path | None:
+    """Bring the splits of the dataset `name` to nnUNet_preprocessed/DATASET, where that exists already.
 
     Otherwise nnU-Net's planner copies them there (2.8 and later). It keeps a file that is there and stops when that
-    differs, so ours replaces it; the other file stays beside it as splits_final.json.old.
+    differs, so ours replaces it; the other file stays beside it as splits_final.json.old, and that name is returned.
     """
-    target = preprocessed_splits(folder.name)
+    target, old = preprocessed_splits(name), None
     if target is None:
-        return
-    content = (folder / "splits_final.json").read_bytes()
+        return None
     if target.is_file() and target.read_bytes() != content:
-        os.replace(target, target.with_name("splits_final.json.old"))
+        old = free_name(target.with_name(f"splits_final.json{OLD}"))
+        os.replace(target, old)
     temporary = target.with_name("splits_final.json.unfinished")
     temporary.write_bytes(content)
     os.replace(temporary, target)
+    return old
+
+
+def free_name(path: Path) -> Path:
+    """The path, or with the first number behind it that makes it a new one."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}{number}")
+    return free
 
 
 def _no_tilde(folder: str | Path, what: str) -> Path:

@@ -338,3 +338,30 @@ def test_exit_code_2_where_no_dataset_came_out(undamaged: Get, raw: Path, capsys
         path.write_bytes(b"")
     assert convert(SOURCES["camus"], source, raw) == 2
     assert "all cases were refused, the first because of database_nifti/patient0001/" in capsys.readouterr().err
+
+
+def test_what_was_edited_by_hand_is_kept_and_named(undamaged: Get, raw: Path, monkeypatch: pytest.MonkeyPatch,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    source = undamaged("camus").folder
+    assert convert(SOURCES["camus"], source, raw) == 0
+    (folder,) = raw.glob("Dataset*")
+    preprocessed = raw.parent / "preprocessed" / folder.name
+    preprocessed.mkdir(parents=True)
+    monkeypatch.setenv("nnUNet_preprocessed", str(preprocessed.parent))
+    before = tree(raw)
+    for text in ("[]", "[{}]"):  # twice, and each is kept
+        for file in (folder / "splits_final.json", folder / "dataset.json", preprocessed / "splits_final.json"):
+            file.write_text(text)
+        capsys.readouterr()
+        assert convert(SOURCES["camus"], source, raw) == 0
+        said = capsys.readouterr().out
+        assert "kept beside" in said
+    for place in (folder, preprocessed):
+        assert (place / "splits_final.json.old").read_text() == "[]"
+        assert (place / "splits_final.json.old2").read_text() == "[{}]"
+    assert (folder / "dataset.json.old").read_text() == "[]"
+    assert str(folder / "splits_final.json.old2") in (folder / "conversion_report.txt").read_text()
+    for old in folder.glob("*.old*"):
+        old.unlink()
+    assert convert(SOURCES["camus"], source, raw) == 0
+    assert tree(raw) == before
