@@ -65,6 +65,8 @@ def test_a_network_that_does_not_learn_is_wrong(gpu, monkeypatch, capsys) -> Non
     monkeypatch.setattr(gpu, "build", lambda case: (_ for _ in ()).throw(RuntimeError("no kernel")))
     assert run(gpu, monkeypatch, "float16", *toy) == 1
     assert "WRONG: no kernel" in capsys.readouterr().out
+    monkeypatch.setattr(gpu, "train", lambda case, steps: ([2.0, 1.0], 0, False))
+    assert run(gpu, monkeypatch, "float16", *toy) == 1
 
 
 def test_memory_and_time_of_an_epoch(gpu, monkeypatch, capsys) -> None:

@@ -132,3 +132,15 @@ def test_the_documentation_builds_without_warnings(tmp_path: Path) -> None:
     page = (tmp_path / "site" / "reference" / "api" / "index.html").read_text()
     assert "&gt;&gt;&gt;" in page
     assert "<blockquote>" not in page  # what Markdown makes of an example that is no code block
+
+
+def test_the_readme_stays_short_and_its_pictures_small() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 150
+    assert "pip install -e '.[test]' && pytest" in lines
+    assert all(picture.stat().st_size < 150_000 for picture in (DOCS / "pictures").iterdir())
+
+
+def test_the_readme_has_every_trainer() -> None:
+    rows = re.findall(r"^\| `(nnUNetTrainer\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(path.stem for path in (ROOT / "trainers").glob("nnUNetTrainer*.py"))
