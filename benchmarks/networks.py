@@ -56,8 +56,8 @@ NETWORKS = {
     "LKMUNet": "lkm_unet:LKMUNet",
     RELEASED: "lkm_unet:LKMUNet",
     "VMUNet": "vm_unet:VMUNet",
-    "ViL": "vision_lstm:ViLUNet",
-    "ViL2": "vision_lstm:ViL2UNet",
+    "ViL": "vil.unet:ViLUNet",
+    "ViL2": "vil.unet:ViL2UNet",
 }
 WITH_A_SCAN = ("UMambaBot", "UMambaEnc", "LKMUNet", RELEASED, "VMUNet")
 

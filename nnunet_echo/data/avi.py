@@ -8,7 +8,7 @@ JPEG has no checksum: bytes changed within the picture data of a frame can go un
 
 Not PyAV or OpenCV: after a damaged chunk they go on at the next that they recognise, and every later frame takes the
 place of the one before it; OpenCV says nothing of a file that is cut off either. They are no faster, and bring 100 to
-150 MB. docs/reliability.md has the figures.
+150 MB. docs/records/reliability.md has the figures.
 Source: Microsoft, AVI RIFF File Format.
 """
 

@@ -1,6 +1,6 @@
 """`nnunet-echo evaluate PREDICTIONS REFERENCES -o OUT`: score any folder of predicted label maps.
 
-Writes these files, whose columns docs/metrics.md defines:
+Writes these files, whose columns docs/reference/metrics.md defines:
 
     cases.csv      one row for each case and structure
     patients.csv   one row for each patient: EDV, ESV and EF of prediction and reference, by the same method

@@ -8,8 +8,8 @@ Empty masks, so that no miss is dropped in silence:
 - both empty: nothing to compare; NaN, except accuracy and specificity;
 - one empty: Dice, IoU and NSD are 0, distances are NaN, `hd95_penalised` is the diagonal of the frame.
 
-Definitions after Metrics Reloaded (Maier-Hein et al., Nature Methods 21:195-212, 2024); docs/metrics.md has them all.
-Masks are bool arrays of axes (rows, columns).
+Definitions after Metrics Reloaded (Maier-Hein et al., Nature Methods 21:195-212, 2024); docs/reference/metrics.md has
+them all. Masks are bool arrays of axes (rows, columns).
 """
 
 from __future__ import annotations

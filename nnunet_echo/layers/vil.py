@@ -44,7 +44,7 @@ def mlstm(
     q, k, v are (B, H, S, d); input_gate and forget_gate (B, H, S) are i~ and f~, before exp and sigmoid. Computes in
     float32 (float64 if `q` is) with autocast off, whatever surrounds the call, and returns that precision: h is not
     normalised yet and may exceed what 16 bits hold. `chunk` is the number of tokens T of a chunk; it changes cost,
-    memory and rounding alone, and the default is what was fastest (docs/performance.md).
+    memory and rounding alone, and the default is what was fastest (docs/records/performance.md).
     """
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     length = q.shape[-2]

@@ -1,6 +1,6 @@
 """The leaderboard's tables: leaderboard.csv, comparisons.csv, cases.csv, patients.csv, summary.json, leaderboard.md.
 
-docs/leaderboard.md defines every column.
+docs/reference/leaderboard.md defines every column.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Instance norm (Ulyanov et al. 2016, arXiv 1607.08022), on a CPU as the group norm of one channel a group that it is.
 
 PyTorch computes `F.instance_norm` with its batch norm, which takes three to six times as long on a CPU as
-`F.group_norm` (docs/performance.md). That only where no gradient is wanted: the gradient of the group norm is a
+`F.group_norm` (docs/records/performance.md). That only where no gradient is wanted: the gradient of the group norm is a
 difference of large sums where a map varies little.
 """
 

@@ -1,8 +1,8 @@
 """Linear maps of tokens, on a CPU as the convolution with a 1 x 1 kernel that they are.
 
 PyTorch gives `F.linear` to MKL and convolutions to oneDNN, which on some processors is twice as fast, forward and
-backward (docs/performance.md). Tokens of C channels one after the other are an image of C channels, one row, channels
-last, so that nothing is copied.
+backward (docs/records/performance.md). Tokens of C channels one after the other are an image of C channels, one row,
+channels last, so that nothing is copied.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def keep_freed_memory() -> None:
 
     By default every large tensor is fresh memory of the operating system, which zeroes it page by page when it is first
     written, and gets it back when it is freed. On a CPU that was a quarter to a half of the time of a training step
-    (docs/performance.md). The price is that the process keeps its peak memory until it ends.
+    (docs/records/performance.md). The price is that the process keeps its peak memory until it ends.
     """
     if sys.platform != "linux":
         return

@@ -571,7 +571,7 @@ def test_statistics_that_few_values_leave_undefined(values: list[float]) -> None
 
 
 def test_every_column_is_documented() -> None:
-    text = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
+    text = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "metrics.md").read_text()
     documented = set(re.findall(r"`([a-z0-9_]+)`", text))
     heads = ["patient", "method", "planes", *(f"{side}_{name}" for side in ("reference", "prediction")
                                               for name in ("edv_ml", "esv_ml", "ef_percent", "flags"))]

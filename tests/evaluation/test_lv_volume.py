@@ -454,7 +454,7 @@ def test_equally_long_stretches_are_all_found() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_camus_shape_is_what_the_script_does(seed: int) -> None:
-    """Its steps one by one, as docs/metrics.md lists them, on the outline of scikit-image."""
+    """Its steps one by one, as docs/reference/metrics.md lists them, on the outline of scikit-image."""
     measure = pytest.importorskip("skimage.measure")
     mask = ragged(seed)
     points = measure.find_contours(mask.astype(float), 0.5)[0]

@@ -56,7 +56,7 @@ def percentile(values: list[float], q: float) -> float:
 
 
 def oracle(prediction: ndarray, reference: ndarray, spacing: tuple[float, float]) -> dict[str, float]:
-    """The definitions of docs/metrics.md over all pairs of border points."""
+    """The definitions of docs/reference/metrics.md over all pairs of border points."""
     a, b = border(prediction), border(reference)
     distance = np.array([[math.hypot((p[0] - q[0]) * spacing[0], (p[1] - q[1]) * spacing[1]) for q in b] for p in a])
     from_a, from_b = distance.min(axis=1).tolist(), distance.min(axis=0).tolist()

@@ -360,7 +360,7 @@ def test_patterns_that_do_not_number_frames(pattern: str, message: str, referenc
 
 
 def test_every_column_is_documented(references: Path) -> None:
-    text = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
+    text = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "metrics.md").read_text()
     documented = set(re.findall(r"`([a-zA-Z0-9_]+)`", text))
     evaluation = evaluate(references, references, workers=1)
     summaries = [evaluation.summary[part]["prediction"] for part in ("anatomy", "sequences")]

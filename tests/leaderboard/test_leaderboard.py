@@ -100,7 +100,7 @@ def test_the_whole_study(study: Study, tables: Path) -> None:
 
 
 def test_every_column_is_documented(tables: Path) -> None:
-    text = (Path(__file__).resolve().parents[2] / "docs" / "leaderboard.md").read_text()
+    text = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "leaderboard.md").read_text()
     columns = list(rows(tables / "leaderboard.csv")[0]) + list(rows(tables / "comparisons.csv")[0])
     statistics = re.compile(r"(?:(?:LV|MYO|LA|LV_EPI)_([a-z0-9_]+)|score)(_(?:n|mean|sd|median|q1|q3|ci_low|ci_high))")
     for column in columns:

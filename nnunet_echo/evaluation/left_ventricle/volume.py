@@ -42,7 +42,7 @@ N_DISKS = 20
 DOUBTS = ("base_from_outline", "base_doubtful", "cut", "coarse", "esv_above_edv")
 _CAMUS_PIXELS = 8
 # Side in pixels of the square as large as the LV, below which EF by "camus" is not what it is at the native resolution
-# of CAMUS (99 to 250 pixels in systole): docs/metrics.md has the measurement.
+# of CAMUS (99 to 250 pixels in systole): docs/reference/metrics.md has the measurement.
 _CAMUS_SIDE = 64
 
 
