@@ -9,5 +9,4 @@ tables       leaderboard.csv and leaderboard.md
 pictures     images and outlines, small enough for one file
 report       index.html: everything on one page that needs no network
 figures      its plots as PDF and PNG
-command      `nnunet-echo leaderboard`
 """
