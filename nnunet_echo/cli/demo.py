@@ -25,9 +25,10 @@ TRAINER = "nnUNetTrainerLKMUNet"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `demo`."""
-    parser.add_argument("--out", type=Path, default=Path("nnunet-echo-demo"), metavar="FOLDER",
-                        help="where everything goes (default: ./nnunet-echo-demo); a demo that is there is used again")
-    parser.add_argument("--trainer", default=TRAINER, metavar="NAME",
+    parser.add_argument("-o", "--output", "--out", dest="out", type=Path, default=Path("nnunet-echo-demo"),
+                        metavar="FOLDER", help="where everything goes (default: ./nnunet-echo-demo); a demo that is "
+                                               "there is used again")
+    parser.add_argument("--trainer", "-tr", default=TRAINER, metavar="NAME",
                         help=f"one of the trainers, without _<N>epochs (default: {TRAINER})")
     parser.add_argument("--patients", type=int, default=20, help="phantom patients, at least 10 (default: 20)")
     parser.add_argument("--epochs", type=int, default=8, help="short epochs (default: 8)")

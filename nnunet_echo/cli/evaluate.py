@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("predictions", type=Path, help="folder of label maps, as nnUNetv2_predict writes them")
     parser.add_argument("references", type=Path, help="folder of reference label maps of the same names")
     add_output(parser, "folder for the tables")
-    parser.add_argument("--dataset-json", type=Path, metavar="FILE",
+    parser.add_argument("--dataset-json", "-djfile", type=Path, metavar="FILE",
                         help="default: in or beside REFERENCES, else in PREDICTIONS")
     parser.add_argument("--ef-method", choices=METHODS, default="ase",
                         help="ase (default): rule of disks with each phase's own axis; camus: as the EF in CAMUS")

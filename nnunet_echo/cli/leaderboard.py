@@ -16,7 +16,16 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from nnunet_echo.cli.options import add_configuration, add_dataset, add_output, add_trainers, add_workers
+from nnunet_echo.cli.options import (
+    add_configuration,
+    add_dataset,
+    add_folds,
+    add_output,
+    add_plans,
+    add_trainers,
+    add_workers,
+    fold_numbers,
+)
 from nnunet_echo.evaluation.evaluate import TABLES
 from nnunet_echo.evaluation.left_ventricle.volume import METHODS
 from nnunet_echo.evaluation.output import check_free
@@ -37,10 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset(parser)
     add_output(parser, "folder for all files")
     add_configuration(parser)
+    add_plans(parser, None)
     add_trainers(parser, "TRAINER or TRAINER__PLANS (default: all that have results)")
     parser.add_argument("--baseline", metavar="NAME", help="tested against (default: nnUNetTrainer, if it is whole)")
-    parser.add_argument("--folds", nargs="+", type=int, metavar="K",
-                        help="compare these folds alone (default: all of the split)")
+    add_folds(parser, "compare these alone, such as 0-4, or 0 2")
     parser.add_argument("--rank-by", choices=RANKING_METRICS, default="dice",
                         help="metric of the score (default: dice)")
     parser.add_argument("--ef-method", choices=METHODS, default="ase", help="as for evaluate (default: ase)")
@@ -58,8 +67,9 @@ def run(args: argparse.Namespace) -> int:
     drawn = [path for name in FIGURES for ending in ("pdf", "png") for path in figures.glob(f"{name}.{ending}")]
     check_free(args.output, [*FILES, *(f"figures/{path.name}" for path in drawn)], "leaderboard", "versions")
     with tempfile.TemporaryDirectory() as scratch:
-        board = leaderboard(args.dataset, args.configuration, trainers=args.trainers, baseline=args.baseline,
-                            folds=args.folds, rank_by=args.rank_by, method=args.ef_method, rounding=args.ef_rounding,
+        board = leaderboard(args.dataset, args.configuration, plans=args.plans, trainers=args.trainers,
+                            baseline=args.baseline, folds=fold_numbers(args.folds), rank_by=args.rank_by,
+                            method=args.ef_method, rounding=args.ef_rounding,
                             consistency_limits=args.consistency_limits, seed=args.seed, scratch=Path(scratch),
                             workers=args.workers)
         for stale in (args.output / "comparisons.csv", *drawn):

@@ -38,7 +38,7 @@ Table = dict[str, dict[int, Fold]]  # trainer -> fold number -> fold
 def check_names(configuration: str, plans: str, trainers: Sequence[str] | None, folds: Sequence[str] | None) -> None:
     """Raises `ValueError` for names and folds that cannot be, before they become parts of paths and commands."""
     for word in folds or ():
-        _range(word)
+        fold_range(word)
     check_name("configuration", configuration)
     check_name("plans", plans)
     for trainer in trainers or ():
@@ -86,14 +86,14 @@ def parse_folds(words: Sequence[str] | None, dataset: str, split: Path | None = 
     if words is None:
         return list(range(there))
     folds: set[int] = set()
-    for first, last in map(_range, words):
+    for first, last in map(fold_range, words):
         if last >= there:
             raise ValueError(f"--folds {max(first, there)}: the split of {dataset} has folds 0 to {there - 1}")
         folds.update(range(first, last + 1))
     return sorted(folds)
 
 
-def _range(word: str) -> tuple[int, int]:
+def fold_range(word: str) -> tuple[int, int]:
     """First and last of "0-4" or "2". Raises `ValueError` for what is neither."""
     match = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", word)
     if match is None:

@@ -113,11 +113,12 @@ class Board:
         return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-def leaderboard(dataset: str, configuration: str = "2d", *, trainers: Sequence[str] | None = None,
-                baseline: str | None = None, folds: Sequence[int] | None = None, rank_by: str = "dice",
-                method: str = "ase", rounding: bool = False, consistency_limits: str = "references", seed: int = 0,
-                scratch: Path | None = None, workers: int | None = None) -> Board:
-    """Evaluate and compare all models of `configuration`, or those of `trainers`, in nnU-Net's three folders.
+def leaderboard(dataset: str, configuration: str = "2d", *, plans: str | None = None,
+                trainers: Sequence[str] | None = None, baseline: str | None = None, folds: Sequence[int] | None = None,
+                rank_by: str = "dice", method: str = "ase", rounding: bool = False,
+                consistency_limits: str = "references", seed: int = 0, scratch: Path | None = None,
+                workers: int | None = None) -> Board:
+    """Evaluate and compare all models of `configuration` in nnU-Net's three folders, or those of `plans` or `trainers`.
 
     `baseline` names the model that the others are tested against (default: nnUNetTrainer, if it is whole); `folds`
     are compared (default: all of the split); `method`, `rounding` and `consistency_limits` are those of `evaluate`.
@@ -143,8 +144,9 @@ def leaderboard(dataset: str, configuration: str = "2d", *, trainers: Sequence[s
     content = read_dataset(content_file)
     splits = preprocessed_splits(raw.name)
     split = read_split(splits if splits and splits.is_file() else raw / "splits_final.json", dataset_json, folds)
-    models = find_models(results_folder() / raw.name, configuration, split, content.file_ending, trainers)
-    baseline = _baseline(models, baseline)
+    models = find_models(results_folder() / raw.name, configuration, split, content.file_ending, trainers,
+                         plans)
+    baseline = _baseline(models, baseline, plans)
 
     def entry(model: Model) -> Entry:
         folds = model.folds if model.status != REFUSED else ()
@@ -208,9 +210,13 @@ def image_quality(board: Board, cases: Sequence[str]) -> list[str]:
     return [known.get(board.films.get(case, (case,))[0], {}).get("quality") or "" for case in cases]
 
 
-def _baseline(models: Sequence[Model], given: str | None) -> str:
-    """The baseline's name; "" where none was asked for and nnU-Net's own trainer is not whole."""
-    names = {name: model for model in models for name in (model.name, f"{model.trainer}__{model.plans}")}
+def _baseline(models: Sequence[Model], given: str | None, plans: str | None) -> str:
+    """The baseline's name; "" where none was asked for and nnU-Net's own trainer is not whole.
+
+    Where all models have the same `plans`, a trainer's name is enough.
+    """
+    names = {name: model for model in models
+             for name in (model.name, f"{model.trainer}__{model.plans}", model.trainer if plans else model.name)}
     model = names.get(given or DEFAULT_BASELINE)
     if model is not None and model.status == WHOLE:
         return model.name
