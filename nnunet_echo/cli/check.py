@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what was found; 0 without a problem, 1 with one. Errors, no verdict among them, as `check_dataset`'s."""
     folder = find_dataset(args.dataset, args.raw)
-    findings = check_dataset(folder, args.workers)
+    findings = check_dataset(folder, args.workers, progress=True)
     problems = [finding.text for finding in findings if finding.problem]
     remarks = [finding.text for finding in findings if not finding.problem]
     for title, texts in (("problem", problems), ("remark", remarks)):

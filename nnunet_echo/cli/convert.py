@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import pkgutil
 from dataclasses import fields
 
-import nnunet_echo.dataset_conversion as package
 from nnunet_echo.cli.options import add_raw, add_workers
 from nnunet_echo.data.reader import Reader
+from nnunet_echo.dataset_conversion import readers
 
 INTERRUPTED = "interrupted; the same command again completes the dataset"
-
-
-def readers() -> dict[str, type[Reader]]:
-    """The datasets, each by the name of its module."""
-    modules = {name: importlib.import_module(f"{package.__name__}.{name}")
-               for _, name, _ in pkgutil.iter_modules(package.__path__)}
-    return {name: module.READER for name, module in modules.items() if hasattr(module, "READER")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """
     reader = args.reader(**{option.name: getattr(args, option.name) for option in fields(args.reader)})
     report = reader.convert(args.source, dataset_id=args.dataset_id, raw=args.raw, workers=args.workers,
-                            replace=args.replace)
+                            progress=True, replace=args.replace)
     print(report.summary())
     if report.unusable:
         raise RuntimeError(f"nothing was converted: {report.unusable}")

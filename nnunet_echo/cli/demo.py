@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
     began = time.monotonic()
     print(f"Phantom: {args.patients} patients in {out / 'phantom'}", flush=True)
-    write_camus(out / "phantom", args.patients, SEED, spacing_mm=SPACING_MM, half_sequence=False)
+    write_camus(out / "phantom", args.patients, SEED, spacing_mm=SPACING_MM, half_sequence=False, progress=True)
     step("Conversion to nnU-Net's raw format", "nnunet-echo", "convert", "camus", str(out / "phantom"), "-d", DATASET)
     step("Fingerprint of the data",
          "nnUNetv2_extract_fingerprint", "-d", DATASET, "-np", "2", "--verify_dataset_integrity")

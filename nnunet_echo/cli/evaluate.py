@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     check_free(args.output, ["summary.json", *(f"{name}.csv" for name in TABLES)], "evaluate", "nnunet_echo")
     evaluation = evaluate(args.predictions, args.references, dataset_json=args.dataset_json, method=args.ef_method,
                           rounding=args.ef_rounding, subset=args.subset, consistency_limits=args.consistency_limits,
-                          workers=args.workers)
+                          workers=args.workers, progress=True)
     evaluation.write(args.output)
     print(_screen(evaluation.summary))
     print(f"tables: {args.output}")

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
                             baseline=args.baseline, folds=fold_numbers(args.folds), rank_by=args.rank_by,
                             method=args.ef_method, rounding=args.ef_rounding,
                             consistency_limits=args.consistency_limits, seed=args.seed, scratch=Path(scratch),
-                            workers=args.workers)
+                            workers=args.workers, progress=True)
         for stale in (args.output / "comparisons.csv", *drawn):
             stale.unlink(missing_ok=True)  # of an earlier run, whose trainers or folds may be others
         write_tables(board, args.output)

@@ -38,10 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do what `add_arguments` parsed; 0 when done. Errors are raised as the functions that write raise them."""
     if args.layout == "echonet":
-        write_echonet(args.out, args.videos, args.seed, oddities=not args.no_oddities, workers=args.workers)
+        write_echonet(args.out, args.videos, args.seed, oddities=not args.no_oddities, workers=args.workers,
+                      progress=True)
     elif args.layout == "ted":
-        write_ted(args.out, args.patients, args.seed, spacing_mm=args.spacing)
+        write_ted(args.out, args.patients, args.seed, spacing_mm=args.spacing, progress=True)
     else:
         write = RELEASES[args.release]
-        write(args.out, args.patients, args.seed, spacing_mm=args.spacing, half_sequence=not args.no_half_sequence)
+        write(args.out, args.patients, args.seed, spacing_mm=args.spacing, half_sequence=not args.no_half_sequence,
+              progress=True)
     return 0

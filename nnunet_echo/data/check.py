@@ -40,10 +40,11 @@ OVERWRITE = "overwrite_image_reader_writer"
 CHANNELS = {"1": 1, "L": 1, "I": 1, "I;16": 1, "RGB": 3, "RGBA": 4, "P": 3}  # that nnU-Net sees in Pillow's modes
 
 
-def check_dataset(folder: Path, workers: int | None = None) -> list[Finding]:
+def check_dataset(folder: Path, workers: int | None = 1, progress: bool = False) -> list[Finding]:
     """Everything that is wrong or odd with the raw dataset in `folder`; an empty list when all is well.
 
-    Raises `ValueError` for a dataset that can be nnU-Net's but whose files we do not read.
+    `workers` and `progress` are those of `map_in_order`. Raises `ValueError` for a dataset that can be nnU-Net's but
+    whose files we do not read.
     """
     findings = [*_check_leftovers(folder), *check_report(folder)]
     dataset_json = read_dataset_json(folder, findings)
@@ -63,7 +64,7 @@ def check_dataset(folder: Path, workers: int | None = None) -> list[Finding]:
     jobs = [("Tr", case, channels) for case, channels in training.items()]
     jobs += [("Ts", case, channels) for case, channels in test.items()]
     check = partial(_check_case, folder=folder, dataset_json=dataset_json)
-    results = list(map_in_order(check, jobs, title=folder.name, workers=workers))
+    results = list(map_in_order(check, jobs, title=folder.name, workers=workers, progress=progress))
     findings += _check_axes({case: axes for (_, case, _), (_, axes) in zip(jobs, results, strict=True) if axes})
     return [*findings, *(finding for found, _ in results for finding in found)]
 

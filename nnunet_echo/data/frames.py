@@ -33,10 +33,12 @@ FRAME_PATTERN = r"_f(?P<frame>\d+)(?:_(?P<phase>ED|ES))?"
 PHASE_PATTERN = r"_(?P<phase>ED|ES)"
 
 
-def write_frames(maps: Path, dataset: Path, out: Path, *, phases: bool = False, workers: int | None = None) -> int:
+def write_frames(maps: Path, dataset: Path, out: Path, *, phases: bool = False, workers: int | None = 1,
+                 progress: bool = False) -> int:
     """Write every sequence in the folder `maps` to `out` as frames; returns how many.
 
-    `dataset` is the raw dataset that the sequences belong to, `phases` stands for ED and ES alone. Raises `ValueError`
+    `dataset` is the raw dataset that the sequences belong to, `phases` stands for ED and ES alone,
+    `workers` and `progress` are those of `map_in_order`. Raises `ValueError`
     for a map that is none of its sequences, is of another size, or is partly ignored within a frame;
     `FileNotFoundError` where there is no map; `FileExistsError` where `out` holds anything already.
     """
@@ -54,7 +56,8 @@ def write_frames(maps: Path, dataset: Path, out: Path, *, phases: bool = False, 
                          f"{len(strangers)} such file(s)")
     out.mkdir(parents=True, exist_ok=True)
     write = partial(_write_sequence, maps=maps, out=out, content=content, phases=phases)
-    count = sum(map_in_order(write, [rows[case] for case in cases], title="frames", workers=workers))
+    count = sum(map_in_order(write, [rows[case] for case in cases], title="frames", workers=workers,
+                             progress=progress))
     labels = {name: value for name, value in content["labels"].items() if name != "ignore"}
     pattern = content["case_id_pattern"] + (PHASE_PATTERN if phases else FRAME_PATTERN)
     content = {**content, "labels": labels, "case_id_pattern": pattern, "numTraining": count}

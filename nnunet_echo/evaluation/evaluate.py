@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy
@@ -48,6 +49,9 @@ from nnunet_echo.evaluation.summary import (
     summarise_structures,
     summarise_volumes,
 )
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 TABLES = ("cases", "patients", "anatomy", "frames", "sequences")
 VOLUMES = ("edv_ml", "esv_ml", "ef_percent")
@@ -81,6 +85,17 @@ class Evaluation:
             else:
                 (out / f"{name}.csv").unlink(missing_ok=True)
 
+    def table(self, name: str) -> DataFrame:
+        """One of the tables, such as "cases" or "patients", as a pandas DataFrame; see docs/metrics.md.
+
+        Raises `ValueError` for another name.
+        """
+        if name not in TABLES:
+            raise ValueError(f"name={name!r}: there is no such table. Choose from {', '.join(TABLES)}.")
+        import pandas
+
+        return pandas.DataFrame(getattr(self, name))
+
 
 def metric_columns(unit: str) -> dict[str, str]:
     """Metric -> its column in cases.csv, for distances in `unit` ("mm" or "px")."""
@@ -90,14 +105,24 @@ def metric_columns(unit: str) -> dict[str, str]:
 
 def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: str | Path | None = None,
              method: str = "ase", rounding: bool = False, subset: bool = False,
-             consistency_limits: str = "references", workers: int | None = None) -> Evaluation:
-    """Compare the label maps in two folders, file by file of the same name.
+             consistency_limits: str = "references", workers: int | None = 1, progress: bool = False) -> Evaluation:
+    """Compare the label maps in two folders, file by file of the same name: 2D frames, in NIfTI or PNG.
 
     `dataset_json` names the dataset's file where it is neither in or beside `references` nor in `predictions`; `method`
-    and `rounding` are those of `lv_volume`; `subset` allows references without a prediction; `consistency_limits` is
-    "references", for limits from the references of these cases, or "painchaud2022". Raises `ValueError` or `OSError`,
-    naming the file, for whatever cannot be compared. Workers are processes: a script that calls this needs the usual
-    `if __name__ == "__main__":`, or `workers=1`.
+    and `rounding` are those of `lv_volumes`; `subset` allows references without a prediction; `consistency_limits` is
+    "references", for limits from the references of these cases, or "painchaud2022". `workers` are processes (None: one
+    for each processor; a script that asks for more than one needs the usual `if __name__ == "__main__":`), `progress`
+    draws a bar.
+
+    Distances are in mm, or in pixels where dataset.json says so, volumes in mL, ejection fractions in percent. Raises
+    `ValueError` or `OSError`, naming the file, for whatever cannot be compared.
+
+    >>> import nnunet_echo
+    >>> evaluation = nnunet_echo.evaluate("predictions", "references")
+    >>> evaluation.table("cases").groupby("structure")["dice"].mean().round(2).to_dict()
+    {'LA': 0.96, 'LV': 0.95, 'LV_EPI': 0.97, 'MYO': 0.89}
+    >>> list(evaluation.table("patients").filter(like="ef_percent"))
+    ['prediction_ef_percent', 'reference_ef_percent', 'recorded_ef_percent']
     """
     predictions, references = Path(predictions), Path(references)
     path = Path(dataset_json) if dataset_json else find_dataset_json(predictions, references)
@@ -112,7 +137,7 @@ def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: s
     on_record = recorded_ef(path)
     cases, unpredicted = pair_cases(predictions, references, dataset, subset=subset)
     work = partial(_evaluate_case, predictions=predictions, references=references, dataset=dataset, method=method)
-    results = list(map_in_order(work, cases, title="evaluate", workers=workers))
+    results = list(map_in_order(work, cases, title="evaluate", workers=workers, progress=progress))
 
     rows = [row for result in results for row in result.rows]
     patients = _patient_rows(cases, [result.shapes for result in results], dataset, method, rounding, on_record)

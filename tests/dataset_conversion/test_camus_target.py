@@ -85,7 +85,8 @@ def test_the_command_line_answers_in_words(source: Path, raw: Path) -> None:
     assert done.returncode == 0 and f"{CASES // 2} of {CASES // 2} source cases converted" in done.stdout
     assert (raw / "Dataset009_CAMUS" / "dataset.json").is_file()
     failed = subprocess.run([*COMMAND, str(source / "nowhere")], capture_output=True, text=True)
-    assert failed.returncode == 2 and failed.stderr.startswith("nnunet-echo convert: error: ") and "nowhere" in failed.stderr
+    assert failed.returncode == 2 and "nowhere" in failed.stderr
+    assert failed.stderr.startswith("nnunet-echo convert: error: ")
     (source / "database_nifti" / "patient0002" / IMAGE).write_bytes(b"")
     refused = subprocess.run([*COMMAND, str(source), "--workers", "1"], capture_output=True, text=True)
     assert refused.returncode == 1 and "not a NIfTI-1 file" in refused.stdout
