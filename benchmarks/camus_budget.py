@@ -44,7 +44,7 @@ def main() -> None:
 
     def nnunet(log: str, *command: str) -> None:
         print(f"$ {' '.join(command)}", flush=True)
-        run_command(command, environment, work / "logs" / f"{log}.log")
+        run_command(command, environment, work / "logs" / f"{log}.log", print)
 
     raw, preprocessed = work / "nnUNet_raw" / NAME, work / "nnUNet_preprocessed" / NAME
     if not (preprocessed / f"nnUNetPlans_{CONFIGURATION}").exists():

@@ -36,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         source = Path(scratch, "source")
         drawn = min(args.drawn, args.videos)
-        write_echonet(source, drawn, SEED, oddities=False)
+        write_echonet(source, drawn, SEED, oddities=False, workers=None)
         repeat(source, args.videos, drawn)
         print("| videos | processes | seconds | videos per second | processor time, s | peak memory, MiB |")
         print("|---:|---:|---:|---:|---:|---:|")

@@ -1,4 +1,4 @@
-"""CAMUS to nnU-Net: `nnunet-echo convert camus SOURCE` or `python -m nnunet_echo.dataset_conversion.camus SOURCE`.
+"""CAMUS to nnU-Net: `nnunet-echo convert camus SOURCE`.
 
 Each ED or ES frame of a view becomes one 2D case, `CAMUS_patient0001_4CH_ED`, with its pixels and spacing as they are:
 background 0, left ventricle 1, myocardium 2 (without the cavity), left atrium 3. camus_source.py tells which releases

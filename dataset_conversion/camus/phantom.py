@@ -61,12 +61,13 @@ def write_camus(
     *,
     spacing_mm: float = CAMUS_SPACING_MM,
     half_sequence: bool = True,
+    progress: bool = False,
 ) -> None:
     """Write `patients` hearts into the folder `out` in the layout of the NIfTI release of CAMUS.
 
-    `spacing_mm` makes the pixels coarser (smaller files, the same hearts); `half_sequence=False` leaves the films out.
-    Running it again with the same arguments writes the same files again. Raises ValueError for values out of range and
-    FileExistsError where `out` holds anything else; nothing is ever deleted.
+    `spacing_mm` makes the pixels coarser (smaller files, the same hearts); `half_sequence=False` leaves the films out,
+    `progress` draws a bar. Running it again with the same arguments writes the same files again. Raises ValueError for
+    values out of range and FileExistsError where `out` holds anything else; nothing is ever deleted.
     """
     out = Path(out)
     check_numbers(seed, patients=patients)
@@ -74,7 +75,7 @@ def write_camus(
     recipe = f"camus: patients {patients}, seed {seed}, spacing {spacing_mm:g} mm, half sequences {half_sequence}"
     claim(out, "database_split/information.txt", recipe)
     names = [f"patient{number:04d}" for number in range(1, patients + 1)]
-    for number, name in enumerate(tqdm(names, desc="drawing hearts", unit="patient"), start=1):
+    for number, name in enumerate(tqdm(names, desc="drawing hearts", unit="patient", disable=not progress), start=1):
         folder = out / "database_nifti" / name
         folder.mkdir(parents=True, exist_ok=True)
         _write_patient(folder, camus_heart(seed, number), spacing_mm, half_sequence)
@@ -89,6 +90,7 @@ def write_camus_2019(
     *,
     spacing_mm: float = CAMUS_SPACING_MM,
     half_sequence: bool = True,
+    progress: bool = False,
 ) -> None:
     """Write the hearts of `write_camus` into the folder `out` in the layout of the challenge of 2019.
 
@@ -101,7 +103,7 @@ def write_camus_2019(
     recipe = f"camus 2019: patients {patients}, seed {seed}, spacing {spacing_mm:g} mm, half sequences {half_sequence}"
     claim(out, "PHANTOM.txt", recipe)
     training = patients - (max(1, round(patients / 10)) if patients >= 2 else 0)
-    for number in tqdm(range(1, patients + 1), desc="drawing hearts", unit="patient"):
+    for number in tqdm(range(1, patients + 1), desc="drawing hearts", unit="patient", disable=not progress):
         test = number > training
         folder = out / ("testing" if test else "training") / f"patient{number - training * test:04d}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""EchoNet-Dynamic to nnU-Net: `nnunet-echo convert echonet SOURCE`, or this module with `python -m`.
+"""EchoNet-Dynamic to nnU-Net: `nnunet-echo convert echonet SOURCE`.
 
 The two traced frames of each video become the 2D cases `ECHONET_0X1A2B_ED` and `.._ES`: background 0, left ventricle 1,
 one grey channel. ED is the frame with the larger ventricle: neither the order of the rows nor that of the frames tells.

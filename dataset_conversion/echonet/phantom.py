@@ -91,12 +91,12 @@ def echonet_video(seed: int, number: int) -> Video:
 
 
 def write_echonet(out: str | Path, videos: int, seed: int, *, oddities: bool = True,
-                  workers: int | None = None) -> None:
+                  workers: int | None = 1, progress: bool = False) -> None:
     """Write `videos` hearts into the folder `out` in the layout of EchoNet-Dynamic.
 
     The oddities, each on the last videos, begin with 10 videos. Running it again with the same arguments writes the
     same files again. Raises ValueError for values out of range and FileExistsError where `out` holds anything else;
-    nothing is ever deleted. `workers` are processes (default: one for each processor).
+    nothing is ever deleted. `workers` and `progress` are those of `map_in_order`.
     """
     out = Path(out)
     check_numbers(seed, videos=videos)
@@ -105,7 +105,7 @@ def write_echonet(out: str | Path, videos: int, seed: int, *, oddities: bool = T
     odd = _odd_videos(videos) if oddities else {}
     write = partial(_write_video, out / "Videos", seed)
     jobs = [(number, odd.get(number, "")) for number in range(1, videos + 1)]
-    rows = list(map_in_order(write, jobs, title="drawing hearts", workers=workers))
+    rows = list(map_in_order(write, jobs, title="drawing hearts", workers=workers, progress=progress))
     tracings = [line for _, lines in rows for line in lines]
     if odd:
         tracings += _tracing_rows(echonet_video(seed, videos + 1), "")  # of a video that is not in FileList.csv

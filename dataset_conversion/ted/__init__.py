@@ -1,4 +1,4 @@
-"""TED to nnU-Net: `nnunet-echo convert ted SOURCE` or `python -m nnunet_echo.dataset_conversion.ted SOURCE`.
+"""TED to nnU-Net: `nnunet-echo convert ted SOURCE`.
 
     database/patient001/patient001_4CH_sequence.mhd, .._4CH_sequence_gt.mhd   a whole cycle, a mask for every frame
     database/patient001/patient001_4CH_info.cfg                               ED, ES, NbFrame, ... EF

@@ -27,18 +27,19 @@ from nnunet_echo.phantom.folder import check_numbers, claim, write_text
 from nnunet_echo.phantom.heart import BACKGROUND, LA, Heart
 
 
-def write_ted(out: str | Path, patients: int, seed: int, *, spacing_mm: float = CAMUS_SPACING_MM) -> None:
+def write_ted(out: str | Path, patients: int, seed: int, *, spacing_mm: float = CAMUS_SPACING_MM,
+              progress: bool = False) -> None:
     """Write `patients` hearts into the folder `out` in the layout of TED.
 
-    `spacing_mm` is the width of a pixel, which is half as high. Running it again with the same arguments writes the
-    same files again. Raises ValueError for values out of range and FileExistsError where `out` holds anything else;
-    nothing is ever deleted.
+    `spacing_mm` is the width of a pixel, which is half as high, `progress` draws a bar. Running it again with the same
+    arguments writes the same files again. Raises ValueError for values out of range and FileExistsError where `out`
+    holds anything else; nothing is ever deleted.
     """
     out = Path(out)
     check_numbers(seed, patients=patients)
     check_spacing(spacing_mm)
     claim(out, "PHANTOM.txt", f"ted: patients {patients}, seed {seed}, spacing {spacing_mm:g} mm")
-    for number in tqdm(range(1, patients + 1), desc="drawing hearts", unit="patient"):
+    for number in tqdm(range(1, patients + 1), desc="drawing hearts", unit="patient", disable=not progress):
         folder = out / "database" / f"patient{number:03d}"
         folder.mkdir(parents=True, exist_ok=True)
         _write_patient(folder, camus_heart(seed, number), spacing_mm)

@@ -1,4 +1,4 @@
-"""`nnunet-echo erf`: how far each trainer's network sees, its effective receptive field (ERF).
+"""How far each trainer's network sees: its effective receptive field (ERF).
 
 The ERF of a pixel (Luo et al., NeurIPS 2016, arXiv 1701.04128) is the size of the gradient of its output with respect
 to every pixel of the input, averaged over inputs. Here it is that of the middle pixel's finest logits, absolute values
@@ -15,12 +15,10 @@ over the image lets every pixel have a little influence on every other, in a net
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +39,7 @@ from nnunet_echo._startup import trainers_folder
 from nnunet_echo.analysis.costs import build_network
 from nnunet_echo.evaluation.evaluate import write_table
 from nnunet_echo.networks.checkpoints import load_checkpoint
+from nnunet_echo.nnunet.commands import silent
 
 BASELINE = "nnUNetTrainer"
 SIZE = (256, 256)
@@ -127,41 +126,36 @@ def trained_network(folder: Path, size: tuple[int, int] | None) -> Subject:
     return Subject(folder.name, str(folder), network, (channels, *(size or patch)))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `erf`."""
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for pictures and table")
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--trainers", nargs="+", metavar="NAME",
-                        help=f"networks with random weights (default: all trainers of this package, and {BASELINE})")
-    source.add_argument("--checkpoint", nargs="+", type=Path, metavar="FOLDER",
-                        help="trained networks: folders TRAINER__PLANS__CONFIGURATION of nnUNet_results")
-    parser.add_argument("--size", type=_size, metavar="HxW",
-                        help="of the input (default: that of a checkpoint's plan, or {}x{})".format(*SIZE))
-    parser.add_argument("--inputs", type=int, default=4, metavar="N", help="images of noise to average (default: 4)")
+def draw_fields(out: Path, *, trainers: Sequence[str] | None = None, checkpoints: Sequence[Path] = (),
+                size: tuple[int, int] | None = None, inputs: int = 4, device: str | None = None,
+                say: Callable[[str], None] = silent) -> list[dict[str, object]]:
+    """Write pictures and erf.csv to the folder `out`; returns the rows of the table.
 
-
-def run(args: argparse.Namespace) -> int:
-    """Compute, write and print; 0 when done. Errors are raised as the functions above raise them."""
-    if args.inputs < 1:
-        raise ValueError(f"--inputs {args.inputs}: must be 1 or more")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    folders = _distinct_names([folder.resolve() for folder in args.checkpoint or ()])
-    if len(set(args.trainers or ())) < len(args.trainers or ()):
-        raise ValueError(f"--trainers {' '.join(args.trainers)}: one is named twice; name each once")
-    args.output.mkdir(parents=True, exist_ok=True)
+    The networks are those of `checkpoints`, folders TRAINER__PLANS__CONFIGURATION of nnUNet_results, or else of
+    `trainers` with random weights (default: all of this package, and nnUNetTrainer). `size` (height, width) is that of
+    the input (default: that of a checkpoint's plan, or 256 x 256), of which `inputs` are averaged. `device` is by
+    default cuda where there is one. `say` is told the areas of each network when it is done. Raises `ValueError` for a
+    network that is named twice and for no inputs, and as `trained_network` and `random_network`.
+    """
+    if inputs < 1:
+        raise ValueError(f"--inputs {inputs}: must be 1 or more")
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    folders = _distinct_names([folder.resolve() for folder in checkpoints])
+    if len(set(trainers or ())) < len(trainers or ()):
+        raise ValueError(f"--trainers {' '.join(trainers)}: one is named twice; name each once")
+    out.mkdir(parents=True, exist_ok=True)
     fields, rows = {}, []
-    for subject in _subjects(args, folders):
-        noise = torch.randn(args.inputs, *subject.shape, generator=torch.Generator().manual_seed(0))
-        field = fields[subject.name] = effective_receptive_field(subject.network.to(device), noise.to(device))
+    for subject in _subjects(trainers, folders, size):
+        noise = torch.randn(inputs, *subject.shape, generator=torch.Generator().manual_seed(0))
+        field = fields[subject.name] = effective_receptive_field(subject.network.to(place), noise.to(place))
         areas = {f"area_fraction_{share * 100:g}": area_fraction(field, share) for share in SHARES}
         rows.append({"network": subject.name, "weights": subject.weights, "height": field.shape[0],
-                     "width": field.shape[1], "inputs": args.inputs, **areas})
-        _picture({subject.name: field}, args.output / f"{subject.name}.png")
-        print(f"{subject.name}: {_areas(field)}", flush=True)
-    _picture(fields, args.output / "erf.png")
-    write_table(args.output / "erf.csv", rows)
-    print(f"pictures and table: {args.output}")
-    return 0
+                     "width": field.shape[1], "inputs": inputs, **areas})
+        _picture({subject.name: field}, out / f"{subject.name}.png")
+        say(f"{subject.name}: {_areas(field)}")
+    _picture(fields, out / "erf.png")
+    write_table(out / "erf.csv", rows)
+    return rows
 
 
 def _distinct_names(folders: Sequence[Path]) -> dict[str, Path]:
@@ -188,14 +182,15 @@ def _name(folder: Path, length: int) -> str:
     return "__".join(folder.parts[-length:])
 
 
-def _subjects(args: argparse.Namespace, folders: Mapping[str, Path]) -> Iterator[Subject]:
+def _subjects(trainers: Sequence[str] | None, folders: Mapping[str, Path],
+              size: tuple[int, int] | None) -> Iterator[Subject]:
     """One at a time, so that only one network is in memory."""
     for name, folder in folders.items():
-        yield replace(trained_network(folder, args.size), name=name)
-    if not args.checkpoint:
+        yield replace(trained_network(folder, size), name=name)
+    if not folders:
         ours = sorted(path.stem for path in Path(trainers_folder() or ".").glob("nnUNetTrainer*.py"))
-        for trainer in args.trainers or [BASELINE, *ours]:
-            yield random_network(trainer, args.size or SIZE)
+        for trainer in trainers or [BASELINE, *ours]:
+            yield random_network(trainer, size or SIZE)
 
 
 def _configuration(size: tuple[int, int]) -> ConfigurationManager:
@@ -251,10 +246,3 @@ def _draw(ax: Axes, name: str, field: ndarray) -> AxesImage:
 
 def _areas(field: ndarray) -> str:
     return ", ".join(f"{share:.0%} in {area_fraction(field, share):.2%}" for share in SHARES) + " of the area"
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", text, re.ASCII | re.IGNORECASE)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected HEIGHTxWIDTH in pixels, such as 256x256")
-    return int(match[1]), int(match[2])

@@ -1,1 +1,1 @@
-"""The command `nnunet-echo`: one module for each subcommand."""
+"""The command `nnunet-echo`: one module for each subcommand. Nothing else in the package prints."""

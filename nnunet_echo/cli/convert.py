@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import pkgutil
-import sys
 from dataclasses import fields
 
-import nnunet_echo.dataset_conversion as package
+from nnunet_echo.cli.options import add_raw, add_workers
 from nnunet_echo.data.reader import Reader
+from nnunet_echo.dataset_conversion import readers
 
-
-def readers() -> dict[str, type[Reader]]:
-    """The datasets, each by the name of its module."""
-    modules = {name: importlib.import_module(f"{package.__name__}.{name}")
-               for _, name, _ in pkgutil.iter_modules(package.__path__)}
-    return {name: module.READER for name, module in modules.items() if hasattr(module, "READER")}
+INTERRUPTED = "interrupted; the same command again completes the dataset"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,25 +23,18 @@ def run(args: argparse.Namespace) -> int:
     """Convert and print the summary; returns the exit code.
 
     0: every case that the source has was converted. 1: a case that exists was refused, for the reason in the report,
-    and the dataset holds the others. 2: nothing was converted, there is no dataset. 130: interrupted.
+    and the dataset holds the others. Raises RuntimeError, besides what `Reader.convert` raises, where no dataset came
+    out.
     """
-    try:
-        reader = args.reader(**{option.name: getattr(args, option.name) for option in fields(args.reader)})
-        report = reader.convert(args.source, dataset_id=args.dataset_id, raw=args.raw, workers=args.workers,
-                                replace=args.replace)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command again completes the dataset", file=sys.stderr)
-        return 130
+    reader = args.reader(**{option.name: getattr(args, option.name) for option in fields(args.reader)})
+    report = reader.convert(args.source, dataset_id=args.dataset_id, raw=args.raw, workers=args.workers,
+                            progress=True, replace=args.replace)
     print(report.summary())
     if report.unusable:
-        print(f"error: nothing was converted: {report.unusable}", file=sys.stderr)
-    else:
-        number = report.folder.name.removeprefix("Dataset")[:3]
-        configuration = "2d" if reader.mode == "frames" else "3d_fullres"
-        print(f"next: nnUNetv2_plan_and_preprocess -d {number} -c {configuration} --verify_dataset_integrity")
+        raise RuntimeError(f"nothing was converted: {report.unusable}")
+    number = report.folder.name.removeprefix("Dataset")[:3]
+    configuration = "2d" if reader.mode == "frames" else "3d_fullres"
+    print(f"next: nnUNetv2_plan_and_preprocess -d {number} -c {configuration} --verify_dataset_integrity")
     return report.exit_code
 
 
@@ -66,8 +52,8 @@ def _add_options(reader: type[Reader], parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=defaults["seed"],
                         help=f"of splits that are drawn (default {defaults['seed']})")
     parser.add_argument("--split-file", metavar="FILE", help="CSV with columns patient and subset (train, val or test)")
-    parser.add_argument("--raw", metavar="FOLDER", help="where to write (default: nnUNet_raw)")
-    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+    add_raw(parser, "where to write")
+    add_workers(parser)
     parser.add_argument("--replace", action="store_true",
                         help="replace the conversion of another source, or with other options, that is there")
     reader.add_arguments(parser)

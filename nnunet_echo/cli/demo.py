@@ -6,8 +6,10 @@ import argparse
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 
+from nnunet_echo.cli.options import add_device
 from nnunet_echo.crossval.checks import LENGTH, check_device, check_trainers
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
 from nnunet_echo.nnunet.commands import run_command
@@ -23,14 +25,15 @@ TRAINER = "nnUNetTrainerLKMUNet"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `demo`."""
-    parser.add_argument("--out", type=Path, default=Path("nnunet-echo-demo"), metavar="FOLDER",
-                        help="where everything goes (default: ./nnunet-echo-demo); a demo that is there is used again")
-    parser.add_argument("--trainer", default=TRAINER, metavar="NAME",
+    parser.add_argument("-o", "--output", "--out", dest="out", type=Path, default=Path("nnunet-echo-demo"),
+                        metavar="FOLDER", help="where everything goes (default: ./nnunet-echo-demo); a demo that is "
+                                               "there is used again")
+    parser.add_argument("--trainer", "-tr", default=TRAINER, metavar="NAME",
                         help=f"one of the trainers, without _<N>epochs (default: {TRAINER})")
     parser.add_argument("--patients", type=int, default=20, help="phantom patients, at least 10 (default: 20)")
     parser.add_argument("--epochs", type=int, default=8, help="short epochs (default: 8)")
     parser.add_argument("--iterations", type=int, default=40, help="training iterations in each of them (default: 40)")
-    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), help="default: cuda where there is one, else cpu")
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,11 +62,11 @@ def run(args: argparse.Namespace) -> int:
 
     def step(title: str, *command: str) -> None:
         print(f"\n{title}\n  $ {' '.join(command)}", flush=True)
-        run_command(command, environment, out / "logs" / f"{title.split()[0].lower()}.log")
+        run_command(command, environment, out / "logs" / f"{title.split()[0].lower()}.log", partial(print, flush=True))
 
     began = time.monotonic()
     print(f"Phantom: {args.patients} patients in {out / 'phantom'}", flush=True)
-    write_camus(out / "phantom", args.patients, SEED, spacing_mm=SPACING_MM, half_sequence=False)
+    write_camus(out / "phantom", args.patients, SEED, spacing_mm=SPACING_MM, half_sequence=False, progress=True)
     step("Conversion to nnU-Net's raw format", "nnunet-echo", "convert", "camus", str(out / "phantom"), "-d", DATASET)
     step("Fingerprint of the data",
          "nnUNetv2_extract_fingerprint", "-d", DATASET, "-np", "2", "--verify_dataset_integrity")

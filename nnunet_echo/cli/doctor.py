@@ -11,6 +11,8 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+import nnunet_echo
+
 PACKAGES = ("nnunet-echo", "nnunetv2", "torch", "triton", "mamba-ssm", "causal-conv1d", "SimpleITK")
 NEEDED = ("nnunetv2", "torch", "SimpleITK")
 AUTOLOAD_OFF = "TORCH_DEVICE_BACKEND_AUTOLOAD=0"
@@ -41,8 +43,9 @@ def _hook(problems: list[str]) -> None:
     code = "import nnunet_echo as e; print(*getattr(e, '__path__', [e.__file__])); import nnunet_echo._startup"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     found = done.stdout.strip()
-    if not done.returncode and found != os.path.dirname(__file__):
-        print(f"nnunet-echo     this one is in {os.path.dirname(__file__)}; a Python that starts here finds {found}")
+    here = os.path.dirname(nnunet_echo.__file__)
+    if not done.returncode and found != here:
+        print(f"nnunet-echo     this one is in {here}; a Python that starts here finds {found}")
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         problems.append(

@@ -16,6 +16,16 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from nnunet_echo.cli.options import (
+    add_configuration,
+    add_dataset,
+    add_folds,
+    add_output,
+    add_plans,
+    add_trainers,
+    add_workers,
+    fold_numbers,
+)
 from nnunet_echo.evaluation.evaluate import TABLES
 from nnunet_echo.evaluation.left_ventricle.volume import METHODS
 from nnunet_echo.evaluation.output import check_free
@@ -33,14 +43,13 @@ FIGURES = ("boxes_*", "ranks", "ejection_fraction", "quality")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `leaderboard`."""
-    parser.add_argument("dataset", help="as nnU-Net knows it: an id such as 751, or a name such as Dataset751_CAMUS")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for all files")
-    parser.add_argument("-c", "--configuration", default="2d", help="of nnU-Net's plan (default: 2d)")
-    parser.add_argument("--trainers", nargs="+", metavar="NAME",
-                        help="TRAINER or TRAINER__PLANS (default: all that have results)")
+    add_dataset(parser)
+    add_output(parser, "folder for all files")
+    add_configuration(parser)
+    add_plans(parser, None)
+    add_trainers(parser, "TRAINER or TRAINER__PLANS (default: all that have results)")
     parser.add_argument("--baseline", metavar="NAME", help="tested against (default: nnUNetTrainer, if it is whole)")
-    parser.add_argument("--folds", nargs="+", type=int, metavar="K",
-                        help="compare these folds alone (default: all of the split)")
+    add_folds(parser, "compare these alone, such as 0-4, or 0 2")
     parser.add_argument("--rank-by", choices=RANKING_METRICS, default="dice",
                         help="metric of the score (default: dice)")
     parser.add_argument("--ef-method", choices=METHODS, default="ase", help="as for evaluate (default: ase)")
@@ -49,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="as for evaluate; those of the references of each fold (default: references)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     parser.add_argument("--figures", action="store_true", help="also write the plots as PDF and PNG, to OUT/figures")
-    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+    add_workers(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,10 +67,11 @@ def run(args: argparse.Namespace) -> int:
     drawn = [path for name in FIGURES for ending in ("pdf", "png") for path in figures.glob(f"{name}.{ending}")]
     check_free(args.output, [*FILES, *(f"figures/{path.name}" for path in drawn)], "leaderboard", "versions")
     with tempfile.TemporaryDirectory() as scratch:
-        board = leaderboard(args.dataset, args.configuration, trainers=args.trainers, baseline=args.baseline,
-                            folds=args.folds, rank_by=args.rank_by, method=args.ef_method, rounding=args.ef_rounding,
+        board = leaderboard(args.dataset, args.configuration, plans=args.plans, trainers=args.trainers,
+                            baseline=args.baseline, folds=fold_numbers(args.folds), rank_by=args.rank_by,
+                            method=args.ef_method, rounding=args.ef_rounding,
                             consistency_limits=args.consistency_limits, seed=args.seed, scratch=Path(scratch),
-                            workers=args.workers)
+                            workers=args.workers, progress=True)
         for stale in (args.output / "comparisons.csv", *drawn):
             stale.unlink(missing_ok=True)  # of an earlier run, whose trainers or folds may be others
         write_tables(board, args.output)

@@ -1,58 +1,90 @@
-"""The command `nnunet-echo`: each subcommand is one module with `add_arguments(parser)` and `run(args) -> int`."""
+"""The command `nnunet-echo`: each subcommand is one module with `add_arguments(parser)` and `run(args) -> int`.
+
+This is the one place where an exception becomes a line of text. A module may say in `INTERRUPTED` what Ctrl-C leaves.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from nnunet_echo import __version__
 from nnunet_echo.nnunet.folders import check_folders
 
-# Subcommand: module, help. Modules are imported when their command is used.
+# The module of a command is called as the command; it is imported when the command is used.
 COMMANDS = {
-    "doctor": ("nnunet_echo.cli.doctor", "what is installed, which scan backend runs, whether the trainers are found"),
-    "demo": ("nnunet_echo.cli.demo", "phantom hearts, training, prediction and pictures, in one go"),
-    "phantom": ("nnunet_echo.cli.phantom", "write synthetic beating hearts in the layout of a dataset"),
-    "convert": ("nnunet_echo.cli.convert", "convert a dataset to nnU-Net's raw format"),
-    "check": ("nnunet_echo.data.check", "verify a converted dataset before nnU-Net reads it"),
-    "crossval": ("nnunet_echo.crossval.sweep", "train all folds of several trainers on all GPUs, through failures"),
-    "status": ("nnunet_echo.crossval.status", "how far every fold is, from the disk, and what finishes the rest"),
-    "slurm-script": ("nnunet_echo.crossval.slurm", "print an sbatch script that does what crossval does"),
-    "frames": ("nnunet_echo.data.frames", "write sequences of label maps as single frames, to evaluate"),
-    "evaluate": ("nnunet_echo.evaluation.evaluate", "score predictions: overlap, distances, ejection fraction"),
-    "leaderboard": ("nnunet_echo.cli.leaderboard", "all trainers side by side: tables, statistics, a report"),
-    "erf": (
-        "nnunet_echo.analysis.receptive_field",
-        "how far each network sees: its effective receptive field, drawn and measured",
-    ),
+    "doctor": "what is installed, which scan backend runs, whether the trainers are found",
+    "demo": "phantom hearts, training, prediction and pictures, in one go",
+    "phantom": "write synthetic beating hearts in the layout of a dataset",
+    "convert": "convert a dataset to nnU-Net's raw format",
+    "check": "verify a converted dataset before nnU-Net reads it",
+    "crossval": "train all folds of several trainers on all GPUs, through failures",
+    "status": "how far every fold is, from the disk, and what finishes the rest",
+    "slurm-script": "print an sbatch script that does what crossval does",
+    "frames": "write sequences of label maps as single frames, to evaluate",
+    "evaluate": "score predictions: overlap, distances, ejection fraction",
+    "leaderboard": "all trainers side by side: tables, statistics, a report",
+    "erf": "how far each network sees: its effective receptive field, drawn and measured",
 }
+NEED_NO_FOLDERS = ("doctor", "demo", "phantom")  # of nnU-Net
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """A subcommand, and each of its own subcommands: they have one option in common."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        # Suppressed, since the default of an inner parser would replace what the outer one was told.
+        self.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS,
+                          help="show where in the code an error comes from")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; returns its exit status."""
+    """Run one subcommand; returns its exit status: 2 after an error, 130 when interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="nnunet-echo", description="Mamba and Vision-LSTM for echo in nnU-Net v2.")
     parser.add_argument("--version", action="version", version=f"nnunet-echo {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (module, text) in COMMANDS.items():
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_CommandParser)
+    command = None
+    for name, text in COMMANDS.items():
         subparser = commands.add_parser(name, help=text, description=text)
         if arguments[:1] == [name]:
-            command = importlib.import_module(module)
+            command = importlib.import_module(f"nnunet_echo.cli.{name.replace('-', '_')}")
             command.add_arguments(subparser)
-            subparser.set_defaults(run=command.run)
     args = parser.parse_args(arguments)
     try:
-        if args.command not in ("doctor", "demo", "phantom"):  # which do not need nnU-Net's folders
+        if args.command not in NEED_NO_FOLDERS:
             check_folders()
-        return args.run(args)
-    except (ValueError, OSError, RuntimeError) as error:  # what the package raises says what to do; no traceback
+        with _warnings_shown():
+            return command.run(args)
+    except (ValueError, OSError, RuntimeError) as error:  # what the package raises says what to do
+        if "traceback" in args:
+            traceback.print_exc()
         print(f"nnunet-echo {args.command}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if "traceback" in args:
+            traceback.print_exc()
+        print(getattr(command, "INTERRUPTED", "interrupted"), file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """What the package logs goes to stderr."""
+    logger, handler = logging.getLogger("nnunet_echo"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 if __name__ == "__main__":

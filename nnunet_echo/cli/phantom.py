@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nnunet_echo.cli.options import add_workers
 from nnunet_echo.dataset_conversion.camus.phantom import CAMUS_SPACING_MM, write_camus, write_camus_2019
 from nnunet_echo.dataset_conversion.echonet.phantom import write_echonet
 from nnunet_echo.dataset_conversion.ted.phantom import write_ted
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     echonet = layouts.add_parser("echonet", help="one 4-chamber video per patient, in the layout of EchoNet-Dynamic")
     echonet.add_argument("--videos", type=int, default=20, metavar="N", help="how many videos (default: 20)")
     echonet.add_argument("--no-oddities", action="store_true", help="leave out the oddities that the release has")
-    echonet.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+    add_workers(echonet)
     for layout in (camus, ted, echonet):
         layout.add_argument("out", type=Path, metavar="OUT", help="a new or empty folder, or one of the same run")
         layout.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same hearts (default: 0)")
@@ -37,10 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do what `add_arguments` parsed; 0 when done. Errors are raised as the functions that write raise them."""
     if args.layout == "echonet":
-        write_echonet(args.out, args.videos, args.seed, oddities=not args.no_oddities, workers=args.workers)
+        write_echonet(args.out, args.videos, args.seed, oddities=not args.no_oddities, workers=args.workers,
+                      progress=True)
     elif args.layout == "ted":
-        write_ted(args.out, args.patients, args.seed, spacing_mm=args.spacing)
+        write_ted(args.out, args.patients, args.seed, spacing_mm=args.spacing, progress=True)
     else:
         write = RELEASES[args.release]
-        write(args.out, args.patients, args.seed, spacing_mm=args.spacing, half_sequence=not args.no_half_sequence)
+        write(args.out, args.patients, args.seed, spacing_mm=args.spacing, half_sequence=not args.no_half_sequence,
+              progress=True)
     return 0

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from nnunet_echo.data.raw_dataset import five_folds_of_cases
 from nnunet_echo.nnunet.cases import preprocessed_folder, read_splits
-from nnunet_echo.nnunet.commands import run_command
+from nnunet_echo.nnunet.commands import run_command, silent
 from nnunet_echo.nnunet.folders import RAW
 from nnunet_echo.nnunet.logs import read_json
 from nnunet_echo.nnunet.plans import plan_configuration, read_configurations
@@ -25,20 +25,21 @@ PLANNED = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")  # what nnU-Ne
 WEEK_S = 7 * 86400.0
 
 
-def prepare(dataset: str, configuration: str, plans: str, wait_s: float = WEEK_S) -> None:
+def prepare(dataset: str, configuration: str, plans: str, say: Callable[[str], None] = silent,
+            wait_s: float = WEEK_S) -> None:
     """Run what is still to be run of nnU-Net's commands for a dataset, DatasetXXX_NAME; make its split if it has none.
 
     Waits while another process prepares it. Raises RuntimeError when it still does after `wait_s`, when a command
-    fails, with its last lines, or leaves the data incomplete, and as `next_step`.
+    fails, with its last lines, or leaves the data incomplete, and as `next_step`. `say` is told what runs.
     """
     done: list[list[str]] = []
-    with _alone(dataset, wait_s):
+    with _alone(dataset, wait_s, say):
         while (step := next_step(dataset, configuration, plans)) is not None:
             if step in done:
                 raise RuntimeError(_incomplete(dataset, configuration, plans, step))
             done.append(step)
-            print(f"  $ {' '.join(step)}", flush=True)
-            run_command(step, os.environ, preprocessed_folder() / f"{dataset}_{step[0]}.log")
+            say(f"  $ {' '.join(step)}")
+            run_command(step, os.environ, preprocessed_folder() / f"{dataset}_{step[0]}.log", say)
         _make_split(dataset, configuration, plans)
 
 
@@ -143,7 +144,7 @@ def _raw(dataset: str) -> Path:
 
 
 @contextmanager
-def _alone(dataset: str, wait_s: float) -> Iterator[None]:
+def _alone(dataset: str, wait_s: float, say: Callable[[str], None] = silent) -> Iterator[None]:
     """While nobody else prepares the dataset. Raises RuntimeError when somebody still does after `wait_s`."""
     folder = preprocessed_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +153,7 @@ def _alone(dataset: str, wait_s: float) -> Iterator[None]:
             lock.seek(0)
             held = f"{dataset} is being prepared by {lock.read() or 'another process'}"
             if wait_s:
-                print(f"{held}; waiting until that is done", flush=True)
+                say(f"{held}; waiting until that is done")
             if not take_lock(lock, wait_s):
                 raise RuntimeError(f"{held}; run the same command again when that is done")
         lock.truncate(0)

@@ -1,4 +1,4 @@
-"""`nnunet-echo slurm-script DATASET --trainers A B ... > sweep.sh`: the same sweep as a Slurm array, for sbatch.
+"""A sweep as a Slurm array: the text of a script for sbatch.
 
 Slurm is the engine: it starts `train_fold` for each trainer and fold, and starts it again after a lost node or at the
 wall-clock limit. The script is short so that it is read, and edited: partition, account, memory, time.
@@ -6,7 +6,6 @@ wall-clock limit. The script is short so that it is read, and edited: partition,
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import sys
@@ -16,7 +15,7 @@ from nnunet_echo._startup import TRAINERS_VARIABLE
 from nnunet_echo.crossval.checks import check_trainers
 from nnunet_echo.crossval.jobs import Model, Training
 from nnunet_echo.crossval.prepare import what_is_missing
-from nnunet_echo.crossval.status import add_sweep_arguments, check_names, parse_folds
+from nnunet_echo.crossval.status import check_names, parse_folds
 from nnunet_echo.nnunet.folders import PREPROCESSED, RAW, RESULTS
 from nnunet_echo.nnunet.results import check_name, dataset_name
 
@@ -43,24 +42,19 @@ wait $!
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `slurm-script`."""
-    add_sweep_arguments(parser)
+def checked_script(dataset: str, configuration: str, plans: str, trainers: Sequence[str],
+                   folds: Sequence[str] | None, device: str) -> str:
+    """The text of the script for a dataset, as nnU-Net knows it, that is ready for its folds, such as ["0-4"].
 
-
-def run(args: argparse.Namespace) -> int:
-    """Print the script; 0. Raises ValueError while plans or preprocessed data are missing, with what makes them.
-
-    And as `check_trainers`. The device is not looked for: the machine that prints is none of those that train.
+    Raises ValueError while plans or preprocessed data are missing, with what makes them, and as `check_trainers`. The
+    device is not looked for: the machine that writes the script is none of those that train.
     """
-    dataset = dataset_name(args.dataset)
-    check_names(args)
-    check_trainers(args.trainers)
-    if step := what_is_missing(dataset, args.configuration, args.plans):
-        raise ValueError(f"{dataset} is not ready for its folds; first run {shlex.join(step)}")
-    print(slurm_script(dataset, args.configuration, args.plans, args.trainers, parse_folds(args.folds, dataset),
-                       args.device), end="")
-    return 0
+    name = dataset_name(dataset)
+    check_names(configuration, plans, trainers, folds)
+    check_trainers(trainers)
+    if step := what_is_missing(name, configuration, plans):
+        raise ValueError(f"{name} is not ready for its folds; first run {shlex.join(step)}")
+    return slurm_script(name, configuration, plans, trainers, parse_folds(folds, name), device)
 
 
 def slurm_script(dataset: str, configuration: str, plans: str, trainers: Sequence[str], folds: Sequence[int],

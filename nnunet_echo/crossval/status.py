@@ -1,11 +1,10 @@
-"""`nnunet-echo status DATASET`: how far every trainer's folds are, from the disk alone, and what finishes them.
+"""How far every trainer's folds are, from the disk alone, and what finishes them.
 
 It asks no engine, so it tells the same during and after a run, on any machine that has the folder of results.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -36,65 +35,46 @@ OPTIONS = "crossval.json"  # in the folder of a trainer
 Table = dict[str, dict[int, Fold]]  # trainer -> fold number -> fold
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `status`."""
-    add_dataset_arguments(parser)
-    parser.add_argument("--trainers", nargs="+", metavar="NAME", help="(default: all that have a folder of results)")
-
-
-def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `crossval` and `slurm-script` have in common."""
-    add_dataset_arguments(parser)
-    parser.add_argument("--trainers", nargs="+", required=True, metavar="NAME", help="ours, nnU-Net's or your own")
-    parser.add_argument("--device", choices=("cuda", "cpu", "mps"), default="cuda", help="(default: cuda)")
-
-
-def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `status`, too, has in common with these."""
-    parser.add_argument("dataset", help="as nnU-Net knows it: an id such as 751, or a name such as Dataset751_CAMUS")
-    parser.add_argument("-c", "--configuration", default="2d", help="of nnU-Net's plan (default: 2d)")
-    parser.add_argument("-p", "--plans", default=DEFAULT_PLANS, help=f"(default: {DEFAULT_PLANS})")
-    parser.add_argument("--folds", nargs="+", metavar="K", help="such as 0-4, or 0 2 (default: all of the split)")
-
-
-def check_names(args: argparse.Namespace) -> None:
+def check_names(configuration: str, plans: str, trainers: Sequence[str] | None, folds: Sequence[str] | None) -> None:
     """Raises `ValueError` for names and folds that cannot be, before they become parts of paths and commands."""
-    for word in args.folds or ():
-        _range(word)
-    check_name("configuration", args.configuration)
-    check_name("plans", args.plans)
-    for trainer in args.trainers or ():
+    for word in folds or ():
+        fold_range(word)
+    check_name("configuration", configuration)
+    check_name("plans", plans)
+    for trainer in trainers or ():
         check_name("trainer", trainer)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print the state; 0 when all folds are done, 1 when some are not."""
-    check_names(args)
-    dataset = dataset_name(args.dataset)
-    folds = parse_folds(args.folds, dataset)
-    trainers = list(dict.fromkeys(args.trainers or _trainers(dataset, args.plans, args.configuration)))
+def status(dataset: str, configuration: str = "2d", *, plans: str = DEFAULT_PLANS,
+           trainers: Sequence[str] | None = None, folds: Sequence[str] | None = None) -> tuple[list[str], bool]:
+    """Lines that tell the state of a dataset, as nnU-Net knows it, and whether all its folds are done.
+
+    `trainers` are by default all that have a folder of results, `folds`, such as ["0-4"], all of the split. Raises
+    `FileNotFoundError` where no trainer has one, and `ValueError` for names and folds that cannot be.
+    """
+    check_names(configuration, plans, trainers, folds)
+    name = dataset_name(dataset)
+    numbers = parse_folds(folds, name)
+    trainers = list(dict.fromkeys(trainers or _trainers(name, plans, configuration)))
     if not trainers:
-        raise FileNotFoundError(f"no trainer has a folder TRAINER__{args.plans}__{args.configuration} in "
-                                f"{results_folder() / dataset}; start with nnunet-echo crossval")
-    table = read_table(dataset, args.configuration, args.plans, trainers, folds)
-    print("\n".join(screen(f"{dataset}, {args.configuration}", table)))
+        raise FileNotFoundError(f"no trainer has a folder TRAINER__{plans}__{configuration} in "
+                                f"{results_folder() / name}; start with nnunet-echo crossval")
+    table = read_table(name, configuration, plans, trainers, numbers)
+    lines = screen(f"{name}, {configuration}", table)
     everything = [fold for row in table.values() for fold in row.values()]
     if unknown := [fold for fold in everything if fold.state not in (WAITING, OTHER_SPLIT) and
                    not has_record(fold.folder)]:
-        print(f"{len(unknown)} folds keep no record of what they were trained on (by hand with one of nnU-Net's "
-              "trainers, or with an older version of this package): compared with the split are the cases that they "
-              "validated.")
+        lines.append(f"{len(unknown)} folds keep no record of what they were trained on (by hand with one of nnU-Net's "
+                     "trainers, or with an older version of this package): compared with the split are the cases that "
+                     "they validated.")
     if any(fold.state == OTHER_SPLIT for fold in everything):
-        print(f"Folds of another split are neither continued nor compared. {REMEDY}.")
-    commands = finishing_commands(args.dataset, args.configuration, args.plans, table,
-                                  {trainer: kept_options(model_folder(dataset, trainer, args.plans, args.configuration))
+        lines.append(f"Folds of another split are neither continued nor compared. {REMEDY}.")
+    commands = finishing_commands(dataset, configuration, plans, table,
+                                  {trainer: kept_options(model_folder(name, trainer, plans, configuration))
                                    for trainer in trainers})
-    for command in commands:
-        print(f"To finish what is missing: {command}")
+    lines += [f"To finish what is missing: {command}" for command in commands]
     done = all(fold.state == DONE for fold in everything)
-    if done:
-        print("All folds are done.")
-    return int(not done)
+    return lines + ["All folds are done."] * done, done
 
 
 def parse_folds(words: Sequence[str] | None, dataset: str, split: Path | None = None) -> list[int]:
@@ -106,14 +86,14 @@ def parse_folds(words: Sequence[str] | None, dataset: str, split: Path | None = 
     if words is None:
         return list(range(there))
     folds: set[int] = set()
-    for first, last in map(_range, words):
+    for first, last in map(fold_range, words):
         if last >= there:
             raise ValueError(f"--folds {max(first, there)}: the split of {dataset} has folds 0 to {there - 1}")
         folds.update(range(first, last + 1))
     return sorted(folds)
 
 
-def _range(word: str) -> tuple[int, int]:
+def fold_range(word: str) -> tuple[int, int]:
     """First and last of "0-4" or "2". Raises `ValueError` for what is neither."""
     match = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", word)
     if match is None:

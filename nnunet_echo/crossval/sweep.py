@@ -1,16 +1,12 @@
-"""`nnunet-echo crossval DATASET --trainers A B ...`: every fold of every trainer, on as many GPUs as there are.
+"""Every fold of every trainer, on as many GPUs as there are.
 
-Interrupt it, lose a machine, reboot: the same command goes on where the folds are, and does nothing twice.
+Interrupt it, lose a machine, reboot: the same call goes on where the folds are, and does nothing twice.
 """
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import os
-import shutil
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +17,6 @@ from nnunet_echo.crossval.jobs import Model, Prediction, Training
 from nnunet_echo.crossval.prepare import given_split, next_step, prepare
 from nnunet_echo.crossval.status import (
     Table,
-    add_sweep_arguments,
     check_names,
     finishing_commands,
     keep_options,
@@ -31,78 +26,91 @@ from nnunet_echo.crossval.status import (
 )
 from nnunet_echo.crossval.train_fold import LOCKED
 from nnunet_echo.nnunet.cases import REMEDY
-from nnunet_echo.nnunet.results import ENDED_BY_SIGNAL, OTHER_SPLIT, dataset_name, is_locked, last_lines, results_folder
+from nnunet_echo.nnunet.commands import silent
+from nnunet_echo.nnunet.results import (
+    DEFAULT_PLANS,
+    ENDED_BY_SIGNAL,
+    OTHER_SPLIT,
+    dataset_name,
+    is_locked,
+    last_lines,
+    results_folder,
+)
 
 RETRIES = 5  # of a job that a signal ended, such as the kernel's out of memory
 LINES_OF_A_FAILURE = 12
 LOOK_S = 5.0  # between looks at the disk
+Look = Callable[[Sequence[str], Callable[[], list[str]]], None]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `crossval`."""
-    add_sweep_arguments(parser)
-    parser.add_argument("--gpus-per-job", type=float, default=1, metavar="X",
-                        help="0.5: two trainings share a GPU, if its memory suffices (default: 1); with Ray only")
-    parser.add_argument("--predict", type=Path, metavar="FOLDER",
-                        help="also predict its images by the folds of each trainer, to a folder predicted_... there")
+def crossval(dataset: str, trainers: Sequence[str], configuration: str = "2d", *, plans: str = DEFAULT_PLANS,
+             folds: Sequence[str] | None = None, device: str = "cuda", gpus_per_job: float = 1,
+             predict: Path | None = None, say: Callable[[str], None] = silent,
+             look: Look = lambda *_: None) -> list[Job]:
+    """Prepare, train, predict, report; returns the jobs that failed.
 
-
-def run(args: argparse.Namespace) -> int:
-    """Prepare, train, predict, report; 0 when all is done, 1 when something failed."""
-    if not 0 < args.gpus_per_job <= 1:
-        raise ValueError(f"--gpus-per-job {args.gpus_per_job}: a fold is trained on one GPU or on a share of it")
-    if args.predict is not None and not args.predict.is_dir():
-        raise FileNotFoundError(f"--predict {args.predict} is no folder")
-    check_names(args)
-    trainers = list(dict.fromkeys(args.trainers))
-    why_not = why_not_ray(args.device)
-    dataset = dataset_name(args.dataset)
+    `dataset` is as nnU-Net knows it, `folds` are such as ["0-4"] (default: all of the split), `predict` is a folder of
+    images that the folds of each trainer predict. `say` is told what happens, and at the end how all folds are; `look`
+    is called every few seconds with the news, and with a function that gives the state of all folds as lines.
+    Raises `ValueError`, `OSError` or `RuntimeError` for what cannot be trained, before anything starts.
+    """
+    if not 0 < gpus_per_job <= 1:
+        raise ValueError(f"--gpus-per-job {gpus_per_job}: a fold is trained on one GPU or on a share of it")
+    if predict is not None and not predict.is_dir():
+        raise FileNotFoundError(f"--predict {predict} is no folder")
+    check_names(configuration, plans, trainers, folds)
+    trainers = list(dict.fromkeys(trainers))
+    why_not = why_not_ray(device)
+    name = dataset_name(dataset)
     results_folder()
-    next_step(dataset, args.configuration, args.plans)  # whether the plans have the configuration
+    next_step(name, configuration, plans)  # whether the plans have the configuration
     if not os.environ.get("RAY_ADDRESS"):
-        check_device(args.device)
+        check_device(device)
     check_trainers(trainers)
-    if split := given_split(dataset):
-        parse_folds(args.folds, dataset, split)
-    print(f"{dataset}: plans, splits and preprocessed data", flush=True)
-    prepare(dataset, args.configuration, args.plans)
-    folds = parse_folds(args.folds, dataset)
-    models = [Model(dataset, args.configuration, trainer, args.plans, args.device) for trainer in trainers]
-    trainings = [Training(model, str(fold)) for fold in folds for model in models]
-    _refuse_other_splits(read_table(dataset, args.configuration, args.plans, trainers, folds))
+    if split := given_split(name):
+        parse_folds(folds, name, split)
+    say(f"{name}: plans, splits and preprocessed data")
+    prepare(name, configuration, plans, say)
+    numbers = parse_folds(folds, name)
+    models = [Model(name, configuration, trainer, plans, device) for trainer in trainers]
+    trainings = [Training(model, str(fold)) for fold in numbers for model in models]
+
+    def table() -> Table:
+        return read_table(name, configuration, plans, trainers, numbers)
+
+    def lines() -> list[str]:
+        return screen(f"{name}, {configuration}", table())
+
+    _refuse_other_splits(table())
     for training in trainings:  # so that `status` knows what is planned
         training.folder.mkdir(parents=True, exist_ok=True)
-    options = _options(args)
+    options = _options(device, gpus_per_job, predict)
     for model in models:
         keep_options(model.folder, options)
-    results = results_folder() / dataset
-    _warn_without_locks(results / "crossval.lock")
+    results = results_folder() / name
+    _warn_without_locks(results / "crossval.lock", say)
 
-    engine = OneByOne() if why_not else OnRay(args.gpus_per_job, results / "crossval_ray.log")
+    engine = OneByOne() if why_not else OnRay(gpus_per_job, results / "crossval_ray.log")
     try:
-        print(f"One fold after another: {why_not}." if why_not else _about_ray(engine, args.gpus_per_job), flush=True)
-        look = _Screen(lambda: screen(f"{dataset}, {args.configuration}", read_table(
-            dataset, args.configuration, args.plans, trainers, folds)))
-        failures = sweep(trainings, args.predict, engine, look)
+        say(f"One fold after another: {why_not}." if why_not else _about_ray(engine, gpus_per_job))
+        failures = sweep(trainings, predict, engine, lambda news: look(news, lines))
     finally:
         engine.close()
-    table = read_table(dataset, args.configuration, args.plans, trainers, folds)
-    print("\n" + "\n".join(screen(f"{dataset}, {args.configuration}", table)))
+    say("\n" + "\n".join(lines()))
     for job in failures:
         log = Path(f"{job.base}.log")
-        print(f"{job} failed. The end of {log}:")
-        print("\n".join(f"    {line}" for line in last_lines(log, LINES_OF_A_FAILURE)) + "\n")
-    for command in finishing_commands(args.dataset, args.configuration, args.plans, table,
-                                      dict.fromkeys(trainers, options)):
-        print(f"To try again: {command}")
-    return int(bool(failures))
+        say(f"{job} failed. The end of {log}:")
+        say("\n".join(f"    {line}" for line in last_lines(log, LINES_OF_A_FAILURE)) + "\n")
+    for command in finishing_commands(dataset, configuration, plans, table(), dict.fromkeys(trainers, options)):
+        say(f"To try again: {command}")
+    return failures
 
 
-def _options(args: argparse.Namespace) -> list[str]:
+def _options(device: str, gpus_per_job: float, predict: Path | None) -> list[str]:
     """What else the user typed, and has to type again to go on."""
-    options = [] if args.device == "cuda" else ["--device", args.device]
-    options += [] if args.gpus_per_job == 1 else ["--gpus-per-job", f"{args.gpus_per_job:g}"]
-    return options + ([] if args.predict is None else ["--predict", str(args.predict.resolve())])
+    options = [] if device == "cuda" else ["--device", device]
+    options += [] if gpus_per_job == 1 else ["--gpus-per-job", f"{gpus_per_job:g}"]
+    return options + ([] if predict is None else ["--predict", str(predict.resolve())])
 
 
 def _refuse_other_splits(table: Table) -> None:
@@ -167,25 +175,6 @@ def sweep(trainings: Sequence[Training], images: Path | None, engine: OneByOne |
     return failed
 
 
-class _Screen:
-    """The state of all folds, drawn over the last one on a terminal; elsewhere only the news, a line each."""
-
-    def __init__(self, draw: Callable[[], list[str]]) -> None:
-        self._draw = draw
-        self._lines = 0
-
-    def __call__(self, news: Sequence[str]) -> None:
-        if not sys.stdout.isatty():
-            for line in news:
-                print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
-            return
-        columns, rows = shutil.get_terminal_size()
-        lines = [line[: columns - 1] for line in self._draw()][: rows - 2]
-        up = f"\x1b[{self._lines}F\x1b[J" if self._lines else ""
-        print(up + "\n".join(lines), flush=True)
-        self._lines = len(lines)
-
-
 def _about_ray(engine: OnRay, gpus_per_job: float) -> str:
     gpus, address = engine.gpus(), os.environ.get("RAY_ADDRESS")
     if gpus < gpus_per_job and not address:
@@ -195,10 +184,10 @@ def _about_ray(engine: OnRay, gpus_per_job: float) -> str:
             "trainings: start it in tmux or with nohup. If it dies, run it again.")
 
 
-def _warn_without_locks(file: Path) -> None:
+def _warn_without_locks(file: Path, say: Callable[[str], None]) -> None:
     try:
         with file.open("w+") as lock:
             fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        print(f"WARNING: {file.parent} has no working locks ({error}). Run one crossval at a time, or two may train "
-              "the same fold.", flush=True)
+        say(f"WARNING: {file.parent} has no working locks ({error}). Run one crossval at a time, or two may train the "
+            "same fold.")

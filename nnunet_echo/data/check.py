@@ -1,4 +1,4 @@
-"""`nnunet-echo check DATASET`: does a raw dataset hold what nnU-Net and a fair experiment need?
+"""Does a raw dataset hold what nnU-Net and a fair experiment need?
 
 Looks at every file and reports all it finds, in two grades: a problem stops nnU-Net, or lets it train on or validate
 with the wrong data; a remark is worth knowing. Works for any raw dataset of the endings in `READ`; of others it gives
@@ -8,9 +8,7 @@ concerns the JSON files.
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -31,12 +29,10 @@ from nnunet_echo.data.dataset_json import (
     remark,
     some,
 )
-from nnunet_echo.data.errors import printable
 from nnunet_echo.data.images import SourceError, read_image
 from nnunet_echo.data.natural_image import NATURAL_ENDINGS, read_natural_image
 from nnunet_echo.data.parallel import map_in_order
 from nnunet_echo.data.raw_dataset import SCRATCH
-from nnunet_echo.nnunet.folders import find_dataset
 
 READ = (".nii.gz", ".nii", ".mha", ".nrrd", *NATURAL_ENDINGS)
 NOT_READ = (".tif", ".tiff", ".gipl")  # by us; nnU-Net does
@@ -44,10 +40,11 @@ OVERWRITE = "overwrite_image_reader_writer"
 CHANNELS = {"1": 1, "L": 1, "I": 1, "I;16": 1, "RGB": 3, "RGBA": 4, "P": 3}  # that nnU-Net sees in Pillow's modes
 
 
-def check_dataset(folder: Path, workers: int | None = None) -> list[Finding]:
+def check_dataset(folder: Path, workers: int | None = 1, progress: bool = False) -> list[Finding]:
     """Everything that is wrong or odd with the raw dataset in `folder`; an empty list when all is well.
 
-    Raises `ValueError` for a dataset that can be nnU-Net's but whose files we do not read.
+    `workers` and `progress` are those of `map_in_order`. Raises `ValueError` for a dataset that can be nnU-Net's but
+    whose files we do not read.
     """
     findings = [*_check_leftovers(folder), *check_report(folder)]
     dataset_json = read_dataset_json(folder, findings)
@@ -67,35 +64,9 @@ def check_dataset(folder: Path, workers: int | None = None) -> list[Finding]:
     jobs = [("Tr", case, channels) for case, channels in training.items()]
     jobs += [("Ts", case, channels) for case, channels in test.items()]
     check = partial(_check_case, folder=folder, dataset_json=dataset_json)
-    results = list(map_in_order(check, jobs, title=folder.name, workers=workers))
+    results = list(map_in_order(check, jobs, title=folder.name, workers=workers, progress=progress))
     findings += _check_axes({case: axes for (_, case, _), (_, axes) in zip(jobs, results, strict=True) if axes})
     return [*findings, *(finding for found, _ in results for finding in found)]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `check`."""
-    parser.add_argument("dataset", help="id (751), name (Dataset751_CAMUS) or path of a raw dataset")
-    parser.add_argument("--raw", metavar="FOLDER", help="where an id or name is looked up (default: nnUNet_raw)")
-    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Print what was found. Exit code 0 without a problem, 1 with one, 2 where there is no dataset or no verdict."""
-    try:
-        folder = find_dataset(args.dataset, args.raw)
-        findings = check_dataset(folder, args.workers)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    problems = [finding.text for finding in findings if finding.problem]
-    remarks = [finding.text for finding in findings if not finding.problem]
-    for title, texts in (("problem", problems), ("remark", remarks)):
-        for text in texts:
-            print(printable(f"{title}: {text}"))
-    counts = f"{len(problems)} problem(s), {len(remarks)} remark(s)"
-    verdict = "nnU-Net will stumble; see above." if problems else "Ready for nnU-Net."
-    print(printable(f"{folder.name}: {counts}. {verdict}"))
-    return 1 if problems else 0
 
 
 def _check_leftovers(folder: Path) -> Iterator[Finding]:

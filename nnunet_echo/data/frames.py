@@ -1,20 +1,20 @@
-"""`nnunet-echo frames MAPS -d DATASET -o OUT`: sequences of label maps as single frames, as `evaluate` reads them.
+"""Sequences of label maps as single frames, as `evaluate` reads them.
 
-MAPS holds predictions for the sequences of DATASET, or its own labelsTr or labelsTs; OUT gets 2D files:
+The label maps are predictions for the sequences of a dataset, or its own labelsTr or labelsTs; the files are 2D:
 
     CAMUS_patient0001_4CH_f01_ED.nii.gz  .._f02.nii.gz  ...  .._f18_ES.nii.gz  dataset.json  cases.csv
 
-numbered from 1 in the order of the sequence. Where DATASET was resized, frames have the size and spacing of the film
-again: each label is interpolated linearly, and the largest wins. Frames that hold nothing but the ignore label are left
-out, and dataset.json has no such label, so that only what has a reference is scored.
+numbered from 1 in the order of the sequence. Where the dataset was resized, frames have the size and spacing of the
+film again: each label is interpolated linearly, and the largest wins. Frames that hold nothing but the ignore label are
+left out, and dataset.json has no such label, so that only what has a reference is scored.
 
-`--phases` writes ED and ES alone, with the names of the same download's 2D cases, `CAMUS_patient0001_4CH_ED`: they can
-be compared with 2D predictions, against one folder of references, and are all that sparse labels leave to evaluate.
+With `phases`, ED and ES alone are written, with the names of the same download's 2D cases, `CAMUS_patient0001_4CH_ED`:
+they can be compared with 2D predictions, against one folder of references, and are all that sparse labels leave to
+evaluate.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from collections.abc import Mapping
@@ -28,16 +28,17 @@ from nnunet_echo.data.cine import resize_labels
 from nnunet_echo.data.images import read_image, to_uint8, write_image
 from nnunet_echo.data.parallel import map_in_order
 from nnunet_echo.data.raw_dataset import case_table
-from nnunet_echo.nnunet.folders import find_dataset
 
 FRAME_PATTERN = r"_f(?P<frame>\d+)(?:_(?P<phase>ED|ES))?"
 PHASE_PATTERN = r"_(?P<phase>ED|ES)"
 
 
-def write_frames(maps: Path, dataset: Path, out: Path, *, phases: bool = False, workers: int | None = None) -> int:
+def write_frames(maps: Path, dataset: Path, out: Path, *, phases: bool = False, workers: int | None = 1,
+                 progress: bool = False) -> int:
     """Write every sequence in the folder `maps` to `out` as frames; returns how many.
 
-    `dataset` is the raw dataset that the sequences belong to, `phases` stands for ED and ES alone. Raises `ValueError`
+    `dataset` is the raw dataset that the sequences belong to, `phases` stands for ED and ES alone,
+    `workers` and `progress` are those of `map_in_order`. Raises `ValueError`
     for a map that is none of its sequences, is of another size, or is partly ignored within a frame;
     `FileNotFoundError` where there is no map; `FileExistsError` where `out` holds anything already.
     """
@@ -55,7 +56,8 @@ def write_frames(maps: Path, dataset: Path, out: Path, *, phases: bool = False, 
                          f"{len(strangers)} such file(s)")
     out.mkdir(parents=True, exist_ok=True)
     write = partial(_write_sequence, maps=maps, out=out, content=content, phases=phases)
-    count = sum(map_in_order(write, [rows[case] for case in cases], title="frames", workers=workers))
+    count = sum(map_in_order(write, [rows[case] for case in cases], title="frames", workers=workers,
+                             progress=progress))
     labels = {name: value for name, value in content["labels"].items() if name != "ignore"}
     pattern = content["case_id_pattern"] + (PHASE_PATTERN if phases else FRAME_PATTERN)
     content = {**content, "labels": labels, "case_id_pattern": pattern, "numTraining": count}
@@ -72,24 +74,6 @@ def frame_names(row: Mapping[str, str], phases: bool) -> dict[str, int]:
         return {row["case"] + phase: number for number, phase in sorted(named.items())}
     count = int(row["size"].split()[2])
     return {f"{row['case']}_f{number:02d}{named.get(number, '')}": number for number in range(1, count + 1)}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `frames`."""
-    parser.add_argument("maps", type=Path, help="folder of sequences: predictions, or a dataset's labelsTs or labelsTr")
-    parser.add_argument("-d", "--dataset", required=True, help="the dataset they belong to: id, name or path")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="a new or empty folder")
-    parser.add_argument("--phases", action="store_true", help="ED and ES alone, named like the 2D cases")
-    parser.add_argument("--raw", metavar="FOLDER", help="where an id or name is looked up (default: nnUNet_raw)")
-    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Write the frames; 0 when done. Errors are raised as `write_frames` raises them."""
-    dataset = find_dataset(args.dataset, args.raw)
-    count = write_frames(args.maps, dataset, args.output, phases=args.phases, workers=args.workers)
-    print(f"{count} frames in {args.output}")
-    return 0
 
 
 def _write_sequence(row: Mapping[str, str], maps: Path, out: Path, content: Mapping, phases: bool) -> int:

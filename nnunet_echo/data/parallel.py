@@ -1,4 +1,4 @@
-"""One function over many items, in worker processes, with a progress bar and results in order."""
+"""One function over many items, with results in order; in worker processes and with a progress bar if asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -19,21 +19,22 @@ Result = TypeVar("Result")
 
 
 def map_in_order(function: Callable[[Item], Result], items: Sequence[Item], *, title: str,
-                 workers: int | None = None) -> Iterator[Result]:
-    """`function` of each item, in order, by `workers` processes (default: every processor this one may use).
+                 workers: int | None = 1, progress: bool = False) -> Iterator[Result]:
+    """`function` of each item, in order, by `workers` processes (None: one for each processor this one may use).
 
-    One worker means this process. What `function` raises is raised here, and what was not begun is left out; a worker
-    that dies is a `RuntimeError`. Raises `ValueError` for fewer than one worker.
+    One worker means this process: a script that asks for more needs the usual `if __name__ == "__main__":`.
+    `progress` draws a bar with the `title` on stderr. What `function` raises is raised here, and what was not begun is
+    left out; a worker that dies is a `RuntimeError`. Raises `ValueError` for fewer than one worker.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}; it must be at least 1")
-    return _with_progress(function, items, title, min(workers or _processors(), len(items)))
-
-
-def _with_progress(function: Callable[[Item], Result], items: Sequence[Item], title: str,
-                   workers: int) -> Iterator[Result]:
+    workers = min(workers or _processors(), len(items))
     results = map(function, items) if workers <= 1 else _map_in_processes(function, items, workers)
-    yield from tqdm(results, total=len(items), desc=title, unit="case", mininterval=0.5)
+    return _with_bar(results, len(items), title) if progress else iter(results)
+
+
+def _with_bar(results: Iterable[Result], total: int, title: str) -> Iterator[Result]:
+    yield from tqdm(results, total=total, desc=title, unit="case", mininterval=0.5)
 
 
 def _map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:

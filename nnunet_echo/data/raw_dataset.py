@@ -115,7 +115,7 @@ def write_dataset(folder: Path, cases: Sequence[Case], dataset_json: Mapping[str
                   source: Path, options: Mapping[str, object], make_folds: FoldMaker, refused: Sequence[Note] = (),
                   warnings: Sequence[Note] = (), split_file_sha256: str | None = None,
                   review: Callable[[Mapping[str, Written]], list[Note]] = lambda written: [],
-                  workers: int | None = None, replace: bool = False) -> Report:
+                  workers: int | None = 1, progress: bool = False, replace: bool = False) -> Report:
     """Read, check and write all cases, then the table, the splits, the report and last dataset.json.
 
     `dataset_json` lacks only numTraining. `make_folds` gets the patients of training cases and returns folds of them,
@@ -128,12 +128,14 @@ def write_dataset(folder: Path, cases: Sequence[Case], dataset_json: Mapping[str
     _check_plan(plan, dataset_json)
     make_folds(_training_patients(plan))  # before anything is touched
     convert = partial(_convert, folder=folder, labels=dataset_json["labels"])
-    results = map_in_order(convert, plan, title=folder.name, workers=workers)  # checks `workers`, begins when asked
+    # Checks `workers`, begins when asked.
+    results = map_in_order(convert, plan, title=folder.name, workers=workers, progress=progress)
     record = {"converter": converter, "options": dict(options), "split_file_sha256": split_file_sha256,
               "source": shown(source.absolute())}
     with locked(folder):
         new_dataset_folder(folder.parent, int(folder.name[7:10]), folder.name[11:])  # nobody took the id meanwhile
-        ours, moved = _begin(folder, plan, dataset_json["labels"], record, refused, workers, replace)
+        ours, moved = _begin(folder, plan, dataset_json["labels"], record, refused, replace,
+                             workers=workers, progress=progress)
         written = dict(zip((case.case_id for case in plan), results, strict=True))
 
         refused = [*refused, *(Note("unusable file", case.case_id, written[case.case_id].refusal)
@@ -173,7 +175,7 @@ def write_dataset(folder: Path, cases: Sequence[Case], dataset_json: Mapping[str
 
 
 def _begin(folder: Path, plan: Sequence[Case], labels: Mapping[str, int], record: Mapping[str, object],
-           refused: Sequence[Note], workers: int | None, replace: bool) -> tuple[set[str], list[Note]]:
+           refused: Sequence[Note], replace: bool, **processes: object) -> tuple[set[str], list[Note]]:
     """Make the folder ours and unfinished, unless something in it or in nnU-Net's preprocessed data would be lost.
 
     Returns the image files that may be there from now on, by their list, and what is to be said. Raises
@@ -187,7 +189,7 @@ def _begin(folder: Path, plan: Sequence[Case], labels: Mapping[str, int], record
                and not f"{path.name.split('.')[0]}_".startswith(named)} if masks else set()
     if earlier.there or masks:
         compare = partial(_compare, folder=folder, labels=labels, masks=masks)
-        different = {path for paths in map_in_order(compare, plan, title="comparing", workers=workers)
+        different = {path for paths in map_in_order(compare, plan, title="comparing", **processes)
                      for path in paths}
         foreign |= {path for path in different if path.parent == masks}
         different -= foreign

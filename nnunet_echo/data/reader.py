@@ -131,13 +131,13 @@ class Reader(ABC):
         return split_of_file(Path(self.split_file), patients) if self.split == "file" else None
 
     def convert(self, source: str | Path, *, dataset_id: int | None = None, raw: str | Path | None = None,
-                workers: int | None = None, replace: bool = False) -> Report:
+                workers: int | None = 1, progress: bool = False, replace: bool = False) -> Report:
         """Convert the download `source` to DatasetXXX_NAME below `raw` (default nnUNet_raw).
 
         `replace` lets it take the place of a conversion of another source or with other options. Raises, besides what
         `read` raises, `ValueError` for a folder whose name is no UTF-8, `OSError` for a target that is not ours, in use
-        or not to be written, and `RuntimeError` when a worker dies. Workers are processes: a script that calls this
-        needs the usual `if __name__ == "__main__":`, or `workers=1`.
+        or not to be written, and `RuntimeError` when a worker dies. `workers` and `progress` are those of
+        `map_in_order`.
         """
         target = raw_folder(raw)
         for place in (Path(source), target):
@@ -157,7 +157,7 @@ class Reader(ABC):
                              source=Path(source), options=options, split_file_sha256=lists,
                              make_folds=reading.split.make_folds, refused=reading.refused,
                              warnings=[*reading.split.warnings, *reading.warnings], review=reading.review,
-                             workers=workers, replace=replace)
+                             workers=workers, progress=progress, replace=replace)
 
     def dataset_id(self) -> int:
         """The default id."""

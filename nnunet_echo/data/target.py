@@ -13,10 +13,10 @@ however that ends, on NFS too. On a file system without locks, and on Windows, a
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import socket
-import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -84,7 +84,8 @@ def _open_locked(path: Path, folder: Path, fcntl: ModuleType) -> int:
 
 
 def _warn_of_no_lock(folder: Path, reason: str) -> None:
-    print(f"warning: {folder} cannot be locked ({reason}): see that no other conversion writes to it", file=sys.stderr)
+    logging.getLogger(__name__).warning("%s cannot be locked (%s): see that no other conversion writes to it", folder,
+                                        reason)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""`nnunet-echo evaluate PREDICTIONS REFERENCES -o OUT`: score any folder of predicted label maps.
+"""Score any folder of predicted label maps.
 
-Writes these files, whose columns docs/reference/metrics.md defines:
+`Evaluation.write` writes these files, whose columns docs/reference/metrics.md defines:
 
     cases.csv      one row for each case and structure
     patients.csv   one row for each patient: EDV, ESV and EF of prediction and reference, by the same method
@@ -15,13 +15,13 @@ written unless every file could be evaluated.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy
@@ -32,7 +32,7 @@ from nnunet_echo.evaluation.anatomy import anatomical_errors
 from nnunet_echo.evaluation.left_ventricle.volume import METHODS, LvShape, LvVolumes, lv_shape, lv_volumes
 from nnunet_echo.evaluation.metrics import REGION_METRICS, SURFACE_METRICS, region_metrics, surface_metrics
 from nnunet_echo.evaluation.motion import frame_attributes
-from nnunet_echo.evaluation.output import check_free, without_nan, write_table
+from nnunet_echo.evaluation.output import without_nan, write_table
 from nnunet_echo.evaluation.pairs import (
     CaseId,
     Dataset,
@@ -49,6 +49,9 @@ from nnunet_echo.evaluation.summary import (
     summarise_structures,
     summarise_volumes,
 )
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 TABLES = ("cases", "patients", "anatomy", "frames", "sequences")
 VOLUMES = ("edv_ml", "esv_ml", "ef_percent")
@@ -82,6 +85,17 @@ class Evaluation:
             else:
                 (out / f"{name}.csv").unlink(missing_ok=True)
 
+    def table(self, name: str) -> DataFrame:
+        """One of the tables, such as "cases" or "patients", as a pandas DataFrame; see docs/metrics.md.
+
+        Raises `ValueError` for another name.
+        """
+        if name not in TABLES:
+            raise ValueError(f"name={name!r}: there is no such table. Choose from {', '.join(TABLES)}.")
+        import pandas
+
+        return pandas.DataFrame(getattr(self, name))
+
 
 def metric_columns(unit: str) -> dict[str, str]:
     """Metric -> its column in cases.csv, for distances in `unit` ("mm" or "px")."""
@@ -91,14 +105,24 @@ def metric_columns(unit: str) -> dict[str, str]:
 
 def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: str | Path | None = None,
              method: str = "ase", rounding: bool = False, subset: bool = False,
-             consistency_limits: str = "references", workers: int | None = None) -> Evaluation:
-    """Compare the label maps in two folders, file by file of the same name.
+             consistency_limits: str = "references", workers: int | None = 1, progress: bool = False) -> Evaluation:
+    """Compare the label maps in two folders, file by file of the same name: 2D frames, in NIfTI or PNG.
 
     `dataset_json` names the dataset's file where it is neither in or beside `references` nor in `predictions`; `method`
-    and `rounding` are those of `lv_volume`; `subset` allows references without a prediction; `consistency_limits` is
-    "references", for limits from the references of these cases, or "painchaud2022". Raises `ValueError` or `OSError`,
-    naming the file, for whatever cannot be compared. Workers are processes: a script that calls this needs the usual
-    `if __name__ == "__main__":`, or `workers=1`.
+    and `rounding` are those of `lv_volumes`; `subset` allows references without a prediction; `consistency_limits` is
+    "references", for limits from the references of these cases, or "painchaud2022". `workers` are processes (None: one
+    for each processor; a script that asks for more than one needs the usual `if __name__ == "__main__":`), `progress`
+    draws a bar.
+
+    Distances are in mm, or in pixels where dataset.json says so, volumes in mL, ejection fractions in percent. Raises
+    `ValueError` or `OSError`, naming the file, for whatever cannot be compared.
+
+    >>> import nnunet_echo
+    >>> evaluation = nnunet_echo.evaluate("predictions", "references")
+    >>> evaluation.table("cases").groupby("structure")["dice"].mean().round(2).to_dict()
+    {'LA': 0.96, 'LV': 0.95, 'LV_EPI': 0.97, 'MYO': 0.89}
+    >>> list(evaluation.table("patients").filter(like="ef_percent"))
+    ['prediction_ef_percent', 'reference_ef_percent', 'recorded_ef_percent']
     """
     predictions, references = Path(predictions), Path(references)
     path = Path(dataset_json) if dataset_json else find_dataset_json(predictions, references)
@@ -113,7 +137,7 @@ def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: s
     on_record = recorded_ef(path)
     cases, unpredicted = pair_cases(predictions, references, dataset, subset=subset)
     work = partial(_evaluate_case, predictions=predictions, references=references, dataset=dataset, method=method)
-    results = list(map_in_order(work, cases, title="evaluate", workers=workers))
+    results = list(map_in_order(work, cases, title="evaluate", workers=workers, progress=progress))
 
     rows = [row for result in results for row in result.rows]
     patients = _patient_rows(cases, [result.shapes for result in results], dataset, method, rounding, on_record)
@@ -146,37 +170,6 @@ def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: s
         "warnings": _warnings(dataset, cases, [result.spacing for result in results], patients),
     }
     return Evaluation(rows, patients, anatomy, frames, sequences, summary)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `evaluate`."""
-    parser.add_argument("predictions", type=Path, help="folder of label maps, as nnUNetv2_predict writes them")
-    parser.add_argument("references", type=Path, help="folder of reference label maps of the same names")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the tables")
-    parser.add_argument("--dataset-json", type=Path, metavar="FILE",
-                        help="default: in or beside REFERENCES, else in PREDICTIONS")
-    parser.add_argument("--ef-method", choices=METHODS, default="ase",
-                        help="ase (default): rule of disks with each phase's own axis; camus: as the EF in CAMUS")
-    parser.add_argument("--ef-rounding", action="store_true", help="whole mL and percent, as the EF in CAMUS")
-    parser.add_argument("--subset", action="store_true", help="references without a prediction are no error (one fold)")
-    parser.add_argument("--consistency-limits", choices=LIMITS, default="references",
-                        help="bounds and thresholds for sequences: from REFERENCES (default), or the published ones")
-    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Evaluate, write, and print the means; 0 when done. Errors are raised as `evaluate` raises them."""
-    if args.output.resolve() in (args.predictions.resolve(), args.references.resolve()):
-        raise ValueError(f"{args.output}: holds the label maps, and nnU-Net may keep its summary.json there; choose "
-                         "another folder with -o")
-    check_free(args.output, ["summary.json", *(f"{name}.csv" for name in TABLES)], "evaluate", "nnunet_echo")
-    evaluation = evaluate(args.predictions, args.references, dataset_json=args.dataset_json, method=args.ef_method,
-                          rounding=args.ef_rounding, subset=args.subset, consistency_limits=args.consistency_limits,
-                          workers=args.workers)
-    evaluation.write(args.output)
-    print(_screen(evaluation.summary))
-    print(f"tables: {args.output}")
-    return 0
 
 
 @dataclass(frozen=True)
@@ -260,34 +253,3 @@ def _warnings(dataset: Dataset, cases: Sequence[CaseId], spacings: Sequence[tupl
         warnings.append(f"EF by camus is not to be trusted in {coarse} of {len(patients)} patients, whose masks have "
                         "too few pixels for it (flag coarse); --ef-method ase does not need them")
     return warnings
-
-
-def _screen(summary: Mapping) -> str:
-    """The summary in a few lines."""
-    unit = summary["unit"]
-    lines = [f"{summary['cases']} cases of {summary['patients']} patients, means over patients",
-             f"{'':10}{'Dice':>8}{f'HD95 {unit}':>10}{f'ASSD {unit}':>10}{'missed':>8}"]
-    for structure, groups in summary["structures"].items():
-        group = groups["all"]
-        lines.append(f"{structure:10}{group['dice']['mean']:8.4f}{group[f'hd95_{unit}']['mean']:10.3f}"
-                     f"{group[f'assd_{unit}']['mean']:10.3f}{group['n_missing']:8d}")
-    volumes = summary["ejection_fraction"] or {}
-    for planes, values in volumes.items():
-        if isinstance(values, dict) and "ef_percent" in values:
-            ef = values["ef_percent"]
-            lines.append(f"EF, {volumes['method']}, {planes}: {ef['n']} patients, bias {ef['bias']:.2f}, sd "
-                         f"{ef['sd']:.2f}, MAE {ef['mae']:.2f} points, r {ef['pearson_r']:.3f}")
-            for side, found in values["recorded_ef"].items():
-                if found["n"]:
-                    lines.append(f"  {side} against the EF on record: {found['n']} patients, bias {found['bias']:.2f}, "
-                                 f"sd {found['sd']:.2f}, MAE {found['mae']:.2f} points, r {found['pearson_r']:.3f}")
-    for side in SIDES:
-        if flags := volumes.get(f"{side}_flags"):
-            lines.append(f"flags, {side}: " + ", ".join(f"{name} {count}" for name, count in flags.items()))
-    for side, found in (summary["anatomy"] or {}).items():
-        lines.append(f"anatomical errors, {side}: {found['frames_with_errors']} of {found['frames']} frames")
-    for side in SIDES if summary["sequences"] else ():
-        found = summary["sequences"][side]
-        lines.append(f"inconsistent in time, {side}: {found['inconsistent_frames']} of {found['frames']} frames, in "
-                     f"{found['sequences_with_errors']} of {found['sequences']} sequences")
-    return "\n".join([*lines, *(f"warning: {text}" for text in summary["warnings"])])

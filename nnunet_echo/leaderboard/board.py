@@ -17,6 +17,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy import ndarray
@@ -42,6 +43,9 @@ from nnunet_echo.leaderboard.values import (
 from nnunet_echo.nnunet.folders import find_dataset, preprocessed_splits
 from nnunet_echo.nnunet.logs import read_training
 from nnunet_echo.nnunet.results import results_folder
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 TESTED_METRICS = ("dice", "hd95_penalised")
 DEFAULT_BASELINE = "nnUNetTrainer"
@@ -107,27 +111,46 @@ class Board:
         return ("The ranked trainers were trained for different lengths, so their order is of these as well as of the "
                 f"networks (epochs x iterations): {', '.join(each)}.")
 
+    def table(self, name: str) -> DataFrame:
+        """"leaderboard", "comparisons", or one of an evaluation, such as "patients", as a pandas DataFrame.
+
+        docs/leaderboard.md and docs/metrics.md define the columns. Raises `ValueError` for another name.
+        """
+        import pandas
+
+        from nnunet_echo.leaderboard.tables import board_rows
+
+        return pandas.DataFrame(board_rows(self, name))
+
     def versions(self) -> dict[str, str]:
         """What the numbers were computed with."""
         packages = ("nnunet_echo", "nnunetv2", "numpy", "scipy")
         return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-def leaderboard(dataset: str, configuration: str = "2d", *, trainers: Sequence[str] | None = None,
-                baseline: str | None = None, folds: Sequence[int] | None = None, rank_by: str = "dice",
-                method: str = "ase", rounding: bool = False, consistency_limits: str = "references", seed: int = 0,
-                scratch: Path | None = None, workers: int | None = None) -> Board:
-    """Evaluate and compare all models of `configuration`, or those of `trainers`, in nnU-Net's three folders.
+def leaderboard(dataset: str | int, configuration: str = "2d", *, plans: str | None = None,
+                trainers: Sequence[str] | None = None, baseline: str | None = None, folds: Sequence[int] | None = None,
+                rank_by: str = "dice", method: str = "ase", rounding: bool = False,
+                consistency_limits: str = "references", seed: int = 0, scratch: Path | None = None,
+                workers: int | None = 1, progress: bool = False) -> Board:
+    """Evaluate and compare all models of `configuration` in nnU-Net's three folders, or those of `plans` or `trainers`.
 
     `baseline` names the model that the others are tested against (default: nnUNetTrainer, if it is whole); `folds`
     are compared (default: all of the split); `method`, `rounding` and `consistency_limits` are those of `evaluate`.
     Sequences are compared frame by frame, or where labels are sparse by ED and ES: `scratch`, a folder that is kept
-    while the board is in use, gets these frames.
+    while the board is in use, gets these frames. `workers` and `progress` are those of `evaluate`, too.
     Raises `ValueError` or `OSError`, naming the file or the value, for what cannot be compared.
+
+    >>> import nnunet_echo
+    >>> board = nnunet_echo.leaderboard(751, baseline="nnUNetTrainer")
+    >>> board.table("leaderboard")[["rank", "trainer", "score_mean"]].round(2).to_dict("records")[0]
+    {'rank': 1, 'trainer': 'nnUNetTrainerNoMamba_2epochs', 'score_mean': 0.93}
+    >>> board.table("comparisons")["metric"].unique().tolist()
+    ['dice', 'hd95_penalised_mm', 'absolute_error', 'absolute_error_penalised']
     """
     if rank_by not in RANKING_METRICS:
         raise ValueError(f"rank_by is {rank_by!r}; choose from {', '.join(RANKING_METRICS)}")
-    raw = find_dataset(dataset)
+    raw = find_dataset(str(dataset))
     dataset_json = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     films: dict[str, tuple[str, int]] = {}
     references = raw / "labelsTr"
@@ -138,13 +161,14 @@ def leaderboard(dataset: str, configuration: str = "2d", *, trainers: Sequence[s
         films = {name: (case, number) for case, row in case_table(raw).items()
                  for name, number in frame_names(row, phases).items()}
         references = scratch / "references"
-        write_frames(raw / "labelsTr", raw, references, phases=phases, workers=workers)
+        write_frames(raw / "labelsTr", raw, references, phases=phases, workers=workers, progress=progress)
     content_file = (references if films else raw) / "dataset.json"
     content = read_dataset(content_file)
     splits = preprocessed_splits(raw.name)
     split = read_split(splits if splits and splits.is_file() else raw / "splits_final.json", dataset_json, folds)
-    models = find_models(results_folder() / raw.name, configuration, split, content.file_ending, trainers)
-    baseline = _baseline(models, baseline)
+    models = find_models(results_folder() / raw.name, configuration, split, content.file_ending, trainers,
+                         plans)
+    baseline = _baseline(models, baseline, plans)
 
     def entry(model: Model) -> Entry:
         folds = model.folds if model.status != REFUSED else ()
@@ -152,9 +176,10 @@ def leaderboard(dataset: str, configuration: str = "2d", *, trainers: Sequence[s
         if films:
             predictions = {fold: scratch / model.folder.name / f"fold_{fold}" for fold in folds}
             for fold, frames in predictions.items():
-                write_frames(model.validation(fold), raw, frames, phases=phases, workers=workers)
+                write_frames(model.validation(fold), raw, frames, phases=phases, workers=workers, progress=progress)
         evaluations = {fold: evaluate(maps, references, dataset_json=content_file, method=method, rounding=rounding,
-                                      subset=True, consistency_limits=consistency_limits, workers=workers)
+                                      subset=True, consistency_limits=consistency_limits, workers=workers,
+                                      progress=progress)
                        for fold, maps in predictions.items()}
         training = read_training([model.folder / f"fold_{fold}" for fold in folds])
         costs = network_costs(model.folder, model.trainer, configuration)
@@ -208,9 +233,13 @@ def image_quality(board: Board, cases: Sequence[str]) -> list[str]:
     return [known.get(board.films.get(case, (case,))[0], {}).get("quality") or "" for case in cases]
 
 
-def _baseline(models: Sequence[Model], given: str | None) -> str:
-    """The baseline's name; "" where none was asked for and nnU-Net's own trainer is not whole."""
-    names = {name: model for model in models for name in (model.name, f"{model.trainer}__{model.plans}")}
+def _baseline(models: Sequence[Model], given: str | None, plans: str | None) -> str:
+    """The baseline's name; "" where none was asked for and nnU-Net's own trainer is not whole.
+
+    Where all models have the same `plans`, a trainer's name is enough.
+    """
+    names = {name: model for model in models
+             for name in (model.name, f"{model.trainer}__{model.plans}", model.trainer if plans else model.name)}
     model = names.get(given or DEFAULT_BASELINE)
     if model is not None and model.status == WHOLE:
         return model.name

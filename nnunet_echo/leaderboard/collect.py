@@ -90,17 +90,18 @@ def read_split(path: Path, dataset_json: dict, folds: Sequence[int] | None = Non
 
 
 def find_models(results: Path, configuration: str, split: Split, file_ending: str,
-                names: Sequence[str] | None = None) -> list[Model]:
-    """All models of a configuration below the dataset's folder `results`, or those called `names`, by name.
+                names: Sequence[str] | None = None, plans: str | None = None) -> list[Model]:
+    """All models of a configuration below the dataset's folder `results`, or of these `plans` or `names`, by name.
 
     A name is that of a trainer, with any plans, or TRAINER__PLANS. Raises `FileNotFoundError` where there is none and
     `ValueError` for a name that is not there.
     """
     folders = sorted(path for path in results.glob("*") if path.name.endswith(f"__{configuration}") and path.is_dir())
-    models = [_model(folder, configuration, split, file_ending) for folder in folders]
+    models = [_model(folder, configuration, split, file_ending) for folder in folders
+              if plans is None or folder.name.partition("__")[2] == f"{plans}__{configuration}"]
     if not models:
-        raise FileNotFoundError(f"{results}: no folder TRAINER__PLANS__{configuration} there; train one, or choose a "
-                                "configuration with -c")
+        raise FileNotFoundError(f"{results}: no folder TRAINER__{plans or 'PLANS'}__{configuration} there; train one, "
+                                "or choose a configuration with -c" + (" or other plans with -p" if plans else ""))
     if names is None:
         return models
     known = {model.trainer for model in models} | {f"{model.trainer}__{model.plans}" for model in models}

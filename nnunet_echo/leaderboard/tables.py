@@ -9,13 +9,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from nnunet_echo.evaluation.evaluate import Evaluation, write_table
+from nnunet_echo.evaluation.evaluate import TABLES, Evaluation, write_table
 from nnunet_echo.evaluation.sequences import SIDES
 from nnunet_echo.evaluation.summary import summarise_anatomy, summarise_sequences, summarise_volumes
 from nnunet_echo.leaderboard.board import Board
@@ -33,14 +32,27 @@ TRAINING_NOT_SEEDED = "not set"  # nnU-Net draws its own, and logs none
 
 def write_tables(board: Board, out: Path) -> None:
     """Write all of them to the folder `out`, made if need be."""
-    tables = [field.name for field in fields(Evaluation) if field.name != "summary"]
-    rows = {table: [row for entry in board.entries for row in getattr(entry.evaluation, table)] for table in tables}
-    Evaluation(summary=summary(board), **rows).write(out)
+    Evaluation(summary=summary(board), **{table: board_rows(board, table) for table in TABLES}).write(out)
     rows = leaderboard_rows(board)
     write_table(out / "leaderboard.csv", rows)
     if board.comparisons:
         write_table(out / "comparisons.csv", board.comparisons)
     (out / "leaderboard.md").write_text(markdown(board, rows), encoding="utf-8")
+
+
+def board_rows(board: Board, table: str) -> list[dict[str, object]]:
+    """The rows of a table: "leaderboard", "comparisons", or one of an evaluation, of all trainers.
+
+    Raises `ValueError` for another name.
+    """
+    if table == "leaderboard":
+        return leaderboard_rows(board)
+    if table == "comparisons":
+        return board.comparisons
+    if table not in TABLES:
+        raise ValueError(f"name={table!r}: there is no such table. Choose from leaderboard, comparisons, "
+                         f"{', '.join(TABLES)}.")
+    return [row for entry in board.entries for row in getattr(entry.evaluation, table)]
 
 
 @lru_cache(maxsize=1)  # tables and report show the same

@@ -1,4 +1,4 @@
-"""Run nnU-Net's own commands from Python, each with its output in a log file and its progress on the screen."""
+"""Run nnU-Net's own commands from Python, each with its output in a log file and its progress told to the caller."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -33,8 +33,15 @@ def find_program(name: str) -> str:
     return program
 
 
-def run_command(command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+def silent(_text: str) -> None:
+    """What functions tell of their progress by default: nothing."""
+
+
+def run_command(command: Sequence[str], environment: Mapping[str, str], log: Path,
+                say: Callable[[str], None] = silent) -> None:
     """Run `command`, a program of this Python environment first and of PATH else, with all its output in `log`.
+
+    `say` is told the lines that are worth showing while it runs.
 
     It ends with this process, and all that it started too: TERM, INT and HUP end it, and a kill of this process does.
     Raises RuntimeError when the program is not found, or fails: with its last lines and the log's name.
@@ -59,7 +66,7 @@ def run_command(command: Sequence[str], environment: Mapping[str, str], log: Pat
             for line in process.stdout:
                 file.write(line)
                 if progress := PROGRESS.search(line):
-                    print(f"  {progress[1]}", flush=True)  # noqa: T201 (its callers are commands)
+                    say(f"  {progress[1]}")
             process.wait()
         finally:  # whatever ended it, nothing of its group is left
             if process.poll() is None:

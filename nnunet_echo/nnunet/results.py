@@ -11,10 +11,10 @@ In the folder of a fold, <nnUNet_results>/<dataset>/<trainer>__<plans>__<configu
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import re
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -155,9 +155,9 @@ def take_lock(lock: TextIO, wait_s: float, log: TextIO | None = None) -> bool:
             time.sleep(0.1)
         except OSError as error:
             warning = f"{lock.name} cannot be locked ({error}): nothing here keeps a second process out."
-            print(warning, file=sys.stderr)
+            logging.getLogger(__name__).warning(warning)
             if log is not None:
-                print(warning, file=log)
+                log.write(f"{warning}\n")
             return True
 
 

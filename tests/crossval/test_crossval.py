@@ -181,7 +181,7 @@ def test_preparation(dataset: Dataset) -> None:
 
 def test_preparation_does_not_turn_in_circles(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
-    monkeypatch.setattr(prepare, "run_command", lambda command, environment, log: ran.append(command))
+    monkeypatch.setattr(prepare, "run_command", lambda command, *_: ran.append(command))
     (dataset.data / f"{CASES[3]}.pkl").unlink()
     with pytest.raises(RuntimeError, match=f"nnUNetv2_preprocess .*1 cases are missing .*{CASES[3]}") as error:
         prepare.prepare(DATASET, "2d", "nnUNetPlans")

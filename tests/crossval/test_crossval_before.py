@@ -245,7 +245,7 @@ from nnunet_echo.nnunet.plans import plan_configuration
 from nnunet_echo.nnunet import commands
 from nnunet_echo.crossval import prepare
 prepare.run_command.__globals__["find_program"] = lambda name: {program!r}
-prepare.prepare({dataset!r}, "2d", "nnUNetPlans")
+prepare.prepare({dataset!r}, "2d", "nnUNetPlans", print)
 print("prepared")
 """
 SLOW = """#!{python}

@@ -221,7 +221,8 @@ def test_processes_are_held_to_the_processors_of_the_job(fold: FakeFold) -> None
         assert environment()["nnUNet_n_proc_DA"] == "1"
 
 
-def test_without_locks_it_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_without_locks_it_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                              caplog: pytest.LogCaptureFixture) -> None:
     def lockf(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -229,7 +230,7 @@ def test_without_locks_it_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytes
     log = io.StringIO()
     with (tmp_path / "lock").open("w") as lock:
         assert take_lock(lock, 0, log)
-    assert "cannot be locked" in log.getvalue() and "cannot be locked" in capsys.readouterr().err
+    assert "cannot be locked" in log.getvalue() and "cannot be locked" in caplog.text
 
 
 def test_predicts_into_a_folder_that_is_whole_or_not_there(fold: FakeFold) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
-from nnunet_echo.data import check
+from nnunet_echo.cli.main import main
 from nnunet_echo.data.check import check_dataset
 from nnunet_echo.dataset_conversion.camus import Camus
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
@@ -162,9 +161,7 @@ def test_preprocessed_splits_that_differ_are_a_problem(dataset: Path, tmp_path: 
 
 
 def check_command(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    check.add_arguments(parser)
-    return check.run(parser.parse_args([*words, "--workers", "1"]))
+    return main(["check", *words, "--workers", "1"])
 
 
 def test_the_command_takes_an_id_a_name_or_a_path(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from nnunetv2.utilities import utils
 from PIL import Image
 
-from nnunet_echo.data import check
+from nnunet_echo.cli.main import main
 from nnunet_echo.data.check import READ, check_dataset
 
 CASES = 3
@@ -267,9 +267,7 @@ def test_two_names_of_one_value_are_a_remark(tmp_path: Path) -> None:
 def test_what_check_does_not_read_gets_no_verdict(fields: dict, tmp_path: Path,
                                                   capsys: pytest.CaptureFixture[str]) -> None:
     folder = dataset(tmp_path / "Dataset001_X", **fields)
-    parser = argparse.ArgumentParser()
-    check.add_arguments(parser)
-    assert check.run(parser.parse_args([str(folder), "--workers", "1"])) == 2
+    assert main(["check", str(folder), "--workers", "1"]) == 2
     out, error = capsys.readouterr()
     assert "gives no verdict" in error and "eady for" not in out and "stumble" not in out
 
@@ -301,13 +299,11 @@ def test_json_of_any_shape_is_a_finding(name: str, tmp_path: Path, capsys: pytes
                                  "finished", "files"])
 def test_any_value_of_any_key_is_no_crash(key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = dataset(tmp_path / "Dataset001_X")
-    parser = argparse.ArgumentParser()
-    check.add_arguments(parser)
     name = "conversion_report.json" if key in ("refused", "finished", "files") else "dataset.json"
     content = json.loads((folder / "dataset.json").read_text()) if name == "dataset.json" else {"finished": True}
     for value in ODD:
         (folder / name).write_text(json.dumps({**content, key: value}))
-        assert check.run(parser.parse_args([str(folder), "--workers", "1"])) in (0, 1, 2)
+        assert main(["check", str(folder), "--workers", "1"]) in (0, 1, 2)
         out, error = capsys.readouterr()
         assert out or "error: " in error
 
@@ -315,9 +311,7 @@ def test_any_value_of_any_key_is_no_crash(key: str, tmp_path: Path, capsys: pyte
 def test_names_that_are_no_utf8_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = dataset(tmp_path / "Dataset001_X")
     (folder / "imagesTr" / os.fsdecode(b"caf\xe9.txt")).write_text("")
-    parser = argparse.ArgumentParser()
-    check.add_arguments(parser)
-    check.run(parser.parse_args([str(folder), "--workers", "1"]))
+    main(["check", str(folder), "--workers", "1"])
     assert r"imagesTr/caf\udce9.txt: not an image" in capsys.readouterr().out
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_echo.cli.convert import readers
 from nnunet_echo.cli.main import main
 from nnunet_echo.data.reader import Reader
+from nnunet_echo.dataset_conversion import readers
 
 FOLDER = Path(__file__).resolve().parents[2] / "dataset_conversion"
 READERS = readers()

@@ -85,7 +85,8 @@ def test_the_command_line_answers_in_words(source: Path, raw: Path) -> None:
     assert done.returncode == 0 and f"{CASES // 2} of {CASES // 2} source cases converted" in done.stdout
     assert (raw / "Dataset009_CAMUS" / "dataset.json").is_file()
     failed = subprocess.run([*COMMAND, str(source / "nowhere")], capture_output=True, text=True)
-    assert failed.returncode == 2 and failed.stderr.startswith("error: ") and "nowhere" in failed.stderr
+    assert failed.returncode == 2 and "nowhere" in failed.stderr
+    assert failed.stderr.startswith("nnunet-echo convert: error: ")
     (source / "database_nifti" / "patient0002" / IMAGE).write_bytes(b"")
     refused = subprocess.run([*COMMAND, str(source), "--workers", "1"], capture_output=True, text=True)
     assert refused.returncode == 1 and "not a NIfTI-1 file" in refused.stdout
@@ -95,7 +96,7 @@ def test_the_command_line_answers_in_words(source: Path, raw: Path) -> None:
 def test_a_full_disk_is_an_error_and_not_a_dataset(source: Path, raw: Path) -> None:
     limit = ("import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
              "resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000)); "
-             "from nnunet_echo.dataset_conversion.camus import READER, main; sys.exit(main(READER))")
+             "from nnunet_echo.cli.main import main; sys.exit(main(['convert', 'camus', *sys.argv[1:]]))")
     done = subprocess.run([sys.executable, "-c", limit, str(source), "--workers", "1"], capture_output=True, text=True)
     assert done.returncode == 2 and "cannot write" in done.stderr and "is the disk full" in done.stderr
     assert "Traceback" not in done.stderr and not (raw / "Dataset751_CAMUS" / "dataset.json").exists()

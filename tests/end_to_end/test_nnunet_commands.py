@@ -127,7 +127,7 @@ def workplace(tmp_path_factory):
     """Ten small hearts, converted, planned and preprocessed; the plan made tiny."""
     place = Workplace(tmp_path_factory.mktemp("nnunet"))
     write_camus(place.folder / "camus", patients=10, seed=0, spacing_mm=2.0, half_sequence=False)
-    place.run("python", "-m", "nnunet_echo.dataset_conversion.camus", str(place.folder / "camus"), "--views", "4CH")
+    place.run("nnunet-echo", "convert", "camus", str(place.folder / "camus"), "--views", "4CH")
     place.run("nnUNetv2_plan_and_preprocess", "-d", "751", "-c", "2d", "-np", "1", "-npfp", "1")
     file = place.preprocessed / DATASET / "nnUNetPlans.json"
     plans = json.loads(file.read_text())

@@ -55,7 +55,7 @@ def films(tmp_path_factory):
     """Four short films with sparse labels, converted, planned and preprocessed for 2d and 3d_fullres."""
     place = Workplace(tmp_path_factory.mktemp("films"))
     write_camus(place.folder / "camus", patients=4, seed=0, spacing_mm=2.0)
-    place.run("python", "-m", "nnunet_echo.dataset_conversion.camus", str(place.folder / "camus"), "--views", "4CH",
+    place.run("nnunet-echo", "convert", "camus", str(place.folder / "camus"), "--views", "4CH",
               "--mode", "half_sequence", "--labels", "ed_es", "--clip", "8", "--workers", "1")
     plan = ["nnUNetv2_plan_and_preprocess", "-d", "754", "-c", "2d", "3d_fullres", "-np", "1", "-npfp", "1",
             "--verify_dataset_integrity"]

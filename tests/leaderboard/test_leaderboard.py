@@ -334,7 +334,12 @@ def test_ejection_fraction_is_of_the_same_planes_for_all(study: Study, tmp_path:
 
 
 def test_names(study: Study) -> None:
-    shutil.copytree(study.model(GOOD), study.results / f"{GOOD}__nnUNetResEncUNetMPlans__2d")
+    other = f"{GOOD}__nnUNetResEncUNetMPlans"
+    shutil.copytree(study.model(GOOD), study.results / f"{other}__2d")
+    board = leaderboard("751", plans="nnUNetResEncUNetMPlans", baseline=GOOD, folds=[0], workers=1)
+    assert [entry.model.name for entry in board.entries] == [other] == [board.baseline]
+    with pytest.raises(FileNotFoundError, match="no folder TRAINER__Nosuch__2d .* other plans with -p"):
+        leaderboard("751", plans="Nosuch", workers=1)
     board = leaderboard("751", trainers=[GOOD], baseline=f"{GOOD}__nnUNetPlans", folds=[0, 1], workers=1)
     assert [entry.model.name for entry in board.entries] == [GOOD, f"{GOOD}__nnUNetResEncUNetMPlans"]
     assert board.ranking.ranks.tolist() == [1, 1]

@@ -24,7 +24,7 @@ from nnunet_echo.dataset_conversion.camus.phantom import write_camus
 PATIENTS, SPACING_MM = 7, 1.5
 CASES = PATIENTS * 4
 IMAGE, MASK = "patient0002_4CH_ED.nii.gz", "patient0002_4CH_ED_gt.nii.gz"
-COMMAND = (sys.executable, "-m", "nnunet_echo.dataset_conversion.camus")
+COMMAND = (sys.executable, "-m", "nnunet_echo.cli.main", "convert", "camus")
 
 
 @pytest.fixture(scope="session")

@@ -149,7 +149,7 @@ def make_place(folder: Path, patients: int = 10) -> Place:
                    "OMP_NUM_THREADS": "1", "PYTHONPATH": str(code)}
     write_camus(folder / "camus", patients, seed=0, spacing_mm=3.0, half_sequence=False)
     place = Place(folder, environment)
-    convert = ["-m", "nnunet_echo.dataset_conversion.camus", str(folder / "camus"), "--views", "4CH"]
+    convert = ["-m", "nnunet_echo.cli.main", "convert", "camus", str(folder / "camus"), "--views", "4CH"]
     plans = str(folder / "preprocessed" / DATASET / "nnUNetPlans.json")
     for command in (convert, ["-c", PLAN.format(plans=plans, configuration=CONFIGURATION)]):
         done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)

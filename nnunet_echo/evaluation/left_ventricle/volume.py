@@ -83,8 +83,15 @@ def lv_shape(
 ) -> LvShape:
     """Measure the mask `lv` (H, W), bool, of one frame; only its largest component counts, holes filled.
 
-    `myocardium` (H, W), bool, shows the mitral plane; "camus" does not look at it. Raises `ValueError` for an unknown
-    method.
+    `myocardium` (H, W), bool, shows the mitral plane; "camus" does not look at it. `spacing` is that of rows and of
+    columns, the lengths are in its unit. Raises `ValueError` for an unknown method.
+
+    >>> import numpy as np
+    >>> import nnunet_echo
+    >>> y, x = np.mgrid[:200, :160]
+    >>> ventricle = (y < 150) & (((x - 80) / 50) ** 2 + ((y - 150) / 140) ** 2 < 1)  # half an ellipse, the base below
+    >>> round(nnunet_echo.lv_shape(ventricle, (0.5, 0.5)).length)
+    70
     """
     _check(method)
     if not lv.any():
@@ -117,6 +124,17 @@ def lv_volumes(
     Phases are "ED" and "ES"; others are ignored. "2CH" and "4CH" together are biplane; else the one of them that has
     both phases, or else a view of another name, is single-plane. `rounding` gives whole mL, and the whole percent of
     these, as the EF of CAMUS has them. Raises `ValueError` for an unknown method.
+
+    >>> import numpy as np
+    >>> import nnunet_echo
+    >>> y, x = np.mgrid[:200, :160]
+    >>> def ventricle(radius, length):  # half an ellipse, the base below, in pixels
+    ...     return (y < 150) & (((x - 80) / radius) ** 2 + ((y - 150) / length) ** 2 < 1)
+    >>> shapes = {("4CH", "ED"): nnunet_echo.lv_shape(ventricle(50, 140), (0.5, 0.5)),
+    ...           ("4CH", "ES"): nnunet_echo.lv_shape(ventricle(38, 125), (0.5, 0.5))}
+    >>> volumes = nnunet_echo.lv_volumes(shapes, rounding=True)
+    >>> volumes.edv_ml, volumes.esv_ml, volumes.ef_percent, volumes.planes
+    (91.0, 47.0, 48.0, 'single-plane 4CH')
     """
     _check(method)
     present = {view for view, phase in shapes if phase in PHASES} or {view for view, _ in shapes}
