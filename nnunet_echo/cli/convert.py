@@ -15,10 +15,10 @@ INTERRUPTED = "interrupted; the same command again completes the dataset"
 
 
 def readers() -> dict[str, type[Reader]]:
-    """The datasets, each by the name of its module."""
-    modules = {name: importlib.import_module(f"{package.__name__}.{name}")
-               for _, name, _ in pkgutil.iter_modules(package.__path__)}
-    return {name: module.READER for name, module in modules.items() if hasattr(module, "READER")}
+    """The datasets, each by its name."""
+    modules = [importlib.import_module(f"{package.__name__}.{name}")
+               for _, name, _ in pkgutil.iter_modules(package.__path__)]
+    return {module.READER.name: module.READER for module in modules if hasattr(module, "READER")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
