@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_echo.data.findings import NOT_TAKEN
+from nnunet_echo.data.patients import GROUPS, patient_pattern
 from nnunet_echo.data.raw_dataset import patient_of
 from nnunet_echo.data.reader import Reading
 from nnunet_echo.data.source_folders import shown, walk_folders
@@ -28,7 +29,6 @@ IMAGE_SUFFIXES = re.compile(r"[_.-](image|img|0000)$", re.IGNORECASE)
 MASK_SUFFIXES = re.compile(r"[_.-](masks?|gt|labels?|seg|segmentation|annotation)$", re.IGNORECASE)
 VIDEOS = (".avi", ".mp4", ".mov", ".mkv", ".wmv", ".mpg", ".mpeg", ".webm", ".gif")
 DATA_OF_A_HEADER = (".raw", ".zraw")
-GROUPS = ("view", "phase", "frame")  # that evaluate reads beside the patient
 
 
 @dataclass(frozen=True)
@@ -150,15 +150,8 @@ def read_patients(patients: str | None) -> Patients:
         return Patients(r"(?P<patient>.+)")
     if Path(patients).is_file() or patients.lower().endswith(".csv"):
         return _read_patient_table(Path(patients))
-    pattern = rf".*?(?:{patients}).*"
-    try:
-        groups = re.compile(pattern).groupindex
-    except re.error as error:
-        raise ValueError(f"--patients {patients!r}: neither a file nor a regular expression ({error})") from error
-    if "patient" not in groups:
-        raise ValueError(f"--patients {patients!r}: no such file, and as a regular expression it needs a group "
-                         r"patient, as in '(?P<patient>patient\d+)'; view, phase and frame may be groups, too")
-    return Patients(pattern, tuple(group for group in GROUPS if group in groups))
+    pattern = patient_pattern(patients)
+    return Patients(pattern, tuple(group for group in GROUPS if group in re.compile(pattern).groupindex))
 
 
 def _read_patient_table(path: Path) -> Patients:

@@ -29,6 +29,7 @@ COMMANDS = {
     "slurm-script": "print an sbatch script that does what crossval does",
     "frames": "write sequences of label maps as single frames, to evaluate",
     "evaluate": "score predictions: overlap, distances, ejection fraction",
+    "measure": "volumes, ejection fraction, sizes and anatomy of one set of masks",
     "leaderboard": "all trainers side by side: tables, statistics, a report",
     "erf": "how far each network sees: its effective receptive field, drawn and measured",
 }

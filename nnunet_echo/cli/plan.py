@@ -12,18 +12,19 @@ import math
 from contextlib import redirect_stdout
 from pathlib import Path
 
+from nnunet_echo.cli.options import add_dataset, add_plans
 from nnunet_echo.crossval.checks import check_trainers
 from nnunet_echo.nnunet.cases import preprocessed_folder
 from nnunet_echo.nnunet.logs import read_json
 from nnunet_echo.nnunet.plans import add_configuration, fitting_patch, plan_configuration, read_configurations
-from nnunet_echo.nnunet.results import check_name, dataset_name, duration
+from nnunet_echo.nnunet.results import DEFAULT_PLANS, check_name, dataset_name, duration
 
 TRAINER = "nnUNetTrainerLKMUNet"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `plan`."""
-    parser.add_argument("-d", "--dataset", required=True, metavar="DATASET", help="id (751) or name (Dataset751_CAMUS)")
+    add_dataset(parser)
     parser.add_argument("--spacing", type=float, nargs="+", required=True, metavar="MM",
                         help="width of a pixel to resample to, in mm (or pixels, where the dataset has no scale); one "
                              "number, or one for each axis of the plan: rows, columns")
@@ -33,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--features", type=int, nargs=2, default=(16, 256), metavar=("FIRST", "MOST"),
                         help="channels of the first stage, doubled from stage to stage up to MOST (default: 16 256)")
     parser.add_argument("-c", "--configuration", default="2d", help="which one it is derived from (default: 2d)")
-    parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: nnUNetPlans)")
+    add_plans(parser)
     parser.add_argument("--name", help="what it is called (default: such as 2d_1mm)")
-    parser.add_argument("-tr", "--trainer", default=TRAINER, help=f"whose network is measured (default: {TRAINER})")
+    parser.add_argument("--trainer", "-tr", default=TRAINER, help=f"whose network is measured (default: {TRAINER})")
     parser.add_argument("--steps", type=int, default=3, metavar="N",
                         help="training steps that are measured; 0: none (default: 3)")
 
@@ -102,7 +103,7 @@ def _estimate(file: Path, folder: Path, name: str, args: argparse.Namespace) -> 
 
 
 def _plans(args: argparse.Namespace, option: str) -> str:
-    return "" if args.plans == "nnUNetPlans" else f" {option} {args.plans}"
+    return "" if args.plans == DEFAULT_PLANS else f" {option} {args.plans}"
 
 
 def _text(numbers: tuple[float, ...]) -> str:

@@ -50,9 +50,9 @@ def added(plans: Path, name: str) -> dict:
 def test_the_patch_is_the_median_image_at_the_new_spacing(plans: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "-d", "770", *SMALL]) == 0
     new = added(plans, "2d_2mm")
-    assert new["patch_size"] == [28, 40]  # 100 x 0.5 / 2 = 25, 75 / 2 = 38: divided by 4 and by 8
+    assert new["patch_size"] == [28, 40]  # 100 x 0.5 / 2 = 25, 75 / 2 = 38: two stages halve them
     assert (new["spacing"], new["batch_size"], new["inherits_from"]) == ([2.0, 2.0], 2, "2d")
-    assert new["architecture"]["arch_kwargs"]["features_per_stage"] == [4, 8, 8, 8]
+    assert new["architecture"]["arch_kwargs"]["features_per_stage"] == [4, 8, 8]
     shown = capsys.readouterr().out
     assert "nnUNetv2_preprocess -d 770 -c 2d_2mm -np 2\n" in shown
     assert "nnUNetv2_train 770 2d_2mm 0 -tr nnUNetTrainerLKMUNet -device cpu\n" in shown
