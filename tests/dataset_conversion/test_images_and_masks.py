@@ -411,3 +411,12 @@ def test_without_pydicom_the_refusal_says_so(pair: Callable[..., Path], monkeypa
     (folder / "images" / "a.png").rename(folder / "images" / "a.dcm")
     monkeypatch.setitem(sys.modules, "pydicom", None)
     assert "pip install pydicom" in convert(folder).refused[0].message
+
+
+def test_masks_may_lie_in_a_folder_among_the_images(own: Path) -> None:
+    for path in (own / "images").iterdir():
+        path.rename(own / path.name)
+    (own / "images").rmdir()
+    report = convert(own, images=".")
+    assert report.exit_code == 0 and report.training_cases == 12
+    assert (report.folder / "labelsTr" / "p01_2CH_ED.nii.gz").is_file()
