@@ -86,7 +86,7 @@ def test_the_page_from_png_files_to_the_leaderboard(place: Path) -> None:
     startup.mkdir()
     (startup / "sitecustomize.py").write_text("import multiprocessing\nmultiprocessing.cpu_count = lambda: 1\n")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-                   "OMP_NUM_THREADS": "1", "PYTHONPATH": str(startup), "nnUNet_n_proc_DA": "1"}
+                   "OMP_NUM_THREADS": "1", "PYTHONPATH": str(startup), "nnUNet_def_n_proc": "1"}
     done = subprocess.run(["bash", "-euxo", "pipefail", "-c", script], cwd=place, env=environment, text=True,
                           capture_output=True, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -166,3 +166,12 @@ def test_one_kind_of_file_is_needed(masks: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no label maps"):
         measured(tmp_path / "empty")
+
+
+def test_every_column_is_defined(masks: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
+    section = page.partition("## measure")[2].partition("\n## ")[0]
+    found = measured(masks)
+    for table in (found.cases, found.patients, found.anatomy):
+        for column in table[0]:
+            assert f"`{column}`" in section or column in ("MYO_area_mm2", "LA_area_mm2", "LV_EPI_area_mm2"), column
