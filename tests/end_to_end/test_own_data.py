@@ -22,7 +22,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "own-data.md"
 COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 # What a toy size takes in place of what the page says.
 TOY = {"LKMUNet_50epochs_100iterations": "NoMamba_1epochs_2iterations",
-       "--name 2d_small": "--name 2d_small --batch 2 --features 4 8 --steps 1"}
+       "--name 2d_small": "--name 2d_small --batch 2 --features 4 8 --steps 1",
+       "2d_small -f 0": "2d_small -f 0 -npp 1 -nps 1"}
 
 
 def commands() -> list[str]:

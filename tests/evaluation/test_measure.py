@@ -15,9 +15,11 @@ from PIL import Image
 
 from nnunet_echo.cli.main import main
 from nnunet_echo.evaluation.evaluate import evaluate
-from nnunet_echo.evaluation.measure import Measurement, measure
+from nnunet_echo.evaluation.left_ventricle.volume import LvShape
+from nnunet_echo.evaluation.measure import Measurement, _phases_by_area, measure
+from nnunet_echo.evaluation.pairs import CaseId
 
-SPACING = 1.5, 1.0  # row, column
+SPACING = 1.5, 0.8  # row, column
 FRAMES = r"(?P<patient>p\d+)_(?P<view>[24]CH)_(?P<frame>\d+)"
 
 
@@ -67,7 +69,7 @@ def test_areas_and_lengths_of_each_case(masks: Path) -> None:
     row = next(row for row in measured(masks).cases if row["case"] == "p2_4CH_ES")
     mask = heart(8)[1]
     for name, values in (("LV", [1]), ("MYO", [2]), ("LA", [3]), ("LV_EPI", [1, 2])):
-        assert row[f"{name}_area_mm2"] == pytest.approx(np.isin(mask, values).sum() * 1.5)
+        assert row[f"{name}_area_mm2"] == pytest.approx(np.isin(mask, values).sum() * 1.2)
     assert (row["patient"], row["view"], row["phase"], row["frame"]) == ("p2", "4CH", "ES", "")
     # From the middle of the lowest row to that of the highest row of pixels, in mm.
     down = np.flatnonzero((mask == 1).any(axis=1))
@@ -86,6 +88,12 @@ def test_ed_and_es_by_area_where_names_have_frames_alone(tmp_path: Path) -> None
     write_mask(tmp_path / "one" / "p1_4CH_1.nii.gz", heart(8)[1])
     (one,) = measured(tmp_path / "one", patients=FRAMES).patients
     assert np.isnan(one["ef_percent"]) and "by_area" not in one["flags"]
+
+
+def test_of_equal_areas_the_first_frame_counts() -> None:
+    frames = [(CaseId(f"p1_{number}", "p1", "", "", number), LvShape(area=area, flag=str(number)))
+              for number, area in ((10, 9.0), (11, 3.0), (8, 9.0), (9, 3.0))]
+    assert [(case.phase, shape.flag) for case, shape in _phases_by_area(frames)] == [("ED", "8"), ("ES", "9")]
 
 
 def test_png_has_no_millilitres(tmp_path: Path) -> None:
