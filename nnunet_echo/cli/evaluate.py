@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from nnunet_echo.cli.options import add_output, add_workers
+from nnunet_echo.cli.options import add_labels, add_output, add_workers
 from nnunet_echo.evaluation.evaluate import TABLES, evaluate
 from nnunet_echo.evaluation.left_ventricle.volume import METHODS
 from nnunet_echo.evaluation.output import check_free
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output(parser, "folder for the tables")
     parser.add_argument("--dataset-json", "-djfile", type=Path, metavar="FILE",
                         help="default: in or beside REFERENCES, else in PREDICTIONS")
+    add_labels(parser)
     parser.add_argument("--ef-method", choices=METHODS, default="ase",
                         help="ase (default): rule of disks with each phase's own axis; camus: as the EF in CAMUS")
     parser.add_argument("--ef-rounding", action="store_true", help="whole mL and percent, as the EF in CAMUS")
@@ -38,9 +39,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.output}: holds the label maps, and nnU-Net may keep its summary.json there; choose "
                          "another folder with -o")
     check_free(args.output, ["summary.json", *(f"{name}.csv" for name in TABLES)], "evaluate", "nnunet_echo")
-    evaluation = evaluate(args.predictions, args.references, dataset_json=args.dataset_json, method=args.ef_method,
-                          rounding=args.ef_rounding, subset=args.subset, consistency_limits=args.consistency_limits,
-                          workers=args.workers, progress=True)
+    evaluation = evaluate(args.predictions, args.references, dataset_json=args.dataset_json, labels=args.labels,
+                          patients=args.patients, method=args.ef_method, rounding=args.ef_rounding,
+                          subset=args.subset, consistency_limits=args.consistency_limits, workers=args.workers,
+                          progress=True)
     evaluation.write(args.output)
     print(_screen(evaluation.summary))
     print(f"tables: {args.output}")

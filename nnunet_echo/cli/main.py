@@ -23,11 +23,13 @@ COMMANDS = {
     "phantom": "write synthetic beating hearts in the layout of a dataset",
     "convert": "convert a dataset to nnU-Net's raw format",
     "check": "verify a converted dataset before nnU-Net reads it",
+    "plan": "add a configuration to the plan that a computer without a GPU can train",
     "crossval": "train all folds of several trainers on all GPUs, through failures",
     "status": "how far every fold is, from the disk, and what finishes the rest",
     "slurm-script": "print an sbatch script that does what crossval does",
     "frames": "write sequences of label maps as single frames, to evaluate",
     "evaluate": "score predictions: overlap, distances, ejection fraction",
+    "measure": "volumes, ejection fraction, sizes and anatomy of one set of masks",
     "leaderboard": "all trainers side by side: tables, statistics, a report",
     "erf": "how far each network sees: its effective receptive field, drawn and measured",
 }

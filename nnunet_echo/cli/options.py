@@ -29,6 +29,14 @@ def add_output(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=text)
 
 
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """What stands in for a dataset.json."""
+    parser.add_argument("--labels", nargs="+", default=(), metavar="NAME=VALUE",
+                        help="the structures, such as LV=1 MYO=2 LA=3, where there is no dataset.json")
+    parser.add_argument("--patients", metavar="REGEX", help="with --labels: how names tell the patient, a regular "
+                        "expression with the group patient and, for an EF, view and phase")
+
+
 def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", "-np", type=int, help="processes (default: one for each processor)")
 

@@ -1,4 +1,4 @@
-"""PNG and BMP, the images without a spacing that nnU-Net reads."""
+"""PNG, BMP, TIFF and JPEG: images without a spacing. nnU-Net reads the first two as they are."""
 
 from __future__ import annotations
 
@@ -12,23 +12,29 @@ from PIL import Image
 from nnunet_echo.data.errors import SourceError, printable
 
 NATURAL_ENDINGS = (".png", ".bmp")
+KINDS = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
 MAX_PIXELS = 2**26
 
 
-def read_natural_image(path: Path, name: str) -> tuple[ndarray, str]:
+def read_natural_image(path: Path, name: str, *, colours: bool = False) -> tuple[ndarray, str]:
     """The pixels (H, W), or (H, W, channels) of colours, and Pillow's mode; of a palette ("P") its indices.
 
-    Raises `SourceError`, naming the file `name`.
+    With `colours` whatever the file holds comes as (H, W, 4), red, green, blue and opacity. Raises `SourceError`,
+    naming the file `name`.
     """
-    name, kind = printable(name), path.suffix[1:].upper()
+    name, kind = printable(name), KINDS[path.suffix.lower()]
     if not path.is_file():  # opening a pipe would wait for ever
         raise SourceError(f"{name} is missing or not a file")
     try:
         with Image.open(path, formats=[kind]) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels")
-            pixels = np.asarray(image)
+            if getattr(image, "n_frames", 1) > 1:
+                raise SourceError(f"{name}: {image.n_frames} frames; one 2D image is needed, write each to a file")
+            pixels = np.asarray(image.convert("RGBA") if colours else image)
             return pixels.astype(np.uint8) if pixels.dtype == bool else pixels, image.mode
+    except SourceError:
+        raise
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError, Image.DecompressionBombError) as why:
         raise SourceError(f"{name}: cannot be read; truncated, too large or not a {kind} file "
                           f"({printable(str(why))})") from why

@@ -1,6 +1,6 @@
 """The interface of all datasets: a `Reader` lists the cases of a download, and everything else is written once.
 
-A new dataset is one new module of this package, whose name becomes the word in `nnunet-echo convert NAME SOURCE`:
+A new dataset is one new folder of dataset_conversion; its `name` is the word in `nnunet-echo convert NAME SOURCE`:
 
     @dataclass(frozen=True, kw_only=True)
     class Hearts(Reader):                       # the fields are the options of the conversion
@@ -8,7 +8,7 @@ A new dataset is one new module of this package, whose name becomes the word in 
         split: str = "5fold"                    # one of `splits`
         sure: bool = False                      # an option of its own
 
-        name = "hearts"                         # the module's name
+        name = "hearts"                         # as typed
         summary = "Hearts of Everybody, 2D frames"
         source_help = "a folder with hearts.csv"
         dataset_ids = {"Hearts": 799}           # what `dataset_json` may call it, and the default id of each
@@ -150,14 +150,17 @@ class Reader(ABC):
         reading.refuse_strange_names()
         cases = [dataclasses.replace(case, test=case.test or case.patient in reading.split.test)
                  for case in reading.cases]
-        options = asdict(self) | {"split_file": self.split_file and Path(self.split_file).name}
         lists = self.split_file and hashlib.sha256(Path(self.split_file).read_bytes()).hexdigest()
         converter = f"nnunet_echo.dataset_conversion.{self.name} {__version__}"
         return write_dataset(folder, cases, {**dataset_json, "converted_by": converter}, converter=converter,
-                             source=Path(source), options=options, split_file_sha256=lists,
+                             source=Path(source), options=self.recorded_options(), split_file_sha256=lists,
                              make_folds=reading.split.make_folds, refused=reading.refused,
                              warnings=[*reading.split.warnings, *reading.warnings], review=reading.review,
                              workers=workers, progress=progress, replace=replace)
+
+    def recorded_options(self) -> dict[str, object]:
+        """What the report says of the options, and what makes a conversion another one: no places of this machine."""
+        return asdict(self) | {"split_file": self.split_file and Path(self.split_file).name}
 
     def dataset_id(self) -> int:
         """The default id."""

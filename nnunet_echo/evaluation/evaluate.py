@@ -36,9 +36,8 @@ from nnunet_echo.evaluation.output import without_nan, write_table
 from nnunet_echo.evaluation.pairs import (
     CaseId,
     Dataset,
-    find_dataset_json,
+    given_dataset,
     pair_cases,
-    read_dataset,
     read_pair,
     recorded_ef,
 )
@@ -104,12 +103,14 @@ def metric_columns(unit: str) -> dict[str, str]:
 
 
 def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: str | Path | None = None,
-             method: str = "ase", rounding: bool = False, subset: bool = False,
-             consistency_limits: str = "references", workers: int | None = 1, progress: bool = False) -> Evaluation:
+             labels: Sequence[str] = (), patients: str | None = None, method: str = "ase", rounding: bool = False,
+             subset: bool = False, consistency_limits: str = "references", workers: int | None = 1,
+             progress: bool = False) -> Evaluation:
     """Compare the label maps in two folders, file by file of the same name: 2D frames, in NIfTI or PNG.
 
-    `dataset_json` names the dataset's file where it is neither in or beside `references` nor in `predictions`; `method`
-    and `rounding` are those of `lv_volumes`; `subset` allows references without a prediction; `consistency_limits` is
+    `dataset_json` names the dataset's file where it is neither in or beside `references` nor in `predictions`; `labels`
+    such as "LV=1", and `patients`, say what it would where there is none (`pairs.labelled_folder`); `method` and
+    `rounding` are those of `lv_volumes`; `subset` allows references without a prediction; `consistency_limits` is
     "references", for limits from the references of these cases, or "painchaud2022". `workers` are processes (None: one
     for each processor; a script that asks for more than one needs the usual `if __name__ == "__main__":`), `progress`
     draws a bar.
@@ -125,16 +126,15 @@ def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: s
     ['prediction_ef_percent', 'reference_ef_percent', 'recorded_ef_percent']
     """
     predictions, references = Path(predictions), Path(references)
-    path = Path(dataset_json) if dataset_json else find_dataset_json(predictions, references)
-    dataset = read_dataset(path)
+    dataset, path = given_dataset(references, dataset_json, labels, patients, predictions)
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; choose from {METHODS}")
     if rounding and dataset.unit == "px":
-        raise ValueError(f"rounding is for mL, which {path} excludes by its spacing_unit; leave it out")
+        raise ValueError(f"rounding is for mL, which {path or references} excludes by its spacing_unit; leave it out")
     if consistency_limits not in LIMITS or (consistency_limits == "painchaud2022" and dataset.unit == "px"):
         raise ValueError(f"consistency_limits is {consistency_limits!r}; choose from {LIMITS}, of which painchaud2022 "
                          "needs images with a spacing in mm")
-    on_record = recorded_ef(path)
+    on_record = recorded_ef(path) if path else {}
     cases, unpredicted = pair_cases(predictions, references, dataset, subset=subset)
     work = partial(_evaluate_case, predictions=predictions, references=references, dataset=dataset, method=method)
     results = list(map_in_order(work, cases, title="evaluate", workers=workers, progress=progress))
@@ -154,7 +154,7 @@ def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: s
         "scipy": scipy.__version__,
         "predictions": str(predictions),
         "references": str(references),
-        "dataset_json": str(path),
+        "dataset_json": path and str(path),
         "cases": len(cases),
         "patients": len(patients),
         "references_without_prediction": unpredicted,

@@ -20,7 +20,9 @@ import SimpleITK as sitk
 from numpy import ndarray
 
 from nnunet_echo.data.images import read_frame
+from nnunet_echo.data.labels import read_labels
 from nnunet_echo.data.natural_image import read_natural_image
+from nnunet_echo.data.patients import patient_pattern
 from nnunet_echo.data.raw_dataset import case_table, patient_of
 from nnunet_echo.evaluation.left_ventricle.volume import BIPLANE_VIEWS, PHASES
 from nnunet_echo.evaluation.metrics import structures
@@ -54,14 +56,15 @@ class CaseId:
     frame: int | None = None
 
 
-def find_dataset_json(predictions: Path, references: Path) -> Path:
-    """dataset.json in the folder of references, beside it, or where nnU-Net puts a copy: among the predictions."""
-    places = [references, references.parent, predictions]
+def find_dataset_json(*folders: Path) -> Path:
+    """dataset.json in the last folder (of references), beside it, or where nnU-Net puts a copy: in the others."""
+    places = [folders[-1], folders[-1].parent, *folders[:-1]]
     for folder in places:
         if (folder / "dataset.json").is_file():
             return folder / "dataset.json"
     raise FileNotFoundError(f"no dataset.json in {', '.join(map(str, places))}; name it with --dataset-json (it needs "
-                            '"labels", such as {"background": 0, "LV": 1}, and "file_ending")')
+                            '"labels", such as {"background": 0, "LV": 1}, and "file_ending"), or name the structures: '
+                            "--labels LV=1 MYO=2 LA=3")
 
 
 def read_dataset(path: Path) -> Dataset:
@@ -88,6 +91,51 @@ def read_dataset(path: Path) -> Dataset:
                          f"{' or '.join(UNITS if has_spacing else UNITS[1:])}")
     allowed = frozenset({0}.union(*found.values()))
     return Dataset(found, allowed, ending, unit, pattern)
+
+
+def labelled_folder(folder: Path, labels: Sequence[str], patients: str | None = None) -> Dataset:
+    """What a dataset.json would say of the label maps in `folder`: structures such as LV=1, names as in `patients`.
+
+    Files are of one kind; those with a spacing have it in mm. `patients` is a regular expression with the group
+    patient, and, as far as the names have them, view, phase and frame. Raises `ValueError` for what cannot be used, and
+    `FileNotFoundError` for a folder without label maps.
+    """
+    read = read_labels(labels)
+    if read.colours:
+        raise ValueError(f"--labels {' '.join(labels)}: label maps hold values; give them, such as LV=1")
+    if read.background:
+        raise ValueError(f"--labels background={read.background}: the background of label maps is 0")
+    found = {ending: sorted(path.name for path in folder.glob(f"*{ending}")) for ending in ENDINGS}
+    kinds = [ending for ending, names in found.items() if names]
+    if not kinds:
+        raise FileNotFoundError(f"{folder}: no label maps ({', '.join(ENDINGS)}) there")
+    if len(kinds) > 1:
+        raise ValueError(f"{folder}: holds {' and '.join(kinds)} files; keep one kind there, or give a dataset.json "
+                         "with file_ending")
+    pattern = None if patients is None else patient_pattern(patients)
+    return Dataset(structures(read.values), frozenset({0, *read.values.values()}), kinds[0],
+                   "px" if kinds[0] == ".png" else "mm", pattern)
+
+
+def given_dataset(folder: Path, dataset_json: str | Path | None, labels: Sequence[str], patients: str | None,
+                  *others: Path) -> tuple[Dataset, Path | None]:
+    """The dataset of the label maps in `folder`, and its dataset.json; None where `labels` say it all.
+
+    Without either, dataset.json is looked for in and beside the folder, and in the `others`. Raises as those that read
+    it, and `ValueError` for both, or for `patients` without `labels`.
+    """
+    if not labels:
+        if patients is not None:
+            raise ValueError(f"--patients {patients!r} goes with --labels; with a dataset.json its case_id_pattern "
+                             "tells the patients")
+        path = Path(dataset_json) if dataset_json else find_dataset_json(*others, folder)
+        return read_dataset(path), path
+    there = [Path(dataset_json)] if dataset_json else [place / "dataset.json" for place in (
+        folder, folder.parent, *others) if (place / "dataset.json").is_file()]
+    if there:
+        raise ValueError(f"--labels {' '.join(labels)}: {there[0]} says already what the labels are; leave --labels "
+                         "out, or move that file elsewhere")
+    return labelled_folder(folder, labels, patients), None
 
 
 def recorded_ef(dataset_json: Path) -> dict[str, float]:

@@ -8,6 +8,7 @@ an axis from the stage on where its pixels are less than twice as long as the sh
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -64,6 +65,20 @@ def divisible(patch_size: Sequence[int], strides: Sequence[Sequence[int]]) -> tu
     return tuple(result)
 
 
+def fitting_patch(size: Sequence[float], spacing: Sequence[float] | None = None) -> tuple[int, ...]:
+    """The smallest patch of at least `size` (pixels, rounded) that a U-Net of this patch divides.
+
+    Raises `ValueError` as `unet_architecture`.
+
+    >>> fitting_patch((153.8, 192))
+    (160, 192)
+    """
+    patch = tuple(max(1, round(n)) for n in size)
+    while (fitting := divisible(patch, unet_architecture(patch, spacing)["strides"])) != patch:
+        patch = fitting
+    return patch
+
+
 def _stages(patch_size: Sequence[int], spacing: Sequence[float]) -> tuple[list[list[int]], list[list[int]]]:
     """Strides and kernels of all stages, finest first."""
     size, pixel, axes = list(patch_size), list(spacing), range(len(patch_size))
@@ -95,9 +110,10 @@ def add_configuration(
 
     `spacing_mm` and `patch_size` (pixels) are in the axis order of the plan. The stages follow from them by nnU-Net's
     own rule; `features` are those of the first stage, doubled from stage to stage, and their largest value. Data for it
-    still have to be preprocessed: ``nnUNetv2_preprocess -d DATASET -c NAME``.
+    still have to be preprocessed: ``nnUNetv2_preprocess -d DATASET -c NAME``. The same again changes nothing.
 
-    Raises ValueError when the plan has no whole `base` or when the patch is not what nnU-Net's rule can divide.
+    Raises ValueError when the plan has no complete `base`, when it has `name` with other content, and when the patch is
+    not what nnU-Net's rule can divide.
     """
     plans_file = Path(plans_file)
     plans = json.loads(plans_file.read_text())
@@ -120,7 +136,7 @@ def add_configuration(
         n_conv_per_stage_decoder=[arguments["n_conv_per_stage_decoder"][0]] * (stages - 1),
         **{per_stage: (arguments[per_stage] + [arguments[per_stage][-1]] * stages)[:stages]},
     )
-    plans["configurations"][name] = {
+    new = {
         "inherits_from": base,
         "data_identifier": f"{plans['plans_name']}_{name}",
         "spacing": [float(n) for n in spacing_mm],
@@ -128,7 +144,17 @@ def add_configuration(
         "batch_size": batch_size,
         "architecture": architecture,
     }
-    plans_file.write_text(json.dumps(plans, indent=4))
+    old = plans["configurations"].get(name)
+    if old == new:
+        return
+    if old is not None:
+        changes = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        raise ValueError(f"name={name!r}: {plans_file} has a configuration of this name with another "
+                         f"{', '.join(changes)}, which data and results may depend on. Choose another name.")
+    plans["configurations"][name] = new
+    temporary = plans_file.with_name(f"{plans_file.name}.unfinished")
+    temporary.write_text(json.dumps(plans, indent=4))
+    os.replace(temporary, plans_file)
 
 
 def plan_configuration(file: Path, configurations: Mapping[str, object], name: str) -> dict[str, object]:
