@@ -58,8 +58,7 @@ def measure(masks: str | Path, *, dataset_json: str | Path | None = None, labels
             workers: int | None = 1, progress: bool = False) -> Measurement:
     """Measure the label maps in the folder `masks`.
 
-    Arguments and errors are as in `evaluate`. Workers are processes: a script that calls this needs the usual
-    `if __name__ == "__main__":`, or `workers=1`.
+    Arguments and errors are as in `evaluate`.
     """
     masks = Path(masks)
     dataset, path = given_dataset(masks, dataset_json, labels, patients)
