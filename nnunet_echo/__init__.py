@@ -1,6 +1,29 @@
 """nnunet-echo: Mamba and Vision-LSTM networks for cardiac ultrasound as a plugin of stock nnU-Net v2.
 
-This module imports nothing, so that `import nnunet_echo` stays instant and cannot fail.
+The contents page. A name is imported when it is first asked for, so that `import nnunet_echo` stays instant and cannot
+fail: PyTorch imports this module whenever it is imported itself.
 """
 
+from __future__ import annotations
+
+import importlib
+
 __version__ = "0.1.0"
+
+_CONTENTS = {
+    "create_network": "nnunet_echo.networks",
+    "from_upstream": "nnunet_echo.networks",
+    "list_networks": "nnunet_echo.networks",
+}
+
+__all__ = ["__version__", *_CONTENTS]
+
+
+def __getattr__(name: str) -> object:  # PEP 562
+    if name not in _CONTENTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_CONTENTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_CONTENTS})

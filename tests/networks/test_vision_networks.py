@@ -17,7 +17,7 @@ from nnunet_echo.networks.vm_unet import VSSM, PatchExpand, PatchMerging, VMUNet
 from nnunet_echo.ops.selective_scan import selective_scan
 
 TOY_VM_UNET = {"depths": (1, 1), "depths_decoder": (1, 1), "dims": 8, "d_state": 4}
-TOY_VIL = {"input_size": (32, 48), "dim": 16, "depth": 4, "features": (4, 4, 4, 4)}
+TOY_VIL = {"patch_size": (32, 48), "dim": 16, "depth": 4, "features": (4, 4, 4, 4)}
 PLAN = {"features_per_stage": [4, 6, 8, 10, 12, 12]}
 
 
@@ -114,7 +114,7 @@ def test_expanding_spreads_a_token_over_a_square() -> None:
 
 
 def test_vm_unet_has_the_published_number_of_parameters() -> None:
-    network = VMUNet(num_input_channels=3, num_classes=1)
+    network = VMUNet(in_channels=3, num_classes=1)
     assert round(sum(p.numel() for p in network.parameters()) / 1e6, 2) == 27.43
 
 
@@ -357,12 +357,6 @@ def test_decoder_has_the_features_of_the_plan() -> None:
 def test_network_arguments_are_checked(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ViLUNet(1, 2, **{**TOY_VIL, **arguments})
-
-
-@pytest.mark.parametrize("network", [VMUNet, ViLUNet, ViL2UNet])
-def test_3d_plan_is_an_error(network: type[nn.Module]) -> None:
-    with pytest.raises(ValueError, match=rf"has 3 axes, but {network.__name__} is two-dimensional"):
-        network.from_plan(1, 2, (8, 32, 32), PLAN, False)
 
 
 @pytest.mark.parametrize("size", [(5, 70), (48, 32), (33, 49)])
