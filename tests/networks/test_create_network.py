@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,7 +106,7 @@ SHAPE = {"strides": [[1, 1], [2, 2]], "kernel_sizes": [[3, 3]] * 2, "features_pe
     ("vm_unet", {"depths": 3}, "vm_unet cannot be built with .*'depths': 3"),
     ("vm_unet", {"d_state": True}, "d_state=True: vm_unet expects whole numbers of at least 1"),
     ("vm_unet", {"drop_path_rate": "0.1"}, "drop_path_rate='0.1': vm_unet expects a number; the default is 0.2"),
-    ("vm_unet", {"drop_path_rate": 1.5}, r"has to be in \[0, 1\)"),
+    ("vm_unet", {"drop_path_rate": 1.5}, r"drop_path_rate=1.5 has to be in \[0, 1\)"),
     ("vil", {"dim": 10}, "dim=10 has to be a multiple of 4"),
     ("vil", {"depth": 3}, "depth=3: the decoder takes features from 4 depths"),
     ("vil2", {"conv_kind": "3d"}, "conv_kind='3d': expected '2d' or 'causal1d'"),
@@ -154,3 +156,16 @@ def test_the_contents_page_imports_nothing_until_it_is_asked() -> None:
             "assert not {'torch', 'numpy', 'nnunetv2'} & set(sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == str(len(NETWORKS)), done.stderr
+
+
+def test_the_readme_has_every_row_and_every_option() -> None:
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    for name, row in NETWORKS.items():
+        (line,) = (line for line in text.splitlines() if line.startswith(f"| `{row.trainer}` |"))
+        forms = " and ".join(f"{n}D" for n in row.dims)
+        assert line.split("|")[2].strip().startswith(row.title) and f", {forms} |" in line, line
+        assert row.paper in text
+        (line,) = (line for line in text.splitlines() if re.match(rf"\| (`\w+`, )*`{name}`[,| ]", line))
+        missing = {option for option in network_options(name) if f"`{option}`" not in line}
+        assert missing <= set(networks.SHAPE_OPTIONS), (name, missing)
+    assert all(f"`{option}`" in text for option in networks.SHAPE_OPTIONS)
