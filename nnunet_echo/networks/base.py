@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from dynamic_network_architectures.building_blocks.helper import convert_dim_to_conv_op
 from torch import Tensor, nn
@@ -48,6 +49,16 @@ class AnySize(nn.Module):
             crop_to(logits, [-(-n // s) for n, s in zip(size, stride, strict=True)])
             for logits, stride in zip(out, self.deep_supervision_strides, strict=True)
         ]
+
+
+def drop_path_rates(rate: float, blocks: int, grows: bool = True) -> list[float]:
+    """The rate of stochastic depth (Huang et al. 2016, arXiv 1603.09382) of each block: from 0 to `rate`, or constant.
+
+    ValueError for a rate that would drop every path, which no layer refuses.
+    """
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(f"drop_path_rate={rate} has to be in [0, 1); 0 switches stochastic depth off.")
+    return torch.linspace(0, rate, blocks).tolist() if grows else [rate] * blocks
 
 
 @dataclass(frozen=True)

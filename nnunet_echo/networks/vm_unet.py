@@ -15,13 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
+from dynamic_network_architectures.building_blocks.regularization import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nnunet_echo.layers.ss2d import SS2D
-from nnunet_echo.networks.base import AnySize
-from nnunet_echo.networks.blocks import DropPath
+from nnunet_echo.networks.base import AnySize, drop_path_rates
 from nnunet_echo.ops.linear import Linear
 from nnunet_echo.ops.selective_scan import traceable
 
@@ -145,8 +144,8 @@ class VSSM(nn.Module):
         if d_state is None:
             d_state = math.ceil(dims[0] / 6)
         common = {"d_state": d_state, "dropout": attn_drop_rate, "use_checkpoint": use_checkpoint}
-        down = _split(torch.linspace(0, drop_path_rate, sum(depths)).tolist(), depths)
-        up = _split(torch.linspace(0, drop_path_rate, sum(depths_decoder)).tolist()[::-1], depths_decoder)
+        down = _split(drop_path_rates(drop_path_rate, sum(depths)), depths)
+        up = _split(drop_path_rates(drop_path_rate, sum(depths_decoder))[::-1], depths_decoder)
         last = len(depths) - 1
 
         self.patch_embed = PatchEmbed(patch_size, in_chans, dims[0], patch_norm)
