@@ -18,13 +18,14 @@ import re
 from pathlib import Path
 from statistics import median
 
+from nnunet_echo.networks import NETWORKS
 from nnunet_echo.nnunet.commands import run_command
 from nnunet_echo.nnunet.plans import add_configuration
 
 DATASET, NAME, CONFIGURATION = "751", "Dataset751_CAMUS", "2d_1mm"
 BUDGET = "12epochs_50iterations"
 STOCK = "nnUNetTrainerNoMirroring"
-TRAINERS = ("NoMamba", "UMambaBot", "UMambaEnc", "LKMUNet", "VMUNet", "ViL", "ViL2")
+TRAINERS = [row.trainer for row in NETWORKS.values()]
 STRUCTURES = {"LV": "1", "MYO": "2", "LA": "3"}
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="a CAMUS download")
     parser.add_argument("work", type=Path, help="folder for everything that is written")
-    parser.add_argument("--trainers", nargs="+", default=[STOCK, *(f"nnUNetTrainer{name}" for name in TRAINERS)])
+    parser.add_argument("--trainers", nargs="+", default=[STOCK, *TRAINERS])
     parser.add_argument("--views", nargs="+", default=["4CH"])
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()

@@ -1,6 +1,6 @@
 """What does torch.compile give each network?
 
-    python benchmarks/compiled.py [--networks LKMUNet ...] [--size 256x256] [--stages 7] [--batch 1] [--device cpu]
+    python benchmarks/compiled.py [--networks lkm_unet ...] [--size 256x256] [--stages 7] [--batch 1] [--device cpu]
 
 Every network runs in a process of its own, in evaluation mode, since stochastic depth would differ, compiled whole
 (`fullgraph=True`) by PyTorch's default backend, which needs a C++ compiler on a CPU. A network whose gradients are more
@@ -15,7 +15,7 @@ import argparse
 import time
 
 import torch
-from networks import NETWORKS, Case, in_a_fresh_process, prepare, ratio
+from networks import SUBJECTS, Case, in_a_fresh_process, prepare, ratio
 from timing import seconds_of
 from torch import nn
 
@@ -24,7 +24,7 @@ from nnunet_echo.training.memory import keep_freed_memory
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="+", choices=SUBJECTS, default=SUBJECTS)
     parser.add_argument("--size", default="256x256", metavar="HxW")
     parser.add_argument("--stages", type=int, default=7)
     parser.add_argument("--batch", type=int, default=1)

@@ -24,7 +24,6 @@ import argparse
 import math
 import multiprocessing
 import os
-import pkgutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -39,27 +38,18 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from nnunet_echo.networks import NETWORKS, network_from_plan
 from nnunet_echo.networks.base import UNetShape
+from nnunet_echo.nnunet.plans import SMALLEST_MAP, unet_architecture
 from nnunet_echo.ops.selective_scan import BACKEND_VARIABLE, choose_backend, cpu
 from nnunet_echo.training.memory import keep_freed_memory, peak_memory_gib
 
 CLASSES = 4
 PLAIN = "nnU-Net plain"
 RESIDUAL = "nnU-Net ResEnc"
-RELEASED = "LKMUNet released"  # the windows of the published code, which scans whole maps at these sizes
-NETWORKS = {
-    PLAIN: None,
-    RESIDUAL: None,
-    "NoMamba": "u_mamba:NoMamba",
-    "UMambaBot": "u_mamba:UMambaBot",
-    "UMambaEnc": "u_mamba:UMambaEnc",
-    "LKMUNet": "lkm_unet:LKMUNet",
-    RELEASED: "lkm_unet:LKMUNet",
-    "VMUNet": "vm_unet:VMUNet",
-    "ViL": "vil.unet:ViLUNet",
-    "ViL2": "vil.unet:ViL2UNet",
-}
-WITH_A_SCAN = ("UMambaBot", "UMambaEnc", "LKMUNet", RELEASED, "VMUNet")
+RELEASED = "lkm_unet released"  # the windows of the published code, which scans whole maps at these sizes
+SUBJECTS = (PLAIN, RESIDUAL, *NETWORKS, RELEASED)
+WITH_A_SCAN = (*(name for name, row in NETWORKS.items() if row.scan), RELEASED)
 
 
 @dataclass(frozen=True)
@@ -97,7 +87,7 @@ def main() -> None:
     parser.add_argument("--stages", type=int, default=7)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="+", choices=SUBJECTS, default=SUBJECTS)
     parser.add_argument("--token-loop", action="store_true")
     parser.add_argument("--default-allocator", action="store_true")
     parser.add_argument("--growth", action="store_true")
@@ -227,18 +217,11 @@ def kept_gib(case: Case) -> float:
 
 
 def build(case: Case) -> nn.Module:
-    plan = {
-        "features_per_stage": [min(32 * 2**s, 512) for s in range(case.stages)],
-        "kernel_sizes": [[3, 3]] * case.stages,
-        "strides": [[1, 1], *[[2, 2]] * (case.stages - 1)],
-        "n_conv_per_stage": [2] * case.stages,
-        "n_conv_per_stage_decoder": [2] * (case.stages - 1),
-    }
-    path = NETWORKS[case.network]
-    if path is not None:
-        network = pkgutil.resolve_name(f"nnunet_echo.networks.{path}")
+    plan = unet_architecture((SMALLEST_MAP * 2 ** (case.stages - 1),) * 2)
+    if case.network not in (PLAIN, RESIDUAL):
         options = {"window_mode": "released"} if case.network == RELEASED else {}
-        return network.from_plan(1, CLASSES, case.size, plan, deep_supervision=True, **options)
+        name = case.network.split()[0]
+        return network_from_plan(name, 1, CLASSES, case.size, plan, deep_supervision=True, **options)
     shape = UNetShape.from_plan(1, CLASSES, plan)
     arguments = {
         "n_stages": shape.n_stages, "features_per_stage": shape.features_per_stage, "num_classes": CLASSES,

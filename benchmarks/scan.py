@@ -37,6 +37,7 @@ from timing import seconds_of
 from torch import Tensor
 
 from nnunet_echo.ops.selective_scan import chunked, cpu, cuda, reference, triton
+from nnunet_echo.ops.selective_scan.inputs import ScanInputs
 
 SHAPES = {
     "cpu": ["1,64,65536,16", "64,64,1024,16", "2,128,4096,16", "8,512,256,16"],
@@ -134,11 +135,11 @@ def copied_bytes_per_second(device: torch.device, repeats: int) -> float:
 
 
 def triton_scan(*inputs: Tensor) -> Tensor:
-    return triton.selective_scan(*inputs, delta_softplus=True, reverse=(False,) * inputs[3].shape[1])[0]
+    return triton.selective_scan(ScanInputs(*inputs, delta_softplus=True), (False,) * inputs[3].shape[1])[0]
 
 
 def mamba_scan(*inputs: Tensor) -> Tensor:
-    return cuda.selective_scan(*inputs, delta_softplus=True)[0]
+    return cuda.selective_scan(ScanInputs(*inputs, delta_softplus=True))[0]
 
 
 def implementations() -> dict[str, Scan]:
@@ -146,7 +147,10 @@ def implementations() -> dict[str, Scan]:
     reason = cpu.why_not(torch.device("cpu"), torch.float32)
     if reason is not None:
         raise SystemExit(f"Nothing to measure: {reason}.")
-    scans = {SLOW: token_loop, "PyTorch in chunks": lambda *x: chunked.selective_scan(*x, delta_softplus=True)[0]}
+    scans = {
+        SLOW: token_loop,
+        "PyTorch in chunks": lambda *x: chunked.selective_scan(ScanInputs(*x, delta_softplus=True))[0],
+    }
     if importlib.util.find_spec("numba"):
         from scan_numba import NumbaScan
 
@@ -160,7 +164,7 @@ def implementations() -> dict[str, Scan]:
 def c_scan(width: int) -> Scan:
     def scan(*inputs: Tensor) -> Tensor:
         cpu.vector_width = width
-        return cpu.selective_scan(*inputs, delta_softplus=True, reverse=(False,))[0]
+        return cpu.selective_scan(ScanInputs(*inputs, delta_softplus=True), (False,))[0]
 
     return scan
 
@@ -227,7 +231,7 @@ def check(name: str, scan: Scan, inputs: list[Tensor], tolerance: float = 1e-5) 
     """Exit unless outputs and gradients are those of the reference in float64."""
     ours = forward_backward(scan, inputs)()
     truth = forward_backward(
-        lambda *x: reference.selective_scan(*x, delta_softplus=True)[0], [x.double() for x in inputs]
+        lambda *x: reference.selective_scan(ScanInputs(*x, delta_softplus=True))[0], [x.double() for x in inputs]
     )()
     for what, x, expected in zip(("y", "u", "delta", "A", "B", "C", "D", "z", "bias"), ours, truth, strict=True):
         error = float((x - expected).norm() / expected.norm())

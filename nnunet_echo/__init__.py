@@ -11,6 +11,9 @@ import importlib
 __version__ = "0.1.0"
 
 _CONTENTS = {
+    "create_network": "nnunet_echo.networks",
+    "from_upstream": "nnunet_echo.networks",
+    "list_networks": "nnunet_echo.networks",
     "convert": "nnunet_echo.dataset_conversion",
     "evaluate": "nnunet_echo.evaluation.evaluate",
     "leaderboard": "nnunet_echo.leaderboard",

@@ -13,6 +13,7 @@ import pytest
 from nnunet_echo import _startup
 from nnunet_echo.cli import doctor
 from nnunet_echo.cli.main import main
+from nnunet_echo.networks import NETWORKS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -127,7 +128,8 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, 
     monkeypatch.setenv(_startup.TRAINERS_VARIABLE, str(_startup.trainers_folder()))
     assert main(["doctor"]) == 0
     report = capsys.readouterr().out
-    assert report.count(" found") == 7
+    assert report.count(" found") == len(NETWORKS)
+    assert "found      LKM-UNet, 2D and 3D" in report and "found      Vision-LSTM 2, 2D\n" in report
     assert "scan on cpu: " in report
     assert "CUDA devices only" in report
     monkeypatch.delenv("nnUNet_results")

@@ -4,7 +4,7 @@ from nnunet_echo.training.trainer import EchoTrainer, other_lengths
 
 
 class nnUNetTrainerLKMUNet(EchoTrainer):
-    network_path = "nnunet_echo.networks.lkm_unet:LKMUNet"
+    network_path = "lkm_unet"
 
 
 __getattr__ = other_lengths(nnUNetTrainerLKMUNet)

@@ -4,7 +4,7 @@ from nnunet_echo.training.trainer import EchoTrainer, other_lengths
 
 
 class nnUNetTrainerNoMamba(EchoTrainer):
-    network_path = "nnunet_echo.networks.u_mamba:NoMamba"
+    network_path = "no_mamba"
 
 
 __getattr__ = other_lengths(nnUNetTrainerNoMamba)

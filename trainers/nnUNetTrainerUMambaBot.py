@@ -4,7 +4,7 @@ from nnunet_echo.training.trainer import EchoTrainer, other_lengths
 
 
 class nnUNetTrainerUMambaBot(EchoTrainer):
-    network_path = "nnunet_echo.networks.u_mamba:UMambaBot"
+    network_path = "umamba_bot"
 
 
 __getattr__ = other_lengths(nnUNetTrainerUMambaBot)

@@ -4,7 +4,7 @@ from nnunet_echo.training.trainer import EchoTrainer, other_lengths
 
 
 class nnUNetTrainerUMambaEnc(EchoTrainer):
-    network_path = "nnunet_echo.networks.u_mamba:UMambaEnc"
+    network_path = "umamba_enc"
 
 
 __getattr__ = other_lengths(nnUNetTrainerUMambaEnc)

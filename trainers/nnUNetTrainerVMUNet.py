@@ -7,7 +7,7 @@ from nnunet_echo.training.trainer import TokenTrainer, other_lengths
 
 
 class nnUNetTrainerVMUNet(TokenTrainer):
-    network_path = "nnunet_echo.networks.vm_unet:VMUNet"
+    network_path = "vm_unet"
     enable_deep_supervision = False  # the network has one output
     initial_lr = 1e-3
     weight_decay = 1e-2

@@ -4,7 +4,7 @@ from nnunet_echo.training.trainer import TokenTrainer, other_lengths
 
 
 class nnUNetTrainerViL(TokenTrainer):
-    network_path = "nnunet_echo.networks.vil.unet:ViLUNet"
+    network_path = "vil"
 
 
 __getattr__ = other_lengths(nnUNetTrainerViL)

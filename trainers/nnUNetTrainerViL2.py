@@ -4,7 +4,7 @@ from nnunet_echo.training.trainer import TokenTrainer, other_lengths
 
 
 class nnUNetTrainerViL2(TokenTrainer):
-    network_path = "nnunet_echo.networks.vil.unet:ViL2UNet"
+    network_path = "vil2"
 
 
 __getattr__ = other_lengths(nnUNetTrainerViL2)

@@ -29,17 +29,17 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from numpy import ndarray
 from torch import Tensor, nn
 
-from nnunet_echo._startup import trainers_folder
 from nnunet_echo.analysis.costs import build_network
 from nnunet_echo.evaluation.evaluate import write_table
+from nnunet_echo.networks import NETWORKS
 from nnunet_echo.networks.checkpoints import load_checkpoint
 from nnunet_echo.nnunet.commands import silent
+from nnunet_echo.nnunet.plans import divisible, unet_architecture
 
 BASELINE = "nnUNetTrainer"
 SIZE = (256, 256)
@@ -188,29 +188,23 @@ def _subjects(trainers: Sequence[str] | None, folders: Mapping[str, Path],
     for name, folder in folders.items():
         yield replace(trained_network(folder, size), name=name)
     if not folders:
-        ours = sorted(path.stem for path in Path(trainers_folder() or ".").glob("nnUNetTrainer*.py"))
-        for trainer in trainers or [BASELINE, *ours]:
+        for trainer in trainers or [BASELINE, *(row.trainer for row in NETWORKS.values())]:
             yield random_network(trainer, size or SIZE)
 
 
 def _configuration(size: tuple[int, int]) -> ConfigurationManager:
     """What nnU-Net plans for 2D patches of this size with square pixels, at its default of 32 to 512 features."""
-    _, strides, kernels, divisible, _ = get_pool_and_conv_props((1.0, 1.0), size, 4, 999999)
-    if tuple(divisible) != size:
-        raise ValueError("size is {}x{}, which its stages do not divide; take {}x{}".format(*size, *divisible))
-    stages = len(strides)
+    shape = unet_architecture(size)
+    fitting = divisible(size, shape["strides"])
+    if fitting != size:
+        raise ValueError("size is {}x{}, which its stages do not divide; take {}x{}".format(*size, *fitting))
     return ConfigurationManager({
         "patch_size": list(size),
         "architecture": {
             "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
             "arch_kwargs": {
-                "n_stages": stages,
-                "features_per_stage": [min(32 * 2**stage, 512) for stage in range(stages)],
+                **shape,
                 "conv_op": "torch.nn.modules.conv.Conv2d",
-                "kernel_sizes": kernels,
-                "strides": strides,
-                "n_conv_per_stage": [2] * stages,
-                "n_conv_per_stage_decoder": [2] * (stages - 1),
                 "conv_bias": True,
                 "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d",
                 "norm_op_kwargs": {"eps": 1e-5, "affine": True},

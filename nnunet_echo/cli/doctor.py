@@ -134,20 +134,22 @@ def _trainers(problems: list[str]) -> None:
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
     from nnunet_echo._startup import TRAINERS_VARIABLE, trainers_folder
+    from nnunet_echo.networks import NETWORKS
 
     folder = trainers_folder()
     if folder is None:
         problems.append("the trainers folder is missing from the installation: install nnunet-echo again.")
         return
-    names = sorted(f[:-3] for f in os.listdir(folder) if f.startswith("nnUNetTrainer") and f.endswith(".py"))
     print(f"\ntrainers in {folder}")
-    for name in names:
+    for row in NETWORKS.values():
+        name = row.trainer
         try:
             found = recursive_find_python_class(folder, name, None, cleanup_imports_from_base_folder=True)
         except Exception as error:  # any failure of one file hides every trainer from nnU-Net
             found = None
             problems.append(f"{name} cannot be imported ({type(error).__name__}: {error}).")
-        print(f"  {name:<24} {'found' if found else 'NOT FOUND'}")
+        forms = " and ".join(f"{n}D" for n in row.dims)
+        print(f"  {name:<24} {'found' if found else 'NOT FOUND':<10} {row.title}, {forms}")
     if folder not in os.environ.get(TRAINERS_VARIABLE, "").split(os.pathsep):
         problems.append(
             f"nnU-Net does not look into that folder. `import torch` should have added it to {TRAINERS_VARIABLE} "

@@ -1,10 +1,235 @@
-"""Segmentation networks for nnU-Net: LKM-UNet, U-Mamba, VM-UNet, Vision-LSTM, and their published weights.
+"""Segmentation networks, one row of `NETWORKS` each, and their published weights.
 
 Contract of all of them: input (B, C, *S) of any size; output logits (B, K, *S), or, while
 ``network.decoder.deep_supervision`` is True, a list of logits, finest first, at ``network.deep_supervision_strides``.
-The keys of the state_dict do not depend on that flag. ``from_plan`` builds a network from nnU-Net's plan.
+The keys of the state_dict do not depend on that flag. The last layers, one for each class, have ``.seg_layers.`` in
+their keys, which nnU-Net leaves out when it loads pretrained weights. A class has ``from_plan(in_channels, num_classes,
+patch_size, architecture, deep_supervision, **options)``, `architecture` being the ``arch_kwargs`` of nnU-Net's plan.
+
+B is the batch, C the channels of the image, K the classes (background included), *S the axes of space: H, W or Z, H, W.
 """
 
-from nnunet_echo.networks.published import from_upstream
+from __future__ import annotations
 
-__all__ = ["from_upstream"]
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+from nnunet_echo.nnunet.plans import unet_architecture
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nnunet_echo.networks.published import from_upstream
+
+__all__ = [
+    "NETWORKS",
+    "Network",
+    "create_network",
+    "from_upstream",
+    "list_networks",
+    "network_from_plan",
+    "network_options",
+]
+
+
+@dataclass(frozen=True)
+class Network:
+    """One row of the table.
+
+    `path` is ``module:Class``; `title` the name in print; `paper` its number on arXiv; `trainer` the trainer that comes
+    with it; `dims` the numbers of axes of space that it has a form for; `scan` whether it has a selective scan; `toy`
+    options that make it small enough for a test with patches of (32, 48) or (4, 32, 32).
+    """
+
+    path: str
+    title: str
+    paper: str
+    trainer: str
+    dims: tuple[int, ...] = (2,)
+    scan: bool = False
+    toy: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> type[nn.Module]:
+        """The class. Its module, and PyTorch, are imported now."""
+        return pkgutil.resolve_name(self.path)
+
+
+_TOY_U_NET = {"features_per_stage": (6, 8, 12, 100), "n_conv_per_stage": 1, "n_conv_per_stage_decoder": 1}
+_TOY_VM_UNET = {"dims": 16, "depths": (1, 1, 1, 1), "depths_decoder": (1, 1, 1, 1), "drop_path_rate": 0.0}
+_TOY_VIL = {"dim": 32, "depth": 4, "features": (8, 8, 16, 16)}
+
+NETWORKS: dict[str, Network] = {
+    "lkm_unet": Network(
+        "nnunet_echo.networks.lkm_unet:LKMUNet", "LKM-UNet", "2403.07332", "nnUNetTrainerLKMUNet",
+        dims=(2, 3), scan=True, toy={**_TOY_U_NET, "window_sizes": (5, 5, 3, 3)},
+    ),
+    "umamba_bot": Network(
+        "nnunet_echo.networks.u_mamba:UMambaBot", "U-Mamba Bot", "2401.04722", "nnUNetTrainerUMambaBot",
+        dims=(2, 3), scan=True, toy=_TOY_U_NET,
+    ),
+    "umamba_enc": Network(
+        "nnunet_echo.networks.u_mamba:UMambaEnc", "U-Mamba Enc", "2401.04722", "nnUNetTrainerUMambaEnc",
+        dims=(2, 3), scan=True, toy=_TOY_U_NET,
+    ),
+    "no_mamba": Network(
+        "nnunet_echo.networks.u_mamba:NoMamba", "U-Mamba without its Mamba layers", "2404.09556",
+        "nnUNetTrainerNoMamba", dims=(2, 3), toy=_TOY_U_NET,
+    ),
+    "vm_unet": Network(
+        "nnunet_echo.networks.vm_unet:VMUNet", "VM-UNet", "2402.02491", "nnUNetTrainerVMUNet",
+        scan=True, toy=_TOY_VM_UNET,
+    ),
+    "vil": Network(
+        "nnunet_echo.networks.vil.unet:ViLUNet", "Vision-LSTM 1", "2406.04303", "nnUNetTrainerViL", toy=_TOY_VIL
+    ),
+    "vil2": Network(
+        "nnunet_echo.networks.vil.unet:ViL2UNet", "Vision-LSTM 2", "2406.04303", "nnUNetTrainerViL2", toy=_TOY_VIL
+    ),
+}
+
+# What a plan says of a U-Net; None: as nnU-Net's rule has it for the patch.
+SHAPE_OPTIONS = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_conv_per_stage_decoder")
+
+
+def list_networks(dims: int | None = None) -> list[str]:
+    """The names that `create_network` knows; with `dims` those that have a form for 2 or for 3 axes of space.
+
+    >>> list_networks(dims=3)
+    ['lkm_unet', 'umamba_bot', 'umamba_enc', 'no_mamba']
+    """
+    return [name for name, row in NETWORKS.items() if dims is None or dims in row.dims]
+
+
+def network_options(name: str) -> dict[str, Any]:
+    """The options of a network that `create_network` takes, each with its default.
+
+    The shape of a U-Net (`SHAPE_OPTIONS`) follows from the patch size unless it is given; its default here is None.
+
+    >>> network_options("lkm_unet")["window_mode"]
+    'paper'
+    """
+    parameters = inspect.signature(_row(name).load()).parameters
+    fixed = {"shape", "in_channels", "num_classes", "patch_size", "deep_supervision"}
+    options = {key: parameter.default for key, parameter in parameters.items() if key not in fixed}
+    return {**(dict.fromkeys(SHAPE_OPTIONS) if "shape" in parameters else {}), **options}
+
+
+def create_network(
+    name: str,
+    in_channels: int,
+    num_classes: int,
+    patch_size: Sequence[int],
+    *,
+    deep_supervision: bool = False,
+    **options: Any,
+) -> nn.Module:
+    """Build a network with random weights: no plan, no nnU-Net, no GPU.
+
+    `name` is one of `list_networks`; `num_classes` counts the background; `patch_size` (*S, pixels) is the size that it
+    is built for, while images of any size go through it. `options` are those of `network_options`. With
+    `deep_supervision` it returns a list of logits, finest first, instead of (B, num_classes, *S).
+
+    Raises ValueError for an unknown name or option, with those there are, for a patch with a number of axes that the
+    network has no form for, and for sizes and values that cannot be.
+
+    >>> network = create_network("umamba_bot", in_channels=1, num_classes=4, patch_size=(64, 48), n_conv_per_stage=1)
+    >>> import torch
+    >>> network(torch.zeros(1, 1, 64, 48)).shape
+    torch.Size([1, 4, 64, 48])
+    """
+    _row(name)
+    for argument, value in {"in_channels": in_channels, "num_classes": num_classes}.items():
+        if not _FITS[int](value):
+            raise ValueError(f"{argument}={value!r}: expected a whole number of at least 1.")
+    if not isinstance(patch_size, Iterable) or not all(map(_FITS[int], patch_size := tuple(patch_size))):
+        raise ValueError(f"patch_size={patch_size!r}: expected a number of pixels along each axis, such as (256, 256).")
+    _check_axes(name, patch_size)
+    architecture = unet_architecture(patch_size)
+    return network_from_plan(name, in_channels, num_classes, patch_size, architecture, deep_supervision, **options)
+
+
+def network_from_plan(
+    network: str,
+    in_channels: int,
+    num_classes: int,
+    patch_size: Sequence[int],
+    architecture: Mapping[str, Any],
+    deep_supervision: bool,
+    **options: Any,
+) -> nn.Module:
+    """The network of a plan: a name of `NETWORKS`, or ``module:Class`` for one of your own, which gets all as it is.
+
+    `architecture` is the plan's ``arch_kwargs``, over which `options` go. Raises ValueError as `create_network` does.
+    """
+    if ":" in network:
+        return pkgutil.resolve_name(network).from_plan(
+            in_channels, num_classes, patch_size, architecture, deep_supervision, **options
+        )
+    row = _row(network)
+    _check_axes(network, patch_size)
+    _check_options(network, options)
+    shape = {key: options.pop(key) for key in SHAPE_OPTIONS if key in options}
+    planned = {**architecture, **{key: value for key, value in shape.items() if value is not None}}
+    try:
+        return row.load().from_plan(in_channels, num_classes, patch_size, planned, deep_supervision, **options)
+    except TypeError as error:  # one number where there should be several, or the other way round
+        raise ValueError(f"{network} cannot be built with {shape | options}: {error}. Its options and their defaults: "
+                         f"{network_options(network)}.") from error
+
+
+def _row(name: str) -> Network:
+    if not isinstance(name, str) or name not in NETWORKS:
+        raise ValueError(f"network {name!r}: expected one of {', '.join(NETWORKS)}.")
+    return NETWORKS[name]
+
+
+def _check_axes(name: str, patch_size: Sequence[int]) -> None:
+    axes, dims = len(patch_size), NETWORKS[name].dims
+    if axes not in dims:
+        raise ValueError(
+            f"patch_size={tuple(patch_size)} has {axes} axes, but {name} is {' or '.join(f'{n}D' for n in dims)}. "
+            f"Take a patch (or a configuration) of that kind, or a network for {axes} axes: "
+            f"{', '.join(list_networks(axes)) or 'there is none'}."
+        )
+
+
+# By the type of a default: which values fit. None stands for counts that follow from the patch.
+_FITS = {
+    bool: lambda value: isinstance(value, bool),
+    int: lambda value: isinstance(value, Integral) and not isinstance(value, bool) and value >= 1,
+    float: lambda value: isinstance(value, Real) and not isinstance(value, bool),
+    str: lambda value: isinstance(value, str),
+}
+_EXPECTED = {bool: "True or False", int: "whole numbers of at least 1", float: "a number", str: "names"}
+
+
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
+    known = network_options(name)
+    if unknown := sorted(options.keys() - known.keys()):
+        raise ValueError(f"{', '.join(unknown)}: {name} has no such option. Choose from {', '.join(known)}.")
+    for option, value in options.items():
+        default = known[option]
+        kind = int if default is None else type(next(_leaves(default)))
+        leaves = list(_leaves(value))
+        if (value is not None or default is not None) and not (leaves and all(map(_FITS[kind], leaves))):
+            raise ValueError(f"{option}={value!r}: {name} expects {_EXPECTED[kind]}; the default is {default!r}.")
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """The single values in `value`, which may be nested sequences of them."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def __getattr__(name: str) -> Any:  # PEP 562: the table needs no PyTorch, the published weights do
+    if name == "from_upstream":
+        return importlib.import_module("nnunet_echo.networks.published").from_upstream
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

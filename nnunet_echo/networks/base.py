@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from dynamic_network_architectures.building_blocks.helper import convert_dim_to_conv_op
 from torch import Tensor, nn
@@ -50,25 +51,39 @@ class AnySize(nn.Module):
         ]
 
 
+def drop_path_rates(rate: float, blocks: int, grows: bool = True) -> list[float]:
+    """The rate of stochastic depth (Huang et al. 2016, arXiv 1603.09382) of each block: from 0 to `rate`, or constant.
+
+    ValueError for a rate that would drop every path, which no layer refuses.
+    """
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(f"drop_path_rate={rate} has to be in [0, 1); 0 switches stochastic depth off.")
+    return torch.linspace(0, rate, blocks).tolist() if grows else [rate] * blocks
+
+
 @dataclass(frozen=True)
 class UNetShape:
-    """Shape of a U-Net, in the words of nnU-Net's plan. Per stage, finest first; one int stands for all stages.
+    """Shape of a U-Net, in the words of nnU-Net's plan. Per stage, finest first; one int stands for all stages, or for
+    all axes of a kernel.
 
     Normalisation and activation are those of the published networks, nnU-Net's defaults: InstanceNorm with affine
     parameters, LeakyReLU, convolutions with bias.
     """
 
-    input_channels: int
+    in_channels: int
     num_classes: int
-    features_per_stage: Sequence[int]
-    kernel_sizes: Sequence[Sequence[int]]
+    features_per_stage: int | Sequence[int]
+    kernel_sizes: int | Sequence[int | Sequence[int]]
     strides: Sequence[Sequence[int]]
     n_conv_per_stage: int | Sequence[int]
     n_conv_per_stage_decoder: int | Sequence[int]
 
     def __post_init__(self) -> None:
-        stages = len(self.strides)
+        stages = 0 if isinstance(self.strides, int) else len(self.strides)
+        if stages < 2 or any(isinstance(stage, int) or len(stage) not in (2, 3) for stage in self.strides):
+            raise ValueError(f"strides={self.strides}: expected at least 2 stages of 2 or 3 axes each.")
         for name, count in (
+            ("strides", stages),
             ("features_per_stage", stages),
             ("kernel_sizes", stages),
             ("n_conv_per_stage", stages),
@@ -79,14 +94,21 @@ class UNetShape:
             if len(value) != count:
                 raise ValueError(f"{name}={value}: expected {count} entries, since strides has {stages} stages.")
             object.__setattr__(self, name, value)
-        if stages < 2 or self.dim not in (2, 3):
-            raise ValueError(f"strides={self.strides}: expected at least 2 stages of 2 or 3 axes each.")
+        for name in ("strides", "kernel_sizes"):
+            value = tuple((n,) * self.dim if isinstance(n, int) else tuple(n) for n in getattr(self, name))
+            if any(len(stage) != self.dim for stage in value):
+                raise ValueError(f"{name}={value}: expected {self.dim} numbers for each stage, as strides[0] has.")
+            object.__setattr__(self, name, value)
+        if any(n != 1 for n in self.strides[0]):
+            raise ValueError(f"strides={self.strides}: expected 1 in the first stage: it has the image's size.")
+        if any(n % 2 == 0 for kernel in self.kernel_sizes for n in kernel):
+            raise ValueError(f"kernel_sizes={self.kernel_sizes}: expected odd numbers, so that maps keep their size.")
 
     @classmethod
-    def from_plan(cls, num_input_channels: int, num_classes: int, architecture: dict[str, Any]) -> UNetShape:
+    def from_plan(cls, in_channels: int, num_classes: int, architecture: dict[str, Any]) -> UNetShape:
         """From the plan's ``network_arch_init_kwargs``, of a plain or a residual encoder plan."""
         return cls(
-            num_input_channels,
+            in_channels,
             num_classes,
             architecture["features_per_stage"],
             architecture["kernel_sizes"],
@@ -148,7 +170,7 @@ class UNet(AnySize):
     @classmethod
     def from_plan(
         cls,
-        num_input_channels: int,
+        in_channels: int,
         num_classes: int,
         patch_size: Sequence[int],
         architecture: dict[str, Any],
@@ -159,7 +181,10 @@ class UNet(AnySize):
 
         `options` are the keyword arguments of the subclass.
         """
-        return cls(UNetShape.from_plan(num_input_channels, num_classes, architecture), deep_supervision, **options)
+        shape = UNetShape.from_plan(in_channels, num_classes, architecture)
+        if shape.dim != len(patch_size):
+            raise ValueError(f"strides={shape.strides}: patch_size={tuple(patch_size)} has {len(patch_size)} axes.")
+        return cls(shape, deep_supervision, **options)
 
     def pad(self, x: Tensor) -> Tensor:
         x = super().pad(x)

@@ -42,7 +42,7 @@ WINDOW_MODES = ("paper", "released")
 class LKMUNet(UNet):
     """LKM-UNet, 2D or 3D as `shape` says; the module's docstring has the details.
 
-    `kernel_sizes` sets the windows of PiM per stage, finest first, each an int or one int per axis (None: the paper's);
+    `window_sizes` sets the windows of PiM per stage, finest first, each an int or one int per axis (None: the paper's);
     `pixel_level`, `patch_level` and `bidirectional` switch PiM, PaM and the second direction off for ablations.
     """
 
@@ -51,14 +51,14 @@ class LKMUNet(UNet):
         shape: UNetShape,
         deep_supervision: bool = False,
         window_mode: str = "paper",
-        kernel_sizes: Sequence[int | Sequence[int]] | None = None,
+        window_sizes: Sequence[int | Sequence[int]] | None = None,
         pixel_level: bool = True,
         patch_level: bool = True,
         bidirectional: bool = True,
     ) -> None:
         if window_mode not in WINDOW_MODES:
             raise ValueError(f"window_mode={window_mode!r}: expected one of {WINDOW_MODES}.")
-        windows = _windows(shape, kernel_sizes)
+        windows = _windows(shape, window_sizes)
         released = window_mode == "released"
         mixers = []
         for s, (features, window) in enumerate(zip(shape.features_per_stage, windows, strict=True)):
@@ -70,7 +70,7 @@ class LKMUNet(UNet):
                 levels["pam"] = PatchLevelSSM(features, patch, released, bidirectional)
             mixers.append(nn.Sequential(levels))
         convolutions = ResidualEncoder(
-            shape.input_channels,
+            shape.in_channels,
             shape.n_stages,
             shape.features_per_stage,
             kernel_sizes=shape.kernel_sizes,
@@ -135,15 +135,15 @@ def _scale(n_stages: int, stage: int) -> int:
     return 2 ** ((n_stages - stage + 1) // 2 - 1)
 
 
-def _windows(shape: UNetShape, kernel_sizes: Sequence[int | Sequence[int]] | None) -> list[tuple[int, ...]]:
+def _windows(shape: UNetShape, window_sizes: Sequence[int | Sequence[int]] | None) -> list[tuple[int, ...]]:
     """Window of PiM per stage, one int per axis."""
-    if kernel_sizes is None:
+    if window_sizes is None:
         unit = (5, 5) if shape.dim == 2 else (5, 7, 6)
         return [tuple(n * _scale(shape.n_stages, s) for n in unit) for s in range(shape.n_stages)]
-    windows = [(k,) * shape.dim if isinstance(k, int) else tuple(k) for k in kernel_sizes]
+    windows = [(k,) * shape.dim if isinstance(k, int) else tuple(k) for k in window_sizes]
     if len(windows) != shape.n_stages or any(len(w) != shape.dim or min(w) < 1 for w in windows):
         raise ValueError(
-            f"kernel_sizes={kernel_sizes}: expected {shape.n_stages} windows, one per stage, each a positive int "
+            f"window_sizes={window_sizes}: expected {shape.n_stages} windows, one per stage, each a positive int "
             f"or {shape.dim} of them."
         )
     return windows

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import torch
@@ -124,20 +125,23 @@ def _problems(ours: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) -> l
     ]
 
 
-def _u_net(network: type[nn.Module], *own: str, **options: Any) -> Callable[[dict[str, Any]], nn.Module]:
-    """Builder of a U-Net; `own` are its arguments besides the shape, `options` what the published code hard-codes."""
-    shape_arguments = {field.name for field in fields(UNetShape)}
+def _u_net(
+    network: type[nn.Module], own: Mapping[str, str] = MappingProxyType({}), **options: Any
+) -> Callable[[dict[str, Any]], nn.Module]:
+    """Builder of a U-Net; `own` are its published arguments besides the shape, with their names here, `options` what
+    the published code hard-codes."""
+    shape_arguments = {"input_channels" if f.name == "in_channels" else f.name: f.name for f in fields(UNetShape)}
 
     def build(kwargs: dict[str, Any]) -> nn.Module:
         stages = kwargs.pop("n_stages", None)
-        expected = shape_arguments | set(own)
+        expected = {*shape_arguments, *own}
         if kwargs.keys() != expected:
             missing, unknown = sorted(expected - kwargs.keys()), sorted(kwargs.keys() - expected)
             raise ValueError(f"kwargs of {network.__name__}: missing {missing}, unknown {unknown}.")
         if stages is not None and stages != len(kwargs["strides"]):
             raise ValueError(f"n_stages={stages}: strides has {len(kwargs['strides'])} entries.")
-        mine = {key: kwargs.pop(key) for key in own}
-        return network(UNetShape(**kwargs), deep_supervision=True, **mine, **options)
+        shape, mine = ({ours: kwargs[key] for key, ours in names.items()} for names in (shape_arguments, own))
+        return network(UNetShape(**shape), deep_supervision=True, **mine, **options)
 
     return build
 
@@ -152,7 +156,7 @@ _BUILDERS: dict[str, tuple[Callable[[dict[str, Any]], nn.Module], list[tuple[str
         ],
     ),
     "umamba_bot": (_u_net(UMambaBot), [(r"^mamba_layer\.", "encoder.mixers.{coarsest}.")]),
-    "umamba_enc": (_u_net(UMambaEnc, "input_size"), [(r"^encoder\.mamba_layers\.", "encoder.mixers.")]),
+    "umamba_enc": (_u_net(UMambaEnc, {"input_size": "patch_size"}), [(r"^encoder\.mamba_layers\.", "encoder.mixers.")]),
     "vm_unet": (
         lambda kwargs: VSSM(**kwargs),  # the prefix is in the authors' own checkpoints, the last layer's name in ours
         [(r"^vmunet\.", ""), (r"^decoder\.seg_layers\.0\.", "final_conv.")],

@@ -33,7 +33,7 @@ class UMamba(UNet):
     def __init__(self, shape: UNetShape, mixers: Sequence[nn.Module], deep_supervision: bool = False) -> None:
         n, features = shape.n_stages, shape.features_per_stage
         blocks = [1 if s >= math.ceil(n / 2) else count for s, count in enumerate(shape.n_conv_per_stage)]
-        stem = _blocks(shape, 0, shape.input_channels, features[0], 1, blocks[0])
+        stem = _blocks(shape, 0, shape.in_channels, features[0], 1, blocks[0])
         inputs = (features[0], *features)
         stages = [_blocks(shape, s, inputs[s], features[s], shape.strides[s], blocks[s]) for s in range(n)]
         super().__init__(MixedEncoder(stem, stages, mixers), UMambaDecoder(shape, deep_supervision), shape.strides)
@@ -49,12 +49,12 @@ class UMambaBot(UMamba):
 
 
 class UMambaEnc(UMamba):
-    """U-Mamba with Mamba layers through the encoder; `input_size` (*S) decides where channels become tokens."""
+    """U-Mamba with Mamba layers through the encoder; `patch_size` (*S) decides where channels become tokens."""
 
-    def __init__(self, shape: UNetShape, deep_supervision: bool = False, *, input_size: Sequence[int]) -> None:
-        size, mixers = tuple(input_size), []
+    def __init__(self, shape: UNetShape, deep_supervision: bool = False, *, patch_size: Sequence[int]) -> None:
+        size, mixers = tuple(patch_size), []
         if len(size) != shape.dim:
-            raise ValueError(f"input_size={size}: expected {shape.dim} axes, since strides has {shape.dim}.")
+            raise ValueError(f"patch_size={size}: expected {shape.dim} axes, since strides has {shape.dim}.")
         for s, (features, stride) in enumerate(zip(shape.features_per_stage, shape.strides, strict=True)):
             size = tuple(-(-n // k) for n, k in zip(size, stride, strict=True))
             if shape.dim == 2 and (shape.n_stages - 1 - s) % 2:
@@ -66,14 +66,14 @@ class UMambaEnc(UMamba):
     @classmethod
     def from_plan(
         cls,
-        num_input_channels: int,
+        in_channels: int,
         num_classes: int,
         patch_size: Sequence[int],
         architecture: dict[str, Any],
         deep_supervision: bool,
     ) -> UMambaEnc:
-        shape = UNetShape.from_plan(num_input_channels, num_classes, architecture)
-        return cls(shape, deep_supervision, input_size=patch_size)
+        shape = UNetShape.from_plan(in_channels, num_classes, architecture)
+        return cls(shape, deep_supervision, patch_size=patch_size)
 
 
 class NoMamba(UMamba):

@@ -15,13 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
+from dynamic_network_architectures.building_blocks.regularization import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nnunet_echo.layers.ss2d import SS2D
-from nnunet_echo.networks.base import AnySize
-from nnunet_echo.networks.blocks import DropPath, require_2d
+from nnunet_echo.networks.base import AnySize, drop_path_rates
 from nnunet_echo.ops.linear import Linear
 from nnunet_echo.ops.selective_scan import traceable
 
@@ -145,8 +144,8 @@ class VSSM(nn.Module):
         if d_state is None:
             d_state = math.ceil(dims[0] / 6)
         common = {"d_state": d_state, "dropout": attn_drop_rate, "use_checkpoint": use_checkpoint}
-        down = _split(torch.linspace(0, drop_path_rate, sum(depths)).tolist(), depths)
-        up = _split(torch.linspace(0, drop_path_rate, sum(depths_decoder)).tolist()[::-1], depths_decoder)
+        down = _split(drop_path_rates(drop_path_rate, sum(depths)), depths)
+        up = _split(drop_path_rates(drop_path_rate, sum(depths_decoder))[::-1], depths_decoder)
         last = len(depths) - 1
 
         self.patch_embed = PatchEmbed(patch_size, in_chans, dims[0], patch_norm)
@@ -178,7 +177,7 @@ class VSSM(nn.Module):
 
 
 class VMUNet(AnySize):
-    """VM-UNet for nnU-Net: (B, num_input_channels, H, W) of any size -> logits (B, num_classes, H, W).
+    """VM-UNet for nnU-Net: (B, in_channels, H, W) of any size -> logits (B, num_classes, H, W).
 
     `depths`, `depths_decoder` and `drop_path_rate` default to the values that the authors train with; `dims` is the
     number of channels of the first stage, or one number per stage. 27.43 M parameters for 3 channels and one class.
@@ -188,7 +187,7 @@ class VMUNet(AnySize):
 
     def __init__(
         self,
-        num_input_channels: int,
+        in_channels: int,
         num_classes: int,
         depths: Sequence[int] = (2, 2, 2, 2),
         depths_decoder: Sequence[int] = (2, 2, 2, 1),
@@ -202,7 +201,7 @@ class VMUNet(AnySize):
         if isinstance(dims, int):
             dims = [dims * 2**stage for stage in range(len(depths))]
         self.vmunet = VSSM(
-            in_chans=num_input_channels,
+            in_chans=in_channels,
             num_classes=num_classes,
             depths=depths,
             depths_decoder=depths_decoder,
@@ -220,7 +219,7 @@ class VMUNet(AnySize):
     @classmethod
     def from_plan(
         cls,
-        num_input_channels: int,
+        in_channels: int,
         num_classes: int,
         patch_size: Sequence[int],
         architecture: dict,
@@ -228,8 +227,7 @@ class VMUNet(AnySize):
         **options,
     ) -> VMUNet:
         """The network of a 2d configuration; it needs nothing of `architecture`. `options` go to the constructor."""
-        require_2d(cls.__name__, patch_size)
-        return cls(num_input_channels, num_classes, deep_supervision=deep_supervision, **options)
+        return cls(in_channels, num_classes, deep_supervision=deep_supervision, **options)
 
     def padded_forward(self, x: Tensor) -> Tensor | list[Tensor]:
         return self.decoder(self.vmunet(x))
@@ -274,5 +272,7 @@ def _check_stages(
         )
     if any(wide != 2 * narrow for narrow, wide in zip(dims, dims[1:], strict=False)):
         raise ValueError(f"dims={tuple(dims)}: merging doubles the channels, so each has to be twice the one before.")
+    if dims[0] % 4:
+        raise ValueError(f"dims={tuple(dims)}: the last expansion is by 4, so the first has to be a multiple of 4.")
     if tuple(dims_decoder) != tuple(dims[::-1]):
         raise ValueError(f"dims_decoder={tuple(dims_decoder)} has to be dims reversed, {tuple(dims[::-1])}.")

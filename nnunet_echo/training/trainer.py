@@ -29,6 +29,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_echo.data.raw_dataset import five_folds_of_cases, patient_of
+from nnunet_echo.networks import network_from_plan
 from nnunet_echo.nnunet.cases import REMEDY, Cases, has_record, keep_cases, other_split, read_splits
 from nnunet_echo.ops.selective_scan import choose_backend
 from nnunet_echo.training.memory import keep_freed_memory, peak_memory_gib
@@ -44,7 +45,7 @@ class EchoTrainer(SafeTrainer):
     Class attributes named like nnU-Net's settings replace the values that nnU-Net's constructor sets.
     """
 
-    network_path: str  # "module:class"; the class offers `from_plan` and `deep_supervision_strides`
+    network_path: str  # a name of `networks.NETWORKS`, or "module:Class" of one of your own that keeps their contract
     network_options: dict = {}  # further arguments of `from_plan`
     mirroring = False
 
@@ -78,7 +79,8 @@ class EchoTrainer(SafeTrainer):
         for key in configuration_manager.network_arch_init_kwargs_req_import:
             if architecture[key] is not None:
                 architecture[key] = pkgutil.resolve_name(architecture[key])
-        return pkgutil.resolve_name(cls.network_path).from_plan(
+        return network_from_plan(
+            cls.network_path,
             num_input_channels,
             num_output_channels,
             configuration_manager.patch_size,

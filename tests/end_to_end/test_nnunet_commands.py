@@ -18,12 +18,12 @@ import SimpleITK as sitk
 import torch
 
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
+from nnunet_echo.networks import NETWORKS
 
 pytestmark = pytest.mark.nnunet
 
 COMMANDS = Path(sys.executable).parent
 DATASET = "Dataset751_CAMUS"
-TRAINERS = sorted(file.stem for file in (Path(__file__).resolve().parents[2] / "trainers").glob("nnUNetTrainer*.py"))
 TINY = {  # what the plan says instead, so that two processor cores train in seconds
     "n_stages": 4,
     "features_per_stage": [4, 8, 8, 8],
@@ -178,12 +178,12 @@ def test_train_kill_continue_validate_predict(workplace):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in TRAINERS if name != "nnUNetTrainerLKMUNet"])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "lkm_unet"])
 def test_train_and_predict(workplace, name):
-    trainer = f"{name}_1epochs_2iterations"
+    trainer = f"{NETWORKS[name].trainer}_1epochs_2iterations"
     commands = [workplace.train(trainer), workplace.predict(trainer)]
     output = workplace.run("python", "-c", TRAIN_AND_PREDICT, json.dumps(commands))
-    assert f"{trainer}: nnunet_echo.networks." in output
+    assert f"{trainer}: {name}, " in output
     assert "Split by patient: 7 patients to train on, 2 to validate on" in output
     workplace.check_validation(trainer)
     workplace.check_predictions(trainer)

@@ -1,4 +1,4 @@
-"""One battery that every network passes, and what is special to LKM-UNet and U-Mamba."""
+"""One battery that every row of the table passes, and what is special to LKM-UNet and U-Mamba."""
 
 from __future__ import annotations
 
@@ -14,63 +14,41 @@ from torch import Tensor, nn
 
 from nnunet_echo.layers import mamba
 from nnunet_echo.layers.windows import merge_windows, partition_windows
+from nnunet_echo.networks import NETWORKS, create_network
 from nnunet_echo.networks.base import UNetShape
 from nnunet_echo.networks.lkm_unet import LKMUNet, PatchLevelSSM, PixelLevelSSM
-from nnunet_echo.networks.u_mamba import ChannelTokens, NoMamba, UMambaBot, UMambaEnc
-from nnunet_echo.networks.vil.unet import ViL2UNet, ViLUNet
-from nnunet_echo.networks.vm_unet import VMUNet
+from nnunet_echo.networks.u_mamba import ChannelTokens
 
-PATCH = (32, 48)
-PLAN_2D = {
-    "n_stages": 3,
-    "features_per_stage": [8, 12, 100],
-    "kernel_sizes": [[3, 3]] * 3,
-    "strides": [[1, 1], [2, 2], [2, 2]],
-    "n_conv_per_stage": [1, 1, 1],
-    "n_conv_per_stage_decoder": [1, 1],
-}
-PATCH_3D = (4, 32, 32)
-PLAN_3D = {
-    "n_stages": 3,
-    "features_per_stage": [6, 8, 130],
-    "kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
-    "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
-    "n_conv_per_stage": [1, 1, 1],
-    "n_conv_per_stage_decoder": [1, 1],
-}
-TOY_VM = {"dims": 16, "depths": (1, 1, 1, 1), "depths_decoder": (1, 1, 1, 1), "drop_path_rate": 0.0}
-TOY_VIL = {"dim": 32, "features": (8, 8, 16, 16)}
-# Name: class, options at toy size, plan, patch.
-NETWORKS = {
-    "LKMUNet": (LKMUNet, {}, PLAN_2D, PATCH),
-    "LKMUNet-released": (LKMUNet, {"window_mode": "released"}, PLAN_2D, PATCH),
-    "LKMUNet-3d": (LKMUNet, {}, PLAN_3D, PATCH_3D),
-    "UMambaBot": (UMambaBot, {}, PLAN_2D, PATCH),
-    "UMambaBot-3d": (UMambaBot, {}, PLAN_3D, PATCH_3D),
-    "UMambaEnc": (UMambaEnc, {}, PLAN_2D, PATCH),
-    "UMambaEnc-3d": (UMambaEnc, {}, PLAN_3D, PATCH_3D),
-    "NoMamba": (NoMamba, {}, PLAN_2D, PATCH),
-    "NoMamba-3d": (NoMamba, {}, PLAN_3D, PATCH_3D),
-    "VMUNet": (VMUNet, TOY_VM, PLAN_2D, PATCH),
-    "ViL": (ViLUNet, {**TOY_VIL, "depth": 4}, PLAN_2D, PATCH),
-    "ViL2": (ViL2UNet, {**TOY_VIL, "depth": 4}, PLAN_2D, PATCH),
-}
-every_network = pytest.mark.parametrize("name", NETWORKS)
+PATCHES = {2: (32, 48), 3: (4, 32, 32)}
+# Case: a row of the table, its options, the patch.
+CASES = {f"{name}-{n}d": (name, row.toy, PATCHES[n]) for name, row in NETWORKS.items() for n in row.dims}
+CASES["lkm_unet-released"] = ("lkm_unet", {**NETWORKS["lkm_unet"].toy, "window_mode": "released"}, PATCHES[2])
+CASES["umamba_enc-anisotropic"] = (
+    "umamba_enc",
+    {
+        **NETWORKS["umamba_enc"].toy,
+        "features_per_stage": [6, 8, 130],
+        "kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
+        "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
+    },
+    PATCHES[3],
+)
+every_network = pytest.mark.parametrize("name", CASES)
 
 
 def slow_but_for(quick: str) -> pytest.MarkDecorator:
     """Every network, all but one with `-m slow` only."""
-    others = [pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS if name != quick]
+    others = [pytest.param(name, marks=pytest.mark.slow) for name in CASES if name != quick]
     return pytest.mark.parametrize("name", [quick, *others])
 
 
 def build(name: str, channels: int = 1, classes: int = 4, deep_supervision: bool = False) -> nn.Module:
-    network, options, plan, patch = NETWORKS[name]
-    return network.from_plan(channels, classes, patch, plan, deep_supervision, **options)
+    network, options, patch = CASES[name]
+    return create_network(network, channels, classes, patch, deep_supervision=deep_supervision, **options)
 
 
 def image(name: str, channels: int = 1, batch: int = 1) -> Tensor:
-    return torch.randn(batch, channels, *NETWORKS[name][3])
+    return torch.randn(batch, channels, *CASES[name][2])
 
 
 def sizes(output: Tensor | list[Tensor]) -> list[tuple[int, ...]]:
@@ -80,7 +58,7 @@ def sizes(output: Tensor | list[Tensor]) -> list[tuple[int, ...]]:
 @every_network
 @pytest.mark.parametrize(("channels", "classes"), [(1, 4), (3, 2)])
 def test_shapes(name: str, channels: int, classes: int) -> None:
-    patch = NETWORKS[name][3]
+    patch = CASES[name][2]
     network = build(name, channels, classes, deep_supervision=True)
     strides = network.deep_supervision_strides
     assert set(strides[0]) == {1}
@@ -99,7 +77,7 @@ def test_shapes(name: str, channels: int, classes: int) -> None:
 @pytest.mark.parametrize("size", [(1, 1, 1), (3, 37, 53), (7, 50, 29)])
 def test_sizes_that_no_stride_divides(name: str, size: tuple[int, ...]) -> None:
     network = build(name, deep_supervision=True)
-    size = size[-len(NETWORKS[name][3]) :]
+    size = size[-len(CASES[name][2]) :]
     expected = [
         (1, 4, *(-(-n // s) for n, s in zip(size, stride, strict=True))) for stride in network.deep_supervision_strides
     ]
@@ -130,8 +108,8 @@ def test_gradients_reach_every_parameter(name: str) -> None:
 
 def test_lkm_unet_learns_everywhere_from_the_first_step() -> None:
     """Residual branches that start at zero, as in the released code, made its training on CAMUS far too slow."""
-    network = build("LKMUNet", deep_supervision=True)
-    outputs_and_gradients(network, image("LKMUNet", batch=2))
+    network = build("lkm_unet-2d", deep_supervision=True)
+    outputs_and_gradients(network, image("lkm_unet-2d", batch=2))
     assert all(p.grad.any() for key, p in network.named_parameters() if ".conv" in key and key.endswith("conv.weight"))
 
 
@@ -150,7 +128,7 @@ def outputs_and_gradients(network: nn.Module, x: Tensor) -> list[Tensor]:
     return [*output, *(p.grad.clone() for p in network.parameters() if p.grad is not None)]
 
 
-@slow_but_for("UMambaEnc")
+@slow_but_for("umamba_enc-2d")
 def test_it_compiles_into_one_graph(name: str) -> None:
     """Forward and backward are captured whole; nothing is generated from the graph, which would take minutes."""
     network = build(name, deep_supervision=True).eval()  # no stochastic depth
@@ -175,7 +153,7 @@ def test_generated_code_averages_patches_at_the_border_as_we_do() -> None:
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
 
-@slow_but_for("UMambaEnc")
+@slow_but_for("umamba_enc-2d")
 def test_training_is_deterministic(name: str) -> None:
     """Bit by bit, with as many threads as PyTorch takes."""
     x = image(name, batch=2)
@@ -198,7 +176,7 @@ def test_training_is_deterministic(name: str) -> None:
 
 @every_network
 def test_a_few_steps_overfit_one_image(name: str) -> None:
-    patch = NETWORKS[name][3]
+    patch = CASES[name][2]
     network = build(name)
     grid = torch.stack(torch.meshgrid(*(torch.linspace(-1, 1, n) for n in patch), indexing="ij"))
     target = (grid.square().sum(0) < 0.5).long() + (grid[-1] > 0.3).long()[None]  # an ellipse, and a side of the image
@@ -271,22 +249,20 @@ def test_lkm_unet_windows_are_the_papers() -> None:
 
 
 def test_lkm_unet_ablations() -> None:
-    shape = UNetShape.from_plan(1, 4, PLAN_2D)
-    x = torch.randn(1, 1, *PATCH)
-    full = LKMUNet(shape)
+    def ablated(**options) -> nn.Module:
+        return create_network("lkm_unet", 1, 4, PATCHES[2], **{**NETWORKS["lkm_unet"].toy, **options})
+
+    x = torch.randn(1, 1, *PATCHES[2])
+    full = ablated()
     parameters = {sum(p.numel() for p in full.parameters())}
     for switches in ({"pixel_level": False}, {"patch_level": False}, {"bidirectional": False}):
-        network = LKMUNet(shape, **switches)
-        assert network(x).shape == (1, 4, *PATCH)
+        network = ablated(**switches)
+        assert network(x).shape == (1, 4, *PATCHES[2])
         parameters.add(sum(p.numel() for p in network.parameters()))
     assert len(parameters) == 3  # PiM and PaM are of the same size
-    other = LKMUNet(shape, kernel_sizes=[7, (3, 5), 2])
+    other = ablated(window_sizes=[7, (3, 5), 2, 3])
     other.load_state_dict(full.state_dict())
     assert not torch.allclose(other.eval()(x), full.eval()(x))
-    with pytest.raises(ValueError, match="kernel_sizes=.*expected 3 windows"):
-        LKMUNet(shape, kernel_sizes=[7, 7])
-    with pytest.raises(ValueError, match="window_mode='dilated'"):
-        LKMUNet(shape, window_mode="dilated")
 
 
 def test_channel_tokens_take_other_sizes_in_tiles() -> None:
@@ -297,24 +273,19 @@ def test_channel_tokens_take_other_sizes_in_tiles() -> None:
 
 
 def test_umamba_enc_takes_channels_as_tokens_where_they_outnumber_pixels() -> None:
-    mixers = build("UMambaEnc").encoder.mixers
-    assert [type(m).__name__ for m in mixers] == ["PixelTokens", "Identity", "ChannelTokens"]
-    assert mixers[2].size == (8, 12)
+    mixers = build("umamba_enc-2d").encoder.mixers
+    assert [type(m).__name__ for m in mixers] == ["Identity", "PixelTokens", "Identity", "ChannelTokens"]
+    assert mixers[3].size == (4, 6)
 
 
 def test_no_mamba_is_u_mamba_without_the_mixers() -> None:
-    control, mamba = build("NoMamba"), build("UMambaBot")
+    control, mamba = build("no_mamba-2d"), build("umamba_bot-2d")
     keys = {key for key in mamba.state_dict() if ".mixers." not in key}
     assert set(control.state_dict()) == keys
 
 
-def test_shape_of_a_u_net_is_checked() -> None:
-    with pytest.raises(ValueError, match=r"features_per_stage=\(8, 12\): expected 3 entries"):
-        UNetShape.from_plan(1, 4, {**PLAN_2D, "features_per_stage": [8, 12]})
-
-
 def test_many_windows_are_recomputed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, x = build("LKMUNet", deep_supervision=True).double(), image("LKMUNet", batch=3).double()
+    network, x = build("lkm_unet-2d", deep_supervision=True).double(), image("lkm_unet-2d", batch=3).double()
     whole, kept = outputs_and_gradients(network, x), kept_for_the_backward(network, x)
     monkeypatch.setattr(mamba, "_LARGEST_MAP", 5000)
     for ours, expected in zip(outputs_and_gradients(network, x), whole, strict=True):
@@ -369,7 +340,7 @@ def test_it_can_be_traced_and_exported(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "dynamo"),
-    [("VMUNet", True), ("ViL2", True), ("UMambaBot", True), ("UMambaEnc", False), ("NoMamba", False)],
+    [(f"{name}-2d", name not in ("umamba_enc", "no_mamba")) for name in NETWORKS if name not in ("lkm_unet", "vil")],
 )
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.slow
@@ -385,7 +356,7 @@ def test_onnx(name: str, dynamo: bool, tmp_path: Path) -> None:
     torch.testing.assert_close(torch.from_numpy(logits), network(x).detach(), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["LKMUNet", "UMambaBot", "VMUNet"])
+@pytest.mark.parametrize("name", ["lkm_unet-2d", "umamba_bot-2d", "vm_unet-2d"])
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_network_can_be_traced(name: str) -> None:
     network, x = build(name).eval(), image(name)
@@ -399,7 +370,7 @@ def test_a_copy_is_the_same_network(name: str) -> None:
         assert torch.equal(deepcopy(network)(x), network(x))
 
 
-@pytest.mark.parametrize("name", ["LKMUNet", "VMUNet", "ViL"])
+@pytest.mark.parametrize("name", ["lkm_unet-2d", "vm_unet-2d", "vil-2d"])
 def test_forward_mode_of_a_network(name: str) -> None:
     """Against finite differences in float64; `use_checkpoint` and large maps compute the same."""
     network, x = build(name).double().eval(), image(name).double()

@@ -22,6 +22,7 @@ from nnunet_echo.ops.causal_conv import causal_conv_silu
 from nnunet_echo.ops.instance_norm import InstanceNorm2d
 from nnunet_echo.ops.linear import linear
 from nnunet_echo.ops.selective_scan import cpu, selective_scan, traceable
+from nnunet_echo.ops.selective_scan.inputs import ScanInputs
 
 TURNED = (False, True)
 Function = Callable[..., Tensor]
@@ -244,7 +245,7 @@ def test_the_bare_operators_refuse_forward_mode() -> None:
     u, weight, bias = CONVOLUTION
     calls = [
         lambda u: torch.ops.nnunet_echo.scan_cpu(u, *SCAN[1:], True, TURNED)[0],
-        lambda u: cpu.selective_scan(u, *SCAN[1:], True, TURNED)[0],
+        lambda u: cpu.selective_scan(ScanInputs(u, *SCAN[1:], delta_softplus=True), TURNED)[0],
         lambda u: cpu.causal_conv_silu(u, weight.squeeze(1), bias, TURNED),
     ]
     for call, x in zip(calls, (SCAN[0], SCAN[0], u), strict=True):

@@ -19,6 +19,7 @@ from test_scan_cpu import lay_out
 from torch import Tensor
 
 from nnunet_echo.ops.selective_scan import choose_backend, selective_scan, triton
+from nnunet_echo.ops.selective_scan.inputs import ScanInputs
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 installed = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -99,7 +100,10 @@ def test_second_derivatives_and_forward_mode(gpu: None) -> None:
 
     for ours, truth in zip(penalty("triton", torch.float32), penalty("reference", torch.float64), strict=True):
         assert (ours - truth).norm() < 1e-4 * truth.norm()
-    bare = partial(triton.selective_scan, delta_softplus=True, reverse=(True, False))
+
+    def bare(*tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return triton.selective_scan(ScanInputs(*tensors, delta_softplus=True), (True, False))
+
     tensors = tuple(x.detach().float() for x in inputs.values())
     with pytest.raises(RuntimeError, match="Triton scan has no forward-mode derivative"):
         torch.func.jvp(bare, tensors, tensors)

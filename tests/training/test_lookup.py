@@ -3,7 +3,6 @@
 import ast
 import json
 import os
-import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_echo.cli import doctor as doctor_command
+from nnunet_echo.networks import NETWORKS
 
 FOLDER = Path(__file__).resolve().parents[2] / "trainers"
 NAMES = sorted(file.stem for file in FOLDER.glob("nnUNetTrainer*.py"))
@@ -89,9 +89,10 @@ def broken_mamba(folder, error):
     return str(folder)
 
 
-def test_these_trainers_exist():
-    networks = "LKMUNet UMambaBot UMambaEnc NoMamba VMUNet ViL ViL2"
-    assert {f"nnUNetTrainer{network}" for network in networks.split()} <= set(NAMES)
+def test_every_network_has_its_trainer():
+    assert sorted(row.trainer for row in NETWORKS.values()) == NAMES
+    for name, row in NETWORKS.items():
+        assert recursive_find_trainer_class_by_name(row.trainer).network_path == name
 
 
 def test_all_are_found_without_mamba_and_with_no_variable_set(tmp_path):
@@ -130,7 +131,7 @@ def test_a_file_holds_one_class_of_its_name_and_imports_only_the_base(name):
 def test_trainer_and_network_agree_on_deep_supervision(name):
     trainer = recursive_find_trainer_class_by_name(name)
     network = trainer.build_network_architecture(None, CONFIGURATION, 2, 3, trainer.enable_deep_supervision)
-    assert type(network) is pkgutil.resolve_name(trainer.network_path)
+    assert type(network) is NETWORKS[trainer.network_path].load()
     assert trainer.enable_deep_supervision == (len(network.deep_supervision_strides) > 1)
     with torch.no_grad():
         outputs = network(torch.randn(1, 2, 32, 48))

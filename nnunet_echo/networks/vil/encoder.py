@@ -3,7 +3,7 @@
 The image becomes tokens, one for each patch, plus a positional embedding; mLSTM blocks read them row by row, in turns
 from the top left and from the bottom right. Version 1 (`VisionLSTM`) has a causal convolution along the sequence and
 no biases; version 2 (`VisionLSTM2`) a 3 x 3 convolution on the tokens' grid, biases, and blocks in pairs of both
-directions. Parameter names are the published ones. The networks for nnU-Net around them are in `vision_lstm`.
+directions. Parameter names are the published ones. The networks around them are in `unet`.
 
 Letters: B batch, H and W rows and columns of tokens, S = H * W tokens, dim channels of a token.
 """
@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from dynamic_network_architectures.building_blocks.regularization import DropPath
 from torch import Tensor, nn
 
 from nnunet_echo.layers.vil import EXPANSION, CausalConv1d, ResidualLayerNorm, TokenConv2d, ViLLayer
 from nnunet_echo.layers.windows import to_image, to_tokens
-from nnunet_echo.networks.blocks import DropPath
+from nnunet_echo.networks.base import drop_path_rates
 from nnunet_echo.ops.precision import autocast_off
 
 TOP_LEFT = "rowwise_from_top_left"
@@ -149,7 +150,7 @@ class VisionLSTM(_Encoder):
         if not directions or not set(directions) <= set(DIRECTIONS):
             raise ValueError(f"directions={directions!r}: expected a sequence of {TOP_LEFT!r} and {BOTTOM_RIGHT!r}.")
         self.blocks = nn.ModuleList()
-        for i, rate in enumerate(_drop_path_rates(drop_path_rate, depth, drop_path_decay)):
+        for i, rate in enumerate(drop_path_rates(drop_path_rate, depth, drop_path_decay)):
             reverse = directions[i % len(directions)] == BOTTOM_RIGHT
             conv = CausalConv1d(EXPANSION * dim, kernel_size=4)
             layer = ViLLayer(dim, reverse, conv, "conv1d", proj_bias=False, norm_bias=False)
@@ -209,7 +210,7 @@ class VisionLSTM2(_Encoder):
 
         self.blocks = nn.ModuleList(
             ViLBlockPair({direction: block(direction, rate) for direction in DIRECTIONS}, directions)
-            for rate in _drop_path_rates(drop_path_rate, depth, drop_path_decay)
+            for rate in drop_path_rates(drop_path_rate, depth, drop_path_decay)
         )
         self.norm = ResidualLayerNorm(dim, bias=norm_bias, eps=1e-6)
         self.legacy_norm = nn.LayerNorm(dim) if legacy_norm else nn.Identity()
@@ -233,10 +234,6 @@ class VisionLSTM2(_Encoder):
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
     height, width = (value, value) if isinstance(value, int) else value
     return height, width
-
-
-def _drop_path_rates(rate: float, depth: int, decay: bool) -> list[float]:
-    return torch.linspace(0, rate, depth).tolist() if decay else [rate] * depth
 
 
 def _without_head(kwargs: dict[str, Any], only: dict[str, Any]) -> dict[str, Any]:

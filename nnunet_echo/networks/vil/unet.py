@@ -17,7 +17,6 @@ from dynamic_network_architectures.initialization.weight_init import InitWeights
 from torch import Tensor, nn
 
 from nnunet_echo.networks.base import AnySize
-from nnunet_echo.networks.blocks import require_2d
 from nnunet_echo.networks.vil.encoder import DIRECTIONS, VisionLSTM, VisionLSTM2
 from nnunet_echo.ops.instance_norm import InstanceNorm2d
 
@@ -35,7 +34,7 @@ _CONVOLUTION = {  # as in nnU-Net's plans
 
 
 class TokenUNet(AnySize):
-    """An encoder of tokens and the decoder: images (B, num_input_channels, H, W) to logits (B, num_classes, H, W).
+    """An encoder of tokens and the decoder: images (B, in_channels, H, W) to logits (B, num_classes, H, W).
 
     `features` are the decoder's channels at strides 1, 2, 4, ... up to half a token, four for tokens of 16 pixels;
     the encoder then needs at least four blocks.
@@ -45,7 +44,7 @@ class TokenUNet(AnySize):
         self,
         encoder: VisionLSTM | VisionLSTM2,
         dim: int,
-        num_input_channels: int,
+        in_channels: int,
         num_classes: int,
         features: Sequence[int],
         deep_supervision: bool,
@@ -60,7 +59,7 @@ class TokenUNet(AnySize):
         self.size_multiple = encoder.patch_size
         self.deep_supervision_strides = tuple((2**level, 2**level) for level in range(levels))
         self.encoder = encoder
-        self.pyramid = TokenPyramid(num_input_channels, dim, features)
+        self.pyramid = TokenPyramid(in_channels, dim, features)
         # What the decoder reads from an encoder. Handed the encoder itself, it would list its parameters a second time.
         shape = SimpleNamespace(
             output_channels=[*features, dim],
@@ -75,7 +74,7 @@ class TokenUNet(AnySize):
     @classmethod
     def from_plan(
         cls,
-        num_input_channels: int,
+        in_channels: int,
         num_classes: int,
         patch_size: Sequence[int],
         architecture: dict,
@@ -84,12 +83,11 @@ class TokenUNet(AnySize):
     ) -> TokenUNet:
         """The network of a 2d configuration: from the plan's `architecture` it takes the decoder's features, unless
         `options` has them. `options` are arguments of the constructor."""
-        size = require_2d(cls.__name__, patch_size)
         levels = _levels(options.get("token_size", TOKEN_SIZE))
         planned = list(architecture["features_per_stage"])
         features = (planned + planned[-1:] * levels)[:levels]
         arguments = {"features": features, "deep_supervision": deep_supervision, **options}
-        return cls(num_input_channels, num_classes, size, **arguments)
+        return cls(in_channels, num_classes, patch_size, **arguments)
 
     def padded_forward(self, x: Tensor) -> Tensor | list[Tensor]:
         return self.decoder(self.pyramid(x, self.encoder.features(x, self.depths)))
@@ -98,16 +96,16 @@ class TokenUNet(AnySize):
 class ViLUNet(TokenUNet):
     """Vision-LSTM, version 1, as the encoder.
 
-    `input_size` (height, width) is the patch that the positions are learned for; other sizes get them resampled. A
+    `patch_size` (height, width) is the patch that the positions are learned for; other sizes get them resampled. A
     token is `token_size` x `token_size` pixels, a power of two. `dim`, `depth` and `directions` are the width, the
     number and the order of the blocks (`VisionLSTM`).
     """
 
     def __init__(
         self,
-        num_input_channels: int,
+        in_channels: int,
         num_classes: int,
-        input_size: Sequence[int],
+        patch_size: Sequence[int],
         features: Sequence[int] = (32, 64, 128, 256),
         token_size: int = TOKEN_SIZE,
         dim: int = 192,
@@ -116,9 +114,9 @@ class ViLUNet(TokenUNet):
         drop_path_rate: float = 0.0,
         deep_supervision: bool = False,
     ) -> None:
-        input_shape = _input_shape(num_input_channels, input_size, token_size, features)
+        input_shape = _input_shape(in_channels, patch_size, token_size, features)
         encoder = VisionLSTM(dim, input_shape, token_size, depth, drop_path_rate, directions=directions)
-        super().__init__(encoder, dim, num_input_channels, num_classes, features, deep_supervision)
+        super().__init__(encoder, dim, in_channels, num_classes, features, deep_supervision)
 
 
 class ViL2UNet(TokenUNet):
@@ -127,9 +125,9 @@ class ViL2UNet(TokenUNet):
 
     def __init__(
         self,
-        num_input_channels: int,
+        in_channels: int,
         num_classes: int,
-        input_size: Sequence[int],
+        patch_size: Sequence[int],
         features: Sequence[int] = (32, 64, 128, 256),
         token_size: int = TOKEN_SIZE,
         dim: int = 192,
@@ -140,7 +138,7 @@ class ViL2UNet(TokenUNet):
         drop_path_rate: float = 0.0,
         deep_supervision: bool = False,
     ) -> None:
-        input_shape = _input_shape(num_input_channels, input_size, token_size, features)
+        input_shape = _input_shape(in_channels, patch_size, token_size, features)
         encoder = VisionLSTM2(
             dim,
             input_shape,
@@ -151,7 +149,7 @@ class ViL2UNet(TokenUNet):
             conv_kernel_size=conv_kernel_size,
             directions=directions,
         )
-        super().__init__(encoder, dim, num_input_channels, num_classes, features, deep_supervision)
+        super().__init__(encoder, dim, in_channels, num_classes, features, deep_supervision)
 
 
 class TokenPyramid(nn.Module):
@@ -195,7 +193,7 @@ def _levels(token_size: int) -> int:
 
 
 def _input_shape(
-    channels: int, input_size: Sequence[int], token_size: int, features: Sequence[int]
+    channels: int, patch_size: Sequence[int], token_size: int, features: Sequence[int]
 ) -> tuple[int, int, int]:
     """(channels, height, width) of the padded input; checks the arguments that have to fit each other."""
     if len(features) != _levels(token_size):
@@ -203,5 +201,5 @@ def _input_shape(
             f"features={tuple(features)}: token_size={token_size} needs {_levels(token_size)} numbers of channels, "
             "one for each of the strides 1, 2, 4, ... up to half a token."
         )
-    height, width = (-(-n // token_size) * token_size for n in input_size)
+    height, width = (-(-n // token_size) * token_size for n in patch_size)
     return channels, height, width

@@ -25,8 +25,9 @@ float32, where the install had a compiler), `chunked` (PyTorch on any device, wi
 plain recurrence, the definition of correct) and `traceable` (plain operations on all tokens at once), never chosen by
 ``auto``. While PyTorch traces, exports or transforms (torch.func, forward mode), `traceable` stands in for all but
 `reference`, with the same result. A backend is a module with ``why_not(device, dtype) -> str | None`` (None: it can
-run), ``selective_scan``, and ``READS_BACKWARDS``: whether that takes `reverse`, or the tokens have to be flipped for
-it, which costs copies. The environment variable ``NNUNET_ECHO_SCAN`` names one for all calls that say ``auto``.
+run), ``selective_scan``, which takes `ScanInputs`, and ``READS_BACKWARDS``: whether that takes `reverse` too, or the
+tokens have to be flipped for it, which costs copies. The environment variable ``NNUNET_ECHO_SCAN`` names one for all
+calls that say ``auto``.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from torch import Tensor
 
 from nnunet_echo.ops.precision import autocast_off
 from nnunet_echo.ops.selective_scan import chunked, cpu, cuda, reference, traceable, triton
+from nnunet_echo.ops.selective_scan.inputs import ScanInputs
 
 BACKENDS = {
     "cuda": cuda,
@@ -87,10 +89,10 @@ def selective_scan(
     with autocast_off(u.device):
         if module.READS_BACKWARDS:
             reverse = tuple(reverse) or (False,) * B.shape[1]
-            y, last_state = module.selective_scan(*tensors, delta_softplus, reverse)
+            y, last_state = module.selective_scan(ScanInputs(*tensors, delta_softplus), reverse)
         else:
             turned = [x if x is None or x.ndim < 3 else traceable.turn(x, reverse) for x in tensors]
-            y, last_state = module.selective_scan(*turned, delta_softplus)
+            y, last_state = module.selective_scan(ScanInputs(*turned, delta_softplus))
             y = traceable.turn(y, reverse)
     y = y.to(u.dtype)
     return (y, last_state) if return_last_state else y

@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
+from torch import Tensor
 from torch.library import CustomOpDef
 from torch.utils.flop_counter import register_flop_formula
 
 from nnunet_echo.ops.selective_scan import traceable
+from nnunet_echo.ops.selective_scan.inputs import ScanInputs
 
 INPUTS = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
@@ -33,7 +35,10 @@ def register_gradients(scan: CustomOpDef, backward: CustomOpDef) -> None:
     def gradients(ctx, grad_y, grad_last, _):
         *tensors, kept = ctx.saved_tensors
         if traceable.gradients_wanted((grad_y, grad_last)):
-            plain = partial(traceable.selective_scan, delta_softplus=ctx.softplus, reverse=ctx.reverse)
+
+            def plain(*tensors: Tensor | None) -> tuple[Tensor, Tensor]:
+                return traceable.selective_scan(ScanInputs(*tensors, ctx.softplus), ctx.reverse)
+
             return *traceable.gradients(plain, tensors, (grad_y, grad_last)), None, None
         found = backward(*tensors, ctx.softplus, ctx.reverse, kept, grad_y, grad_last)
         return *(None if x is None else g for x, g in zip(tensors, found, strict=True)), None, None

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nnunet_echo.ops.selective_scan import traceable
+from nnunet_echo.ops.selective_scan.inputs import ScanInputs
 from nnunet_echo.ops.selective_scan.reference import skip_and_gate
 
 # A chunk's buffers (T, S, N, H) should stay in the cache of a core; measured with benchmarks/scan.py.
@@ -33,18 +34,9 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> tuple[Tensor, Tensor]:
-    """Output (B, D, L) and last state (B, D, N); B and C are (B, G, N, L)."""
+def selective_scan(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
+    """Output (B, D, L) and last state (B, D, N)."""
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus = inputs
     batch, channels, length = u.shape
     groups, states = B.shape[1:3]
     if delta_bias is not None:
@@ -132,7 +124,7 @@ def _plainly(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple
     u, delta = (x.permute(1, 2, 0).unflatten(0, (batch, groups)).flatten(1, 2) for x in (u, delta))
     B, C = (x.permute(1, 2, 0).unflatten(0, (batch, groups)) for x in (B, C))
     A = A.transpose(1, 2).flatten(0, 1)
-    y, last = traceable.selective_scan(u, delta, A, B, C, None, None, None, False, ())
+    y, last = traceable.selective_scan(ScanInputs(u, delta, A, B, C), ())
     y = y.reshape(batch * groups, width, -1).permute(2, 0, 1)
     return y, last.reshape(batch * groups, width, states).transpose(1, 2)
 

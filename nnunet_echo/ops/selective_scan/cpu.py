@@ -21,6 +21,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from nnunet_echo.ops.selective_scan import traceable
 from nnunet_echo.ops.selective_scan._operator import INPUTS, register_gradients
+from nnunet_echo.ops.selective_scan.inputs import ScanInputs
 
 READS_BACKWARDS = True
 
@@ -64,20 +65,9 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     return _why_no_library()
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    reverse: tuple[bool, ...],
-) -> tuple[Tensor, Tensor]:
-    """Output (B, D, L) and last state (B, D, N); B and C are (B, G, N, L)."""
-    y, last_state, _ = _scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
+def selective_scan(inputs: ScanInputs, reverse: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
+    """Output (B, D, L) and last state (B, D, N)."""
+    y, last_state, _ = _scan(*inputs, reverse)
     return y, last_state
 
 

@@ -9,6 +9,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from nnunet_echo.ops.selective_scan.inputs import ScanInputs
+
 READS_BACKWARDS = False
 
 
@@ -23,21 +25,11 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     return _probe(device)
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> tuple[Tensor, Tensor]:
-    """Output (B, D, L) and last state (B, D, N); B and C are (B, G, N, L)."""
+def selective_scan(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
+    """Output (B, D, L) and last state (B, D, N)."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
-    y, last_state = selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state=True)
+    y, last_state = selective_scan_fn(*inputs, return_last_state=True)
     return _OnceDifferentiable.apply(y), last_state
 
 
@@ -63,7 +55,7 @@ def _probe(device: torch.device) -> str | None:
     """Run one tiny scan: wheels import well and then lack the Mamba 1 kernel, or this GPU's architecture."""
     try:
         row, state = torch.ones(1, 8, 8, device=device), torch.ones(1, 1, 8, 8, device=device)
-        selective_scan(row, row, -torch.ones(8, 8, device=device), state, state, None, None, None, True)
+        selective_scan(ScanInputs(row, row, -torch.ones(8, 8, device=device), state, state, delta_softplus=True))
         torch.cuda.synchronize(device)
     except Exception as error:  # whatever a broken build raises, training goes on with the next backend
         reason = f"mamba_ssm is installed but broken ({type(error).__name__}: {error})"

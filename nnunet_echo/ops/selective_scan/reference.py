@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nnunet_echo.ops.selective_scan.inputs import ScanInputs
+
 READS_BACKWARDS = False
 
 
@@ -14,18 +16,9 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> tuple[Tensor, Tensor]:
-    """Output (B, D, L) and last state (B, D, N); B and C are (B, G, N, L). Gradients come from autograd."""
+def selective_scan(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
+    """Output (B, D, L) and last state (B, D, N). Gradients come from autograd."""
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus = inputs
     channels = u.shape[1]
     if delta_bias is not None:
         delta = delta + delta_bias[:, None]

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from nnunet_echo.ops.selective_scan.inputs import ScanInputs
 from nnunet_echo.ops.selective_scan.reference import skip_and_gate
 
 READS_BACKWARDS = True
@@ -79,19 +80,9 @@ def gradients_wanted(grads: Sequence[Tensor]) -> bool:
     return torch.is_grad_enabled() or wanted() or any(torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    reverse: Sequence[bool],
-) -> tuple[Tensor, Tensor]:
-    """Output (B, D, L) and last state (B, D, N); B and C are (B, G, N, L). Gradients come from autograd."""
+def selective_scan(inputs: ScanInputs, reverse: Sequence[bool]) -> tuple[Tensor, Tensor]:
+    """Output (B, D, L) and last state (B, D, N). Gradients come from autograd."""
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus = inputs
     x, groups, length = u, B.shape[1], int(u.shape[-1])
     if delta_bias is not None:
         delta = delta + delta_bias[:, None]

@@ -40,6 +40,7 @@ from torch import Tensor
 
 from nnunet_echo.ops.selective_scan import reference, traceable
 from nnunet_echo.ops.selective_scan._operator import INPUTS, register_gradients
+from nnunet_echo.ops.selective_scan.inputs import ScanInputs
 
 if TYPE_CHECKING:
     from nnunet_echo.ops.selective_scan._triton_tiles import Array, Inputs, Sizes
@@ -63,20 +64,9 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     return _why_no_kernels(device)
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    reverse: tuple[bool, ...],
-) -> tuple[Tensor, Tensor]:
-    """Output (B, D, L) and last state (B, D, N); B and C are (B, G, N, L)."""
-    y, last_state, _ = _scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
+def selective_scan(inputs: ScanInputs, reverse: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
+    """Output (B, D, L) and last state (B, D, N)."""
+    y, last_state, _ = _scan(*inputs, reverse)
     return y, last_state
 
 
@@ -255,7 +245,7 @@ def _probe(device: torch.device) -> str | None:
         row, state, channel = (1, 8, 40), (1, 2, 4, 40), (8,)
         values = [torch.rand(s, generator=generator) for s in (row, row, (8, 4), state, state, channel, row, channel)]
         values[2].neg_()  # A below zero: states that decay
-        ours = _outputs_and_gradients(lambda *x: selective_scan(*x, (False, False)), values, device)
+        ours = _outputs_and_gradients(lambda inputs: selective_scan(inputs, (False, False)), values, device)
         truth = _outputs_and_gradients(reference.selective_scan, values, torch.device("cpu"))
         for x, expected in zip(ours, truth, strict=True):
             error = float((x - expected).norm() / expected.norm())
@@ -270,5 +260,5 @@ def _probe(device: torch.device) -> str | None:
 
 def _outputs_and_gradients(scan: Callable, values: list[Tensor], device: torch.device) -> list[Tensor]:
     leaves = [x.to(device).requires_grad_() for x in values]
-    y, last = scan(*leaves, True)
+    y, last = scan(ScanInputs(*leaves, delta_softplus=True))
     return [x.detach().cpu() for x in (y, last, *torch.autograd.grad(y.sum() + last.sum(), leaves))]
