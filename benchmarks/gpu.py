@@ -22,16 +22,17 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
-from networks import CLASSES, NETWORKS, PLAIN, RELEASED, RESIDUAL, Case, build, prepare
+from networks import CLASSES, PLAIN, SUBJECTS, Case, build, prepare
 from scan import CHECK_TOKENS, SHAPES, forward_backward, scan_inputs, triton_scan
 from timing import seconds_of
 from torch import Tensor
 
+from nnunet_echo.networks import NETWORKS
 from nnunet_echo.ops.selective_scan import chunked, reference, selective_scan
 from nnunet_echo.training.memory import peak_memory_gib
 
-OURS = [name for name in NETWORKS if name not in (PLAIN, RESIDUAL, RELEASED)]
-TOKENS = ("VMUNet", "ViL", "ViL2")  # trained with AdamW
+OURS = list(NETWORKS)
+TOKENS = ("vm_unet", "vil", "vil2")  # trained with AdamW
 ITERATIONS = 250  # of an epoch
 NO_GPU = 3
 NAMES = ("y", "u", "delta", "A", "B", "C", "D", "z", "bias")
@@ -41,7 +42,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=["found", "scan", "float16", "plan"])
     parser.add_argument("--device", type=torch.device, default=torch.device("cuda"))
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS)
+    parser.add_argument("--networks", nargs="+", choices=SUBJECTS)
     parser.add_argument("--shapes", nargs="+", default=SHAPES["cuda"], metavar="B,D,L,N,groups")
     parser.add_argument("--size", metavar="HxW")
     parser.add_argument("--batch", type=int)
@@ -96,7 +97,7 @@ def cases(args: argparse.Namespace, size: str, batch: int, stages: int, networks
 def float16(args: argparse.Namespace) -> int:
     print(f"{args.steps} steps\n| network | loss, first | last | left out by the scaler | |\n|---|---:|---:|---:|---|")
     wrong = 0
-    for case in cases(args, "256x256", 4, 7, ["LKMUNet", *(name for name in OURS if name != "LKMUNet")]):
+    for case in cases(args, "256x256", 4, 7, OURS):
         try:
             losses, left_out, finite = train(case, args.steps)
             verdict = "" if finite and min(losses[-5:]) < losses[0] else "WRONG"
@@ -149,7 +150,7 @@ def discs(case: Case) -> tuple[Tensor, Tensor]:
 def plan(args: argparse.Namespace) -> int:
     print("compiled" if args.compile else "as it is")
     print("| network | first step, s | step, s | epoch, min | peak, GiB |\n|---|---:|---:|---:|---:|")
-    for case in cases(args, "512x640", 9, 8, [PLAIN, "LKMUNet", *(name for name in OURS if name != "LKMUNet")]):
+    for case in cases(args, "512x640", 9, 8, [PLAIN, *OURS]):
         try:
             network, _, step = prepare(case)
             if args.compile:

@@ -42,5 +42,5 @@ step scan        65 yes python "$here/gpu.py" scan
 step float16    120 yes python "$here/gpu.py" float16
 step plan       100 no  python "$here/gpu.py" plan
 step scan_table  60 no  python "$here/scan.py" --device cuda --repeats 7
-step compiled   110 no  python "$here/gpu.py" plan --compile --networks UMambaEnc LKMUNet ViL2 VMUNet
+step compiled   110 no  python "$here/gpu.py" plan --compile --networks umamba_enc lkm_unet vil2 vm_unet
 exit $wrong

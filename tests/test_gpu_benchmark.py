@@ -12,6 +12,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from nnunet_echo.networks import NETWORKS
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SCRIPT = FOLDER / "gpu.sh"
 
@@ -48,9 +50,9 @@ def test_the_scan_is_compared_with_float64(gpu, monkeypatch, capsys) -> None:
 
 
 def test_a_network_that_does_not_learn_is_wrong(gpu, monkeypatch, capsys) -> None:
-    toy = ["--networks", "NoMamba", "--size", "32x32", "--stages", "3", "--batch", "2"]
+    toy = ["--networks", "no_mamba", "--size", "32x32", "--stages", "3", "--batch", "2"]
     assert run(gpu, monkeypatch, "float16", *toy, "--steps", "5") == 0
-    assert re.search(r"\| NoMamba \| \d\.\d{3} \| \d\.\d{3} \| 0 \|  \|", capsys.readouterr().out)
+    assert re.search(r"\| no_mamba \| \d\.\d{3} \| \d\.\d{3} \| 0 \|  \|", capsys.readouterr().out)
     assert run(gpu, monkeypatch, "float16", *toy, "--steps", "1") == 1
     build = gpu.build
 
@@ -70,13 +72,13 @@ def test_a_network_that_does_not_learn_is_wrong(gpu, monkeypatch, capsys) -> Non
 
 
 def test_memory_and_time_of_an_epoch(gpu, monkeypatch, capsys) -> None:
-    toy = ["--networks", "NoMamba", "--size", "32x32", "--stages", "3", "--batch", "1"]
+    toy = ["--networks", "no_mamba", "--size", "32x32", "--stages", "3", "--batch", "1"]
     assert run(gpu, monkeypatch, "plan", *toy) == 0
-    assert re.search(r"\| NoMamba \| \d+\.\d \| \d\.\d{3} \| \d+\.\d \| \d+\.\d \|", capsys.readouterr().out)
+    assert re.search(r"\| no_mamba \| \d+\.\d \| \d\.\d{3} \| \d+\.\d \| \d+\.\d \|", capsys.readouterr().out)
 
 
 def test_every_network_of_ours_is_trained(gpu) -> None:
-    assert {"LKMUNet", "UMambaBot", "UMambaEnc", "NoMamba", "VMUNet", "ViL", "ViL2"} <= set(gpu.OURS)
+    assert list(NETWORKS) == gpu.OURS
 
 
 def test_without_a_gpu_the_script_says_so(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class Evaluation:
                 (out / f"{name}.csv").unlink(missing_ok=True)
 
     def table(self, name: str) -> DataFrame:
-        """One of the tables, such as "cases" or "patients", as a pandas DataFrame; see docs/metrics.md.
+        """One of the tables, such as "cases" or "patients", as a pandas DataFrame; see docs/reference/metrics.md.
 
         Raises `ValueError` for another name.
         """

@@ -18,7 +18,7 @@ LINES = {
     "doctor": [], "demo": [], "phantom": ["camus", "out"], "convert": ["camus", "source"], "check": ["751"],
     "crossval": ["751", "--trainers", "A"], "status": ["751"], "slurm-script": ["751", "--trainers", "A"],
     "frames": ["maps", "-d", "753", "-o", "out"], "evaluate": ["predictions", "references", "-o", "out"],
-    "leaderboard": ["751", "-o", "out"], "erf": ["-o", "out"],
+    "measure": ["masks"], "plan": ["751", "--spacing", "1"], "leaderboard": ["751", "-o", "out"], "erf": ["-o", "out"],
 }
 
 

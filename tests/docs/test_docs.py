@@ -67,7 +67,7 @@ def test_commands_parse(page: Path, capsys: pytest.CaptureFixture) -> None:
         if not arguments or "..." in arguments or command in ("convert", "phantom") and len(arguments) == 1:
             continue  # it is spoken of, not shown
         parser = argparse.ArgumentParser(prog=command)
-        importlib.import_module(COMMANDS[command][0]).add_arguments(parser)
+        importlib.import_module(f"nnunet_echo.cli.{command.replace('-', '_')}").add_arguments(parser)
         try:
             parser.parse_args(arguments)
         except SystemExit:
@@ -126,8 +126,8 @@ def test_the_picture_of_the_architecture_has_every_folder() -> None:
 def test_the_documentation_builds_without_warnings(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")
     pytest.importorskip("mkdocstrings")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", ".github/docs/mkdocs.yml"]
+    done = subprocess.run([*command, "--site-dir", str(tmp_path / "site")], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     page = (tmp_path / "site" / "reference" / "api" / "index.html").read_text()
     assert "&gt;&gt;&gt;" in page
