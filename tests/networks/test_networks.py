@@ -377,5 +377,5 @@ def test_forward_mode_of_a_network(name: str) -> None:
     t = torch.randn_like(x)
     _, tangent = torch.func.jvp(network, (x,), (t,))
     with torch.no_grad():
-        expected = (network(x + 1e-5 * t) - network(x - 1e-5 * t)) / 2e-5
+        expected = (network(x + 1e-7 * t) - network(x - 1e-7 * t)) / 2e-7  # no activation crosses its kink
     assert (tangent - expected).norm() < 1e-3 * expected.norm()
