@@ -29,6 +29,7 @@ from torch import Tensor
 
 from nnunet_echo.networks import NETWORKS
 from nnunet_echo.ops.selective_scan import chunked, reference, selective_scan
+from nnunet_echo.ops.selective_scan.inputs import ScanInputs
 from nnunet_echo.training.memory import peak_memory_gib
 
 OURS = list(NETWORKS)
@@ -83,7 +84,7 @@ def default_scan(*inputs: Tensor) -> Tensor:
 
 def scan_errors(ours: Callable[..., Tensor], truth: Callable[..., tuple], inputs: list[Tensor]) -> dict[str, float]:
     """Relative error to float64 of the output and of each gradient."""
-    exact = forward_backward(lambda *x: truth(*x, delta_softplus=True)[0], [x.double() for x in inputs])()
+    exact = forward_backward(lambda *x: truth(ScanInputs(*x, delta_softplus=True))[0], [x.double() for x in inputs])()
     found = forward_backward(ours, inputs)()
     return {name: float((a - b).norm() / b.norm()) for name, a, b in zip(NAMES, found, exact, strict=True)}
 

@@ -1,7 +1,7 @@
 """Measure one set of label maps, without references: volumes, EF, areas, lengths, anatomy.
 
-Definitions and flags are those of `evaluate` (docs/reference/metrics.md). Where names have frame numbers and no ED or ES, the
-frame with the largest ventricle of a sequence is ED and that with the smallest ES; patients.csv has the flag
+Definitions and flags are those of `evaluate` (docs/reference/metrics.md). Where names have frame numbers and no ED or
+ES, the frame with the largest ventricle of a sequence is ED and that with the smallest ES; patients.csv has the flag
 "phase_by_area_VIEW" then.
 """
 

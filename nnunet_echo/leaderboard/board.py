@@ -114,7 +114,7 @@ class Board:
     def table(self, name: str) -> DataFrame:
         """"leaderboard", "comparisons", or one of an evaluation, such as "patients", as a pandas DataFrame.
 
-        docs/reference/leaderboard.md and docs/reference/metrics.md define the columns. Raises `ValueError` for another name.
+        docs/reference/leaderboard.md and metrics.md define the columns. Raises `ValueError` for another name.
         """
         import pandas
 

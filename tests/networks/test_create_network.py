@@ -158,8 +158,9 @@ def test_the_contents_page_imports_nothing_until_it_is_asked() -> None:
     assert done.stdout.strip() == str(len(NETWORKS)), done.stderr
 
 
-def test_the_readme_has_every_row_and_every_option() -> None:
-    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+def test_the_documentation_has_every_row_and_every_option() -> None:
+    root = Path(__file__).resolve().parents[2]
+    text = "".join((root / page).read_text() for page in ("README.md", "docs/reference/networks.md"))
     for name, row in NETWORKS.items():
         (line,) = (line for line in text.splitlines() if line.startswith(f"| `{row.trainer}` |"))
         forms = " and ".join(f"{n}D" for n in row.dims)
