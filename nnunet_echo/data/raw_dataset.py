@@ -39,15 +39,16 @@ from nnunet_echo.data.target import (
     SCRATCH,
     as_json,
     begin,
-    drop_equal,
+    give_way,
     locked,
     look,
+    missing_in_preprocessed,
     preprocessed_masks,
     set_aside,
     write_json,
     write_text,
 )
-from nnunet_echo.nnunet.folders import OLD, new_dataset_folder, update_preprocessed_splits
+from nnunet_echo.nnunet.folders import new_dataset_folder
 
 
 @dataclass(frozen=True)
@@ -152,11 +153,11 @@ def write_dataset(folder: Path, cases: Sequence[Case], dataset_json: Mapping[str
             unusable = (f"too many cases were refused: {error}" if done else
                         f"all cases were refused, the first because of {min(refused).message}")
             done = []
-        warnings += _missing_in_preprocessed(folder, done)
+        warnings += missing_in_preprocessed(folder, [case.case_id for case in done if not case.test])
         training = sum(not case.test for case in done)
         if not unusable:
             contents = {"splits_final.json": splits, "dataset.json": {**dataset_json, "numTraining": training}}
-            warnings += _given_way(folder, {name: as_json(content) for name, content in contents.items()})
+            warnings += give_way(folder, {name: as_json(content) for name, content in contents.items()})
         report = Report(folder, converter, dict(options), training, len(done) - training,
                         len({case.patient for case in done}), len(splits), tuple(sorted(refused)),
                         tuple(sorted(warnings)), unusable)
@@ -211,22 +212,6 @@ def _begin(folder: Path, plan: Sequence[Case], labels: Mapping[str, int], record
     notes = [Note("preprocessed data set aside", folder.name, f"renamed to {set_aside(masks.parent).name}, for it was "
                   f"preprocessed from other cases: preprocess again ({masks.parent})")] if foreign else []
     return planned | earlier.files, notes
-
-
-def _given_way(folder: Path, contents: Mapping[str, str]) -> list[Note]:
-    """Bring the split to nnU-Net's preprocessed data; what is said of files that a hand, or an earlier run, wrote."""
-    old = [old for name, content in contents.items() for old in drop_equal(folder / name, content.encode())]
-    old += filter(None, [update_preprocessed_splits(folder.name, contents["splits_final.json"].encode())])
-    return [Note("kept beside", path.name.partition(OLD)[0], f"it was not what this conversion writes; what it was is "
-                 f"{path} now: take from it what you need") for path in old]
-
-
-def _missing_in_preprocessed(folder: Path, done: Sequence[Case]) -> list[Note]:
-    masks = preprocessed_masks(folder.name)
-    missing = [case.case_id for case in done if not case.test and not (masks / f"{case.case_id}{FILE_ENDING}").exists()
-               ] if masks else []
-    return [Note("not preprocessed", folder.name, f"{masks.parent} lacks {len(missing)} training cases, such as "
-                 f"{missing[0]}; preprocess again before you train")] if missing else []
 
 
 def _check_plan(plan: Sequence[Case], dataset_json: Mapping[str, object]) -> None:

@@ -18,13 +18,14 @@ import os
 import re
 import socket
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from nnunet_echo.nnunet.folders import OLD, free_name, preprocessed_splits
+from nnunet_echo.data.findings import Note
+from nnunet_echo.nnunet.folders import OLD, free_name, preprocessed_splits, update_preprocessed_splits
 
 FILE_ENDING = ".nii.gz"
 IMAGE_FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
@@ -144,7 +145,7 @@ def begin(folder: Path, record: Mapping[str, object], earlier: Earlier, planned:
     write_json(folder, REPORT, {**record, "finished": False, "files": sorted(earlier.files | set(planned))})
     for part in IMAGE_FOLDERS:
         (folder / part).mkdir(exist_ok=True)
-    if not replace:  # nobody knows yet whether they were edited by hand: `drop_equal` sees
+    if not replace:  # nobody knows yet whether they were edited by hand: `give_way` sees
         for name in BY_HAND:
             if (folder / name).exists():
                 os.replace(folder / name, free_name(folder / f"{name}{OLD}"))
@@ -153,7 +154,18 @@ def begin(folder: Path, record: Mapping[str, object], earlier: Earlier, planned:
         (folder / name).unlink(missing_ok=True)
 
 
-def drop_equal(path: Path, content: bytes) -> list[Path]:
+def give_way(folder: Path, contents: Mapping[str, str]) -> list[Note]:
+    """Before `contents` of the files BY_HAND are written: bring the split to nnU-Net's preprocessed data, too.
+
+    Says what a hand, or an earlier run, had written otherwise, and where that is now.
+    """
+    old = [old for name, content in contents.items() for old in _drop_equal(folder / name, content.encode())]
+    old += filter(None, [update_preprocessed_splits(folder.name, contents["splits_final.json"].encode())])
+    return [Note("kept beside", path.name.partition(OLD)[0], f"it was not what this conversion writes; what it was is "
+                 f"{path} now: take from it what you need") for path in old]
+
+
+def _drop_equal(path: Path, content: bytes) -> list[Path]:
     """What `path` was before, PATH.old and so on, where that is something else; removes what is not."""
     kept = []
     for old in sorted(path.parent.glob(f"{path.name}{OLD}*")):
@@ -203,6 +215,14 @@ def preprocessed_masks(name: str) -> Path | None:
     splits = preprocessed_splits(name)
     masks = splits and splits.with_name("gt_segmentations")
     return masks if masks and any(masks.glob(f"*{FILE_ENDING}")) else None
+
+
+def missing_in_preprocessed(folder: Path, training: Sequence[str]) -> list[Note]:
+    """A warning where the preprocessed data of a dataset lack training cases."""
+    masks = preprocessed_masks(folder.name)
+    missing = [case for case in training if not (masks / f"{case}{FILE_ENDING}").exists()] if masks else []
+    return [Note("not preprocessed", folder.name, f"{masks.parent} lacks {len(missing)} training cases, such as "
+                 f"{missing[0]}; preprocess again before you train")] if missing else []
 
 
 def set_aside(folder: Path) -> Path:
