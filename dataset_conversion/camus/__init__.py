@@ -1,10 +1,10 @@
 """CAMUS to nnU-Net: `nnunet-echo convert camus SOURCE`.
 
 Each ED or ES frame of a view becomes one 2D case, `CAMUS_patient0001_4CH_ED`, with its pixels and spacing as they are:
-background 0, left ventricle 1, myocardium 2 (without the cavity), left atrium 3. camus_source.py tells which releases
+background 0, left ventricle 1, myocardium 2 (without the cavity), left atrium 3. source.py tells which releases
 are read, raw_dataset.py what is written.
 
-`--mode half_sequence` writes the film of a view from ED to ES as one 3D case, `CAMUS_patient0001_4CH` (sequences.py):
+`--mode half_sequence` writes the film of a view from ED to ES as one 3D case, `CAMUS_patient0001_4CH` (data/cine.py):
 - `--labels all` (default, CAMUS-Full) keeps the masks of all frames, `--labels ed_es` (CAMUS-Semi) those of ED and ES,
   and every frame between holds the ignore label.
 - `--clip 10 --size 256` are the clips of published work: ten frames from ED to ES, evenly spaced, 256 x 256 pixels.

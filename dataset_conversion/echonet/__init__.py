@@ -4,7 +4,7 @@ The two traced frames of each video become the 2D cases `ECHONET_0X1A2B_ED` and 
 one grey channel. ED is the frame with the larger ventricle: neither the order of the rows nor that of the frames tells.
 The release has no pixel spacing: it is 1 pixel, lengths are in pixels, and volumes in mL cannot be had from the masks.
 
-`--mode clip` writes the frames from ED to ES as one 3D case, `ECHONET_0X1A2B` (sequences.py), with the ignore label in
+`--mode clip` writes the frames from ED to ES as one 3D case, `ECHONET_0X1A2B` (data/cine.py), with the ignore label in
 every frame between. ED comes first, also in the few videos where ES is traced before it: they run backwards.
 `--clip 10` takes ten frames; no other is decoded.
 

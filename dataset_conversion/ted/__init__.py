@@ -3,7 +3,7 @@
     database/patient001/patient001_4CH_sequence.mhd, .._4CH_sequence_gt.mhd   a whole cycle, a mask for every frame
     database/patient001/patient001_4CH_info.cfg                               ED, ES, NbFrame, ... EF
 
-A film becomes one 3D case, `TED_patient001_4CH` (sequences.py), from one ED through ES to the next: background 0, left
+A film becomes one 3D case, `TED_patient001_4CH` (data/cine.py), from one ED through ES to the next: background 0, left
 ventricle 1, myocardium 2. There is no left atrium. `--mode frames` makes 2D cases of the ED and the ES that the cfg
 names, `TED_patient001_4CH_ED`; a film whose ventricle is no larger at ED is refused then.
 

@@ -22,7 +22,7 @@ from nnunet_echo.data.errors import SourceError, printable
 from nnunet_echo.data.meta_image import compare_with_itk, read_meta_image
 from nnunet_echo.data.nifti import MAX_BYTES, MAX_FRAME_BYTES, verify_nifti
 
-# Of a pixel's side. Echo has 0.1 to 1 mm, resized frames up to 4.4 mm (sequences.py). Less is a spacing in metres or
+# Of a pixel's side. Echo has 0.1 to 1 mm, resized frames up to 4.4 mm (cine.py). Less is a spacing in metres or
 # centimetres, more one in micrometres.
 PLAUSIBLE_MM = (0.05, 10.0)
 

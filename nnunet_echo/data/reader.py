@@ -24,15 +24,12 @@ A new dataset is one new folder of dataset_conversion; its `name` is the word in
 
     READER = Hearts
 
-    if __name__ == "__main__":
-        sys.exit(main(READER))
-
 `read` opens tables and lists folders, never an image: a `Case` carries the function that reads its image, in a worker
 process, and that raises `SourceError` for a file that cannot become a case. What the download lacks is a warning of the
 `Reading`, what is there and cannot be used is refused: nothing is left out in silence. Case ids match the
 `case_id_pattern` of dataset.json, whose group `patient` keeps a patient's cases on one side of every split.
-Films are cases, too: `SequenceReader` has their options, sequences.py makes a case of one, time its slowest axis.
-The command finds the modules with a `READER` itself; tests/data/test_readers.py says what it expects of them.
+Films are cases, too: `SequenceReader` has their options, cine.py makes a case of one, time its slowest axis.
+The command finds the folders with a `READER` itself; tests/data/test_readers.py says what it expects of them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Every trainer of a dataset side by side: one table, its statistics, and a report to look at.
 
 collect      which trainers have results, on which folds of which split, and what of that may be compared
-logs         time and memory of a training, from what it logged
-costs        parameters and FLOPs of a trainer's network, from shapes alone
 statistics   patient bootstrap, paired tests, ranks and how stable they are
 board        all of it together: one row for each trainer
 tables       leaderboard.csv and leaderboard.md

@@ -4,7 +4,7 @@ nnU-Net stays in charge of loop, data, loss and validation. What differs from it
 
 - the network is `network_path`, built from the plan; torch.compile only where the user sets ``nnUNet_compile``;
 - no patient on both sides of a fold, no fold that the split file does not have, and no training that goes on, or
-  validates, on other cases than it began with (crossval/cases.py);
+  validates, on other cases than it began with (nnunet/cases.py);
 - no mirroring: left and right of an apical view are fixed, and inference is four times faster without.
 
 A trainer file holds one class with class attributes, and ``__getattr__ = other_lengths(...)``. nnU-Net imports all of
