@@ -177,7 +177,7 @@ def test_one_kind_of_file_is_needed(masks: Path, tmp_path: Path) -> None:
 
 
 def test_every_column_is_defined(masks: Path) -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
+    page = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "metrics.md").read_text()
     section = page.partition("## measure")[2].partition("\n## ")[0]
     found = measured(masks)
     for table in (found.cases, found.patients, found.anatomy):

@@ -22,7 +22,7 @@ pytest_plugins = ("camus_download",)  # its fixture raw
 VIDEOS, SEED, ODD = 12, 18, 4
 CASES = 2 * (VIDEOS - ODD)  # the four oddities cost a video each
 DATASET = "Dataset752_EchoNetDynamic"
-COMMAND = (sys.executable, "-m", "nnunet_echo.dataset_conversion.echonet")
+COMMAND = (sys.executable, "-m", "nnunet_echo.cli.main", "convert", "echonet")
 FIRST = echonet_video(SEED, 1)  # a TRAIN video without oddity
 Change = Callable[[list[str]], list[str]]
 
