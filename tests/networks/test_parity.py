@@ -1,12 +1,14 @@
 """Published networks, from published weights: outputs, input gradient and every parameter's gradient norm agree.
 
-The tensors were made with the authors' code; ../shared/goldens/README.md says how. Tolerance: 1e-4 relative.
+The tensors were made with the authors' code; tests/goldens/README.md says how. More of them are used where a folder
+`shared` beside the repository has them. Tolerance: 1e-4 relative.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,17 +16,23 @@ from conftest import SHARED, shared
 from torch import Tensor
 
 from nnunet_echo.layers.mamba import Mamba
-from nnunet_echo.networks import from_upstream
+from nnunet_echo.networks import from_upstream, list_networks
 from nnunet_echo.ops.selective_scan import selective_scan
 
 pytestmark = pytest.mark.parity
 load_file = pytest.importorskip("safetensors.torch").load_file
 
 TOLERANCE = 1e-4
-MANIFEST = SHARED / "goldens" / "manifest.json"
-GOLDENS = json.loads(MANIFEST.read_text()) if MANIFEST.exists() else {}
+OURS = Path(__file__).resolve().parents[1] / "goldens"
+MANIFESTS = [folder / "manifest.json" for folder in (SHARED / "goldens", OURS)]
+GOLDENS = {name: entry for file in MANIFESTS if file.exists() for name, entry in json.loads(file.read_text()).items()}
 SCANS = [name for name in GOLDENS if name.startswith("selective_scan")]
 NETWORKS = [name for name in GOLDENS if name not in SCANS]
+
+
+def load(name: str) -> dict[str, Tensor]:
+    file = OURS / f"{name}.safetensors"
+    return load_file(file if file.exists() else shared("goldens", f"{name}.safetensors"))
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
@@ -44,7 +52,15 @@ def build(name: str, state: dict[str, Tensor]) -> torch.nn.Module:
     return from_upstream(next(f for f in families if name.startswith(f)), kwargs, state)
 
 
-def test_goldens_are_complete() -> None:
+def test_every_network_has_a_golden_in_the_repository() -> None:
+    here = {file.stem for file in OURS.glob("*.safetensors")}
+    assert here == set(json.loads((OURS / "manifest.json").read_text()))
+    published = set(list_networks()) - {"no_mamba"}  # of which nothing is published
+    assert all(any(name.startswith(network) for name in here) for network in published), published
+    assert sum(file.stat().st_size for file in OURS.iterdir()) < 10 * 2**20
+
+
+def test_all_goldens_are_used() -> None:
     shared("goldens")
     assert len(NETWORKS) >= 11
     assert len(SCANS) >= 3
@@ -52,7 +68,7 @@ def test_goldens_are_complete() -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network(name: str) -> None:
-    golden = load_file(shared("goldens", f"{name}.safetensors"))
+    golden = load(name)
     network = build(name, {k.removeprefix("state."): v for k, v in golden.items() if k.startswith("state.")}).eval()
     assert sum(p.numel() for p in network.parameters()) == GOLDENS[name]["num_parameters"]
     x = golden["input"].requires_grad_()
@@ -86,7 +102,7 @@ def _compare_gradient_norms(name: str, network: torch.nn.Module, golden: dict[st
 @pytest.mark.parametrize("name", SCANS)
 @pytest.mark.parametrize("backend", ["reference", "chunked", "auto"])
 def test_scan(name: str, backend: str) -> None:
-    golden = load_file(shared("goldens", f"{name}.safetensors"))
+    golden = load(name)
     names = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
     inputs = {n: golden[n].requires_grad_() for n in names if n in golden}
     y, last = selective_scan(**inputs, delta_softplus=True, return_last_state=True, backend=backend)
@@ -98,7 +114,7 @@ def test_scan(name: str, backend: str) -> None:
 
 
 def test_weights_that_do_not_fit_are_named() -> None:
-    golden = load_file(shared("goldens", "vil.safetensors"))
+    golden = load("vil")
     state = {k.removeprefix("state."): v for k, v in golden.items() if k.startswith("state.")}
     first, second, *_ = state
     state["extra.weight"] = state.pop(first)
