@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from contourpy import contour_generator
 from numpy import ndarray
 from PIL import Image
+from skimage.measure import approximate_polygon, find_contours
 
 from nnunet_echo.evaluation.pairs import Dataset
 
@@ -78,31 +78,9 @@ def outline(mask: ndarray) -> str:
 
     "" for an empty mask.
     """
-    lines = contour_generator(z=np.pad(mask, 1).astype(np.uint8)).lines(0.5)
     paths = []
-    for line in lines:
-        points = np.round(thinned(line - 0.5, TOLERANCE) * 10).astype(int)  # of the padded image; pixel centres at .5
+    for line in find_contours(np.pad(mask, 1).astype(float), 0.5):  # row and column; pixel centres at .5
+        points = np.round((approximate_polygon(line, TOLERANCE)[:, ::-1] - 0.5) * 10).astype(int)
         steps = " ".join(f"{x / 10:g} {y / 10:g}" for x, y in np.diff(points, axis=0)[:-1])
         paths.append(f"M{points[0, 0] / 10:g} {points[0, 1] / 10:g}l{steps}z")
     return "".join(paths)
-
-
-def thinned(points: ndarray, tolerance: float) -> ndarray:
-    """Those of `points` (N, 2) that keep the line within `tolerance` of all; the first and last are kept."""
-    keep = np.zeros(len(points), bool)
-    keep[[0, -1]] = True
-    parts = [(0, len(points) - 1)]
-    while parts:
-        first, last = parts.pop()
-        if last - first < 2:
-            continue
-        chord = points[last] - points[first]
-        length = np.hypot(*chord)
-        offset = points[first + 1 : last] - points[first]
-        # A closed line starts with a chord of no length: then the farthest point from its end.
-        distance = np.abs(offset @ (-chord[1], chord[0])) / length if length else np.hypot(*offset.T)
-        farthest = int(distance.argmax())
-        if distance[farthest] > tolerance:
-            keep[first + 1 + farthest] = True
-            parts += [(first, first + 1 + farthest), (first + 1 + farthest, last)]
-    return points[keep]
