@@ -328,6 +328,8 @@ def test_it_can_be_traced_and_exported(name: str) -> None:
     """With other numbers than those that it is traced with, and an exported one with another number of images."""
     network = build(name, deep_supervision=True).eval()
     x = torch.randn(3, *image(name).shape[1:])[..., :-3]  # is padded
+    if name == "umamba_enc-3d":  # norms over a handful of values enlarge float32's rounding a thousandfold
+        network, x = network.double(), x.double()
     with torch.no_grad():
         expected = network(x)
     traced = torch.jit.trace(network, x[:1] + 1)  # with PyTorch's own check, which traces again without gradients
