@@ -35,7 +35,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from nnunet_echo.analysis.costs import build_network
-from nnunet_echo.evaluation.evaluate import write_table
+from nnunet_echo.evaluation.output import write_table
 from nnunet_echo.networks import NETWORKS
 from nnunet_echo.networks.checkpoints import load_checkpoint
 from nnunet_echo.nnunet.commands import silent

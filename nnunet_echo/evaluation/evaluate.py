@@ -15,7 +15,6 @@ written unless every file could be evaluated.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from nnunet_echo.evaluation.anatomy import anatomical_errors
 from nnunet_echo.evaluation.left_ventricle.volume import METHODS, LvShape, LvVolumes, lv_shape, lv_volumes
 from nnunet_echo.evaluation.metrics import REGION_METRICS, SURFACE_METRICS, region_metrics, surface_metrics
 from nnunet_echo.evaluation.motion import frame_attributes
-from nnunet_echo.evaluation.output import without_nan, write_table
+from nnunet_echo.evaluation.output import write_results
 from nnunet_echo.evaluation.pairs import (
     CaseId,
     Dataset,
@@ -75,14 +74,7 @@ class Evaluation:
 
         Tables that have none, of an earlier run, are removed.
         """
-        out.mkdir(parents=True, exist_ok=True)
-        # First, for it says whose the tables are.
-        (out / "summary.json").write_text(json.dumps(without_nan(self.summary), indent=2) + "\n", encoding="utf-8")
-        for name in TABLES:
-            if rows := getattr(self, name):
-                write_table(out / f"{name}.csv", rows)
-            else:
-                (out / f"{name}.csv").unlink(missing_ok=True)
+        write_results(out, self.summary, {name: getattr(self, name) for name in TABLES})
 
     def table(self, name: str) -> DataFrame:
         """One of the tables, such as "cases" or "patients", as a pandas DataFrame; see docs/reference/metrics.md.

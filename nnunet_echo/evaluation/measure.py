@@ -7,7 +7,6 @@ ES, the frame with the largest ventricle of a sequence is ED and that with the s
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from nnunet_echo.data.parallel import map_in_order
 from nnunet_echo.evaluation.anatomy import anatomical_errors
 from nnunet_echo.evaluation.left_ventricle.volume import METHODS, PHASES, LvShape, lv_shape, lv_volumes
 from nnunet_echo.evaluation.motion import ed_es_frames, frame_attributes
-from nnunet_echo.evaluation.output import without_nan, write_table
+from nnunet_echo.evaluation.output import write_results
 from nnunet_echo.evaluation.pairs import CaseId, Dataset, given_dataset, pair_cases, read_pair
 from nnunet_echo.evaluation.sequences import attribute_columns
 
@@ -44,13 +43,7 @@ class Measurement:
 
     def write(self, out: Path) -> None:
         """Write summary.json and the tables that have rows to the folder `out`, made if need be; remove older ones."""
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "summary.json").write_text(json.dumps(without_nan(self.summary), indent=2) + "\n", encoding="utf-8")
-        for name in TABLES:
-            if rows := getattr(self, name):
-                write_table(out / f"{name}.csv", rows)
-            else:
-                (out / f"{name}.csv").unlink(missing_ok=True)
+        write_results(out, self.summary, {name: getattr(self, name) for name in TABLES})
 
 
 def measure(masks: str | Path, *, dataset_json: str | Path | None = None, labels: Sequence[str] = (),

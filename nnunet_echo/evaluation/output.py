@@ -10,6 +10,23 @@ from pathlib import Path
 from nnunet_echo.data.tables import write_rows
 
 
+def write_results(
+    out: Path, summary: Mapping[str, object], tables: Mapping[str, Sequence[Mapping[str, object]]]
+) -> None:
+    """Write summary.json and the tables that have rows to the folder `out`, made if need be.
+
+    Tables that have none, of an earlier run, are removed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    # First, for it says whose the tables are.
+    (out / "summary.json").write_text(json.dumps(without_nan(summary), indent=2) + "\n", encoding="utf-8")
+    for name, rows in tables.items():
+        if rows:
+            write_table(out / f"{name}.csv", rows)
+        else:
+            (out / f"{name}.csv").unlink(missing_ok=True)
+
+
 def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows of the same keys as CSV: the keys first, six digits of a float, an empty field for NaN."""
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_echo.evaluation.evaluate import TABLES, Evaluation, write_table
+from nnunet_echo.evaluation.evaluate import TABLES, Evaluation
+from nnunet_echo.evaluation.output import write_table
 from nnunet_echo.evaluation.sequences import SIDES
 from nnunet_echo.evaluation.summary import summarise_anatomy, summarise_sequences, summarise_volumes
 from nnunet_echo.leaderboard.board import Board
