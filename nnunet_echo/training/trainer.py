@@ -187,7 +187,10 @@ class EchoTrainer(SafeTrainer):
             for path in (*folder.glob("checkpoint_*.pth"), folder / "validation"):
                 if path.exists():  # --c and --val would take it for this training's
                     aside = path.rename(f"{path}.before_{time.strftime('%Y%m%d_%H%M%S')}")
-                    self.print_to_log_file(f"{path.name} is of an earlier training on other cases: now {aside.name}.")
+                    self.print_to_log_file(
+                        f"{path.name} is of an earlier training, whose cases are others or not on record: "
+                        f"now {aside.name}."
+                    )
         if not (self._continued and has_record(folder)):
             keep_cases(folder, self._cases_now())
 
