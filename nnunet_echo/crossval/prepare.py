@@ -16,7 +16,7 @@ from pathlib import Path
 from nnunet_echo.data.raw_dataset import five_folds_of_cases
 from nnunet_echo.nnunet.cases import preprocessed_folder, read_splits
 from nnunet_echo.nnunet.commands import run_command, silent
-from nnunet_echo.nnunet.folders import RAW
+from nnunet_echo.nnunet.folders import RAW, replace_file
 from nnunet_echo.nnunet.logs import read_json
 from nnunet_echo.nnunet.plans import plan_configuration, read_configurations
 from nnunet_echo.nnunet.results import DEFAULT_PLANS, take_lock
@@ -124,9 +124,7 @@ def _make_split(dataset: str, configuration: str, plans: str) -> None:
     else:
         dataset_json = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         splits = five_folds_of_cases(cases, dataset_json) or generate_crossval_split(cases)
-    temporary = folder / f"splits_final.json.{os.getpid()}.unfinished"
-    temporary.write_text(json.dumps(splits, indent=4))
-    temporary.replace(target)
+    replace_file(target, json.dumps(splits, indent=4))
 
 
 def given_split(dataset: str) -> Path | None:

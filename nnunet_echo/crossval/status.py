@@ -6,7 +6,6 @@ It asks no engine, so it tells the same during and after a run, on any machine t
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 from collections import Counter
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from nnunet_echo.data.raw_dataset import patient_of
 from nnunet_echo.nnunet.cases import REMEDY, has_record, preprocessed_folder, read_folds, read_splits
+from nnunet_echo.nnunet.folders import replace_file
 from nnunet_echo.nnunet.logs import read_debug, read_json
 from nnunet_echo.nnunet.results import (
     DEFAULT_PLANS,
@@ -116,10 +116,7 @@ def read_table(dataset: str, configuration: str, plans: str, trainers: Sequence[
 
 def keep_options(model: Path, options: Sequence[str]) -> None:
     """Note what `crossval` was told beyond dataset, plans, trainers and folds, so that `status` can repeat it."""
-    file = model / OPTIONS
-    temporary = file.with_name(f"{OPTIONS}.{os.getpid()}.unfinished")
-    temporary.write_text(json.dumps(list(options)), encoding="utf-8")
-    temporary.replace(file)
+    replace_file(model / OPTIONS, json.dumps(list(options)))
 
 
 def kept_options(model: Path) -> tuple[str, ...]:

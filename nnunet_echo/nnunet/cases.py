@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from nnunet_echo.nnunet.folders import PREPROCESSED
+from nnunet_echo.nnunet.folders import PREPROCESSED, replace_file
 from nnunet_echo.nnunet.logs import logged_split, read_json
 
 RECORD = "split.json"  # in the folder of a fold: {"train": [case, ...], "val": [case, ...]}
@@ -63,10 +63,7 @@ def cases_of_fold(dataset: str, fold: str) -> Cases | None:
 def keep_cases(folder: Path, cases: Cases) -> None:
     """Write the record of a training that starts."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{RECORD}.{os.getpid()}.unfinished"
-    temporary.write_text(json.dumps({side: list(cases[side]) for side in ("train", "val")}, indent=1),
-                         encoding="utf-8")
-    temporary.replace(folder / RECORD)
+    replace_file(folder / RECORD, json.dumps({side: list(cases[side]) for side in ("train", "val")}, indent=1))
 
 
 def has_record(folder: Path) -> bool:

@@ -91,10 +91,15 @@ def update_preprocessed_splits(name: str, content: bytes) -> Path | None:
     if target.is_file() and target.read_bytes() != content:
         old = free_name(target.with_name(f"splits_final.json{OLD}"))
         os.replace(target, old)
-    temporary = target.with_name("splits_final.json.unfinished")
-    temporary.write_bytes(content)
-    os.replace(temporary, target)
+    replace_file(target, content)
     return old
+
+
+def replace_file(path: Path, content: bytes | str) -> None:
+    """Write a file that nobody ever sees half written, whoever else writes it at the same time; text as UTF-8."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(temporary, path)
 
 
 def free_name(path: Path) -> Path:

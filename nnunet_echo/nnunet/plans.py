@@ -8,12 +8,12 @@ an axis from the stage on where its pixels are less than twice as long as the sh
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from nnunet_echo.nnunet.folders import replace_file
 from nnunet_echo.nnunet.logs import read_json
 
 SMALLEST_MAP = 4  # pixels that halving leaves along an axis, at least
@@ -152,9 +152,7 @@ def add_configuration(
         raise ValueError(f"name={name!r}: {plans_file} has a configuration of this name with another "
                          f"{', '.join(changes)}, which data and results may depend on. Choose another name.")
     plans["configurations"][name] = new
-    temporary = plans_file.with_name(f"{plans_file.name}.unfinished")
-    temporary.write_text(json.dumps(plans, indent=4))
-    os.replace(temporary, plans_file)
+    replace_file(plans_file, json.dumps(plans, indent=4))
 
 
 def plan_configuration(file: Path, configurations: Mapping[str, object], name: str) -> dict[str, object]:

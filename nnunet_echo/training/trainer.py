@@ -13,6 +13,7 @@ them to find one, so nothing that might fail is imported here: a network's modul
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import pkgutil
@@ -23,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
@@ -31,9 +32,11 @@ from torch import nn
 from nnunet_echo.data.raw_dataset import five_folds_of_cases, patient_of
 from nnunet_echo.networks import network_from_plan
 from nnunet_echo.nnunet.cases import REMEDY, Cases, has_record, keep_cases, other_split, read_splits
+from nnunet_echo.nnunet.folders import replace_file
 from nnunet_echo.ops.selective_scan import choose_backend
 from nnunet_echo.training.memory import keep_freed_memory, peak_memory_gib
 from nnunet_echo.training.resumable import SafeTrainer
+from nnunet_echo.training.schedules import EpochSchedule
 
 
 class EchoTrainer(SafeTrainer):
@@ -222,9 +225,7 @@ class EchoTrainer(SafeTrainer):
     def _write_splits(self, file: Path, cases: list[str]) -> None:
         # where nothing tells which cases share a patient: nnU-Net's own split
         splits = five_folds_of_cases(cases, self.dataset_json) or generate_crossval_split(cases)
-        temporary = file.with_suffix(f".{os.getpid()}.tmp")  # folds may start together; all write the same
-        save_json(splits, str(temporary))
-        temporary.replace(file)
+        replace_file(file, json.dumps(splits, indent=4))  # folds may start together; all write the same
 
 
 class TokenTrainer(EchoTrainer):
@@ -258,21 +259,6 @@ class TokenTrainer(EchoTrainer):
             return self.initial_lr * (epoch + 1) / (warm_up + 1)
         cosine = (1 + math.cos(math.pi * (epoch - warm_up) / (self.num_epochs - warm_up))) / 2
         return self.initial_lr * (0.01 + 0.99 * cosine)
-
-
-class EpochSchedule:
-    """Learning rate as a function of the epoch alone, so that a resumed training has the rates of an unbroken one.
-
-    nnU-Net calls `step(epoch)` when an epoch starts; PyTorch's schedulers count by themselves and warn of an argument.
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer, learning_rate: Callable[[int], float]) -> None:
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-
-    def step(self, epoch: int) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(epoch)
 
 
 def other_lengths(trainer: type[EchoTrainer]) -> Callable[[str], type[EchoTrainer]]:
