@@ -50,8 +50,19 @@ def main() -> None:
     raw, preprocessed = work / "nnUNet_raw" / NAME, work / "nnUNet_preprocessed" / NAME
     if not (preprocessed / f"nnUNetPlans_{CONFIGURATION}").exists():
         nnunet("convert", "nnunet-echo", "convert", "camus", str(args.source.resolve()), "--views", *args.views)
-        nnunet("plan", "nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "2d", "-np", "2", "-npfp", "2",
-               "--verify_dataset_integrity")
+        nnunet(
+            "plan",
+            "nnUNetv2_plan_and_preprocess",
+            "-d",
+            DATASET,
+            "-c",
+            "2d",
+            "-np",
+            "2",
+            "-npfp",
+            "2",
+            "--verify_dataset_integrity",
+        )
         add_configuration(preprocessed / "nnUNetPlans.json", CONFIGURATION, (1, 1), (160, 192), 8, (16, 256))
         nnunet("preprocess", "nnUNetv2_preprocess", "-d", DATASET, "-c", CONFIGURATION, "-np", "2")
     validation = work / "validation_images"
@@ -67,15 +78,45 @@ def main() -> None:
         results = work / "nnUNet_results" / NAME / f"{name}__nnUNetPlans__{CONFIGURATION}" / "fold_0"
         predictions = work / "predictions" / name
         if not (results / "validation" / "summary.json").exists():
-            nnunet(f"train_{trainer}",
-                   "nnUNetv2_train", DATASET, CONFIGURATION, "0", "-tr", name, "-device", args.device)
+            nnunet(
+                f"train_{trainer}", "nnUNetv2_train", DATASET, CONFIGURATION, "0", "-tr", name, "-device", args.device
+            )
         if not (predictions / "summary.json").exists():
-            nnunet(f"predict_{trainer}",
-                   "nnUNetv2_predict", "-i", str(validation), "-o", str(predictions), "-d", DATASET,
-                   "-c", CONFIGURATION, "-f", "0", "-tr", name, "-device", args.device, "-npp", "1", "-nps", "1")
-            nnunet(f"evaluate_{trainer}",
-                   "nnUNetv2_evaluate_folder", str(raw / "labelsTr"), str(predictions), "--chill", "-np", "1",
-                   "-djfile", str(raw / "dataset.json"), "-pfile", str(preprocessed / "nnUNetPlans.json"))
+            nnunet(
+                f"predict_{trainer}",
+                "nnUNetv2_predict",
+                "-i",
+                str(validation),
+                "-o",
+                str(predictions),
+                "-d",
+                DATASET,
+                "-c",
+                CONFIGURATION,
+                "-f",
+                "0",
+                "-tr",
+                name,
+                "-device",
+                args.device,
+                "-npp",
+                "1",
+                "-nps",
+                "1",
+            )
+            nnunet(
+                f"evaluate_{trainer}",
+                "nnUNetv2_evaluate_folder",
+                str(raw / "labelsTr"),
+                str(predictions),
+                "--chill",
+                "-np",
+                "1",
+                "-djfile",
+                str(raw / "dataset.json"),
+                "-pfile",
+                str(preprocessed / "nnUNetPlans.json"),
+            )
         rows.append(_row(trainer, results, predictions))
         (work / "results.md").write_text(_table(rows))
     print(_table(rows))

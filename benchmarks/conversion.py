@@ -48,8 +48,11 @@ def main() -> None:
             cost = run_measured([*command, "--workers", str(workers)])
             masks = sum(1 for _ in raw.glob("*/labels*/*"))
             assert masks == 2 * args.videos, f"{masks} masks of {args.videos} videos"
-            print(f"| {args.videos:,} | {workers} | {cost.seconds:.0f} | {args.videos / cost.seconds:.0f} | "
-                  f"{cost.processor_seconds:.0f} | {cost.peak_mib:.0f} |", flush=True)
+            print(
+                f"| {args.videos:,} | {workers} | {cost.seconds:.0f} | {args.videos / cost.seconds:.0f} | "
+                f"{cost.processor_seconds:.0f} | {cost.peak_mib:.0f} |",
+                flush=True,
+            )
 
 
 def repeat(source: Path, videos: int, drawn: int) -> None:

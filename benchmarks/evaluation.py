@@ -55,8 +55,11 @@ def main() -> None:
         print(f"| {name} | {times[0]:.2f} | {times[1]:.1f} | {times[1] / times[0]:.0f} |")
     print(f"| all four | {totals[0]:.2f} | {totals[1]:.1f} | {totals[1] / totals[0]:.0f} |")
 
-    frames = {(view, phase): fitted(render(camus_heart(0, 1), view, moment)[1])
-              for view in ("2CH", "4CH") for phase, moment in (("ED", 0.0), ("ES", 1.0))}
+    frames = {
+        (view, phase): fitted(render(camus_heart(0, 1), view, moment)[1])
+        for view in ("2CH", "4CH")
+        for phase, moment in (("ED", 0.0), ("ES", 1.0))
+    }
     print("\n| volumes and EF of a patient, four masks | ms |\n| --- | ---: |")
     for method in METHODS:
         print(f"| {method} | {time_of(lambda method=method: patient(frames, method), args.repeats):.1f} |")
@@ -71,8 +74,10 @@ def patient(frames: dict[tuple[str, str], ndarray], method: str) -> None:
 
 
 def volumes(masks: dict[tuple[str, str], tuple[ndarray, ndarray | None]], method: str) -> None:
-    lv_volumes({key: lv_shape(lv, SPACING, method=method, myocardium=myocardium)
-                for key, (lv, myocardium) in masks.items()}, method=method)
+    lv_volumes(
+        {key: lv_shape(lv, SPACING, method=method, myocardium=myocardium) for key, (lv, myocardium) in masks.items()},
+        method=method,
+    )
 
 
 def fitted(labels: ndarray) -> ndarray:
@@ -133,8 +138,10 @@ def whole(cases: int, workers: int) -> None:
         Path(scratch, "dataset.json").write_text(json.dumps(DATASET_JSON))
         command = [sys.executable, "-m", "nnunet_echo.cli.main", "evaluate", str(folders[1]), str(folders[0])]
         cost = run_measured([*command, "-o", str(Path(scratch, "out")), "--workers", str(workers)])
-    print(f"\n{cases} cases, {workers} processes: {cost.seconds:.1f} s, processor time {cost.processor_seconds:.1f} s, "
-          f"peak memory of all processes {cost.peak_mib:.0f} MiB")
+    print(
+        f"\n{cases} cases, {workers} processes: {cost.seconds:.1f} s, processor time {cost.processor_seconds:.1f} s, "
+        f"peak memory of all processes {cost.peak_mib:.0f} MiB"
+    )
 
 
 if __name__ == "__main__":

@@ -73,8 +73,11 @@ def scan(args: argparse.Namespace) -> int:
             worst = max(NAMES[1:], key=errors.get)
             right = all(errors[name] < limits[name] for name in NAMES)  # NaN is not
             wrong += not right
-            print(f"| {few}, {channels}, {length}, {states}, {groups} | {truth} | {errors['y']:.1e} "
-                  f"| {errors[worst]:.1e} | {worst} | {'' if right else 'WRONG'} |", flush=True)
+            print(
+                f"| {few}, {channels}, {length}, {states}, {groups} | {truth} | {errors['y']:.1e} "
+                f"| {errors[worst]:.1e} | {worst} | {'' if right else 'WRONG'} |",
+                flush=True,
+            )
     return int(wrong > 0)
 
 
@@ -91,8 +94,10 @@ def scan_errors(ours: Callable[..., Tensor], truth: Callable[..., tuple], inputs
 
 def cases(args: argparse.Namespace, size: str, batch: int, stages: int, networks: list[str]) -> list[Case]:
     height, width = (int(n) for n in (args.size or size).split("x"))
-    return [Case(name, (height, width), args.batch or batch, args.stages or stages, args.device, 3, False, False)
-            for name in args.networks or networks]
+    return [
+        Case(name, (height, width), args.batch or batch, args.stages or stages, args.device, 3, False, False)
+        for name in args.networks or networks
+    ]
 
 
 def float16(args: argparse.Namespace) -> int:
@@ -163,8 +168,11 @@ def plan(args: argparse.Namespace) -> int:
             case.wait()
             first = time.perf_counter() - began
             seconds = median(seconds_of([step], case.repetitions, case.wait)[0])
-            print(f"| {case.network} | {first:.1f} | {seconds:.3f} | {ITERATIONS * seconds / 60:.1f} "
-                  f"| {peak_memory_gib(case.device):.1f} |", flush=True)
+            print(
+                f"| {case.network} | {first:.1f} | {seconds:.3f} | {ITERATIONS * seconds / 60:.1f} "
+                f"| {peak_memory_gib(case.device):.1f} |",
+                flush=True,
+            )
             del network, step
         except RuntimeError as error:  # out of memory, say; the others still have their turn
             print(f"| {case.network} | | | | {str(error).splitlines()[0]} |", flush=True)

@@ -106,7 +106,13 @@ def main() -> None:
         print(f"| network | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
         for network in args.networks:
             case = Case(
-                network, size, args.batch, args.stages, args.device, args.repetitions, args.token_loop,
+                network,
+                size,
+                args.batch,
+                args.stages,
+                args.device,
+                args.repetitions,
+                args.token_loop,
                 keep_memory=args.device.type == "cpu" and not args.default_allocator,
             )
             print(f"| {network} | {' | '.join(row(case))} |", flush=True)
@@ -116,9 +122,13 @@ def measured_row(case: Case) -> list[str]:
     in_a_fresh_process(check, case)
     costs = in_a_fresh_process(measure, case)
     cells = [
-        f"{costs.parameters / 1e6:.2f}", f"{costs.flops / 1e9:.1f}",
-        f"{costs.forward_s:.3f}", f"{costs.forward_ratio:.1f}",
-        f"{costs.step_s:.3f}", f"{costs.step_ratio:.1f}", f"{costs.peak_gib:.2f}",
+        f"{costs.parameters / 1e6:.2f}",
+        f"{costs.flops / 1e9:.1f}",
+        f"{costs.forward_s:.3f}",
+        f"{costs.forward_ratio:.1f}",
+        f"{costs.step_s:.3f}",
+        f"{costs.step_ratio:.1f}",
+        f"{costs.peak_gib:.2f}",
     ]
     if case.token_loop:
         cells.append("" if math.isnan(costs.token_loop_ratio) else f"{costs.token_loop_ratio:.1f}")
@@ -156,8 +166,13 @@ def measure(case: Case) -> Costs:
         forward()
     parameters = sum(p.numel() for p in network.parameters())
     return Costs(
-        parameters, flops.get_total_flops(),
-        median(forwards), ratio(forwards, plain_forwards), median(steps), ratio(steps, plain_steps), peak_gib,
+        parameters,
+        flops.get_total_flops(),
+        median(forwards),
+        ratio(forwards, plain_forwards),
+        median(steps),
+        ratio(steps, plain_steps),
+        peak_gib,
         ratio(loops[0], forwards) if loops else math.nan,
     )
 
@@ -173,9 +188,7 @@ def growth(case: Case) -> tuple[float, float]:
     return ratio(forwards, half_forwards), ratio(steps, half_steps)
 
 
-def prepare(
-    case: Case, dtype: torch.dtype = torch.float32
-) -> tuple[nn.Module, Callable[[], None], Callable[[], None]]:
+def prepare(case: Case, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Callable[[], None], Callable[[], None]]:
     """The network, its forward without gradients, and its forward plus backward."""
     torch.manual_seed(0)
     network = build(case).to(case.device, dtype)
@@ -224,9 +237,14 @@ def build(case: Case) -> nn.Module:
         return network_from_plan(name, 1, CLASSES, case.size, plan, deep_supervision=True, **options)
     shape = UNetShape.from_plan(1, CLASSES, plan)
     arguments = {
-        "n_stages": shape.n_stages, "features_per_stage": shape.features_per_stage, "num_classes": CLASSES,
-        "kernel_sizes": shape.kernel_sizes, "strides": shape.strides, "deep_supervision": True,
-        **shape.block_arguments(), "norm_op": nn.InstanceNorm2d,
+        "n_stages": shape.n_stages,
+        "features_per_stage": shape.features_per_stage,
+        "num_classes": CLASSES,
+        "kernel_sizes": shape.kernel_sizes,
+        "strides": shape.strides,
+        "deep_supervision": True,
+        **shape.block_arguments(),
+        "norm_op": nn.InstanceNorm2d,
     }
     if case.network == PLAIN:
         return PlainConvUNet(1, n_conv_per_stage=2, n_conv_per_stage_decoder=2, **arguments)

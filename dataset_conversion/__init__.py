@@ -17,8 +17,17 @@ def readers() -> dict[str, type[Reader]]:
     return {module.READER.name: module.READER for module in modules if hasattr(module, "READER")}
 
 
-def convert(dataset: str, source: str | Path, *, dataset_id: int | None = None, raw: str | Path | None = None,
-            workers: int | None = 1, progress: bool = False, replace: bool = False, **options: object) -> Report:
+def convert(
+    dataset: str,
+    source: str | Path,
+    *,
+    dataset_id: int | None = None,
+    raw: str | Path | None = None,
+    workers: int | None = 1,
+    progress: bool = False,
+    replace: bool = False,
+    **options: object,
+) -> Report:
     """Convert the download `source` of a `dataset`, such as "camus", to nnU-Net's DatasetXXX_NAME below `raw`.
 
     As `nnunet-echo convert`, whose other options are keywords here: `mode`, `split`, `seed`, `split_file`, and those of
@@ -41,7 +50,9 @@ def convert(dataset: str, source: str | Path, *, dataset_id: int | None = None, 
         raise ValueError(f"dataset={dataset!r}: there is no such dataset. Choose from {', '.join(known)}.")
     names = [field.name for field in fields(known[dataset])]
     if unknown := sorted(options.keys() - names):
-        raise ValueError(f"{unknown[0]}={options[unknown[0]]!r}: {dataset} has no such option. Choose from "
-                         f"{', '.join(names)}.")
-    return known[dataset](**options).convert(source, dataset_id=dataset_id, raw=raw, workers=workers,
-                                             progress=progress, replace=replace)
+        raise ValueError(
+            f"{unknown[0]}={options[unknown[0]]!r}: {dataset} has no such option. Choose from {', '.join(names)}."
+        )
+    return known[dataset](**options).convert(
+        source, dataset_id=dataset_id, raw=raw, workers=workers, progress=progress, replace=replace
+    )

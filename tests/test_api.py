@@ -30,8 +30,13 @@ from nnunet_echo.evaluation.evaluate import TABLES, Evaluation
 from nnunet_echo.leaderboard import board as board_module
 
 pytest_plugins = ["leaderboard_study"]
-FUNCTIONS = {"convert": nnunet_echo.convert, "evaluate": nnunet_echo.evaluate, "lv_shape": nnunet_echo.lv_shape,
-             "lv_volumes": nnunet_echo.lv_volumes, "leaderboard": board_module.leaderboard}
+FUNCTIONS = {
+    "convert": nnunet_echo.convert,
+    "evaluate": nnunet_echo.evaluate,
+    "lv_shape": nnunet_echo.lv_shape,
+    "lv_volumes": nnunet_echo.lv_volumes,
+    "leaderboard": board_module.leaderboard,
+}
 
 
 @pytest.fixture
@@ -57,8 +62,9 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_the_example_runs_in_this_process_without_a_word(name: str, place: Path, alone: None,
-                                                         capfd: pytest.CaptureFixture) -> None:
+def test_the_example_runs_in_this_process_without_a_word(
+    name: str, place: Path, alone: None, capfd: pytest.CaptureFixture
+) -> None:
     (example,) = doctest.DocTestFinder(recurse=False).find(FUNCTIONS[name], name)
     told: list[str] = []
     result = doctest.DocTestRunner().run(example, out=told.append)
@@ -73,9 +79,11 @@ def test_the_contents_are_what_they_are_called_in_any_order_of_imports() -> None
     with pytest.raises(AttributeError, match="no attribute 'evalute'"):
         nnunet_echo.evalute  # noqa: B018
     for first in ("", "import nnunet_echo.leaderboard.board; "):
-        code = (f"{first}import nnunet_echo, sys; one = nnunet_echo.leaderboard; assert callable(one); "
-                "import nnunet_echo.leaderboard.report; assert nnunet_echo.leaderboard is one; "
-                "assert callable(nnunet_echo.leaderboard.report.write_report)")
+        code = (
+            f"{first}import nnunet_echo, sys; one = nnunet_echo.leaderboard; assert callable(one); "
+            "import nnunet_echo.leaderboard.report; assert nnunet_echo.leaderboard is one; "
+            "assert callable(nnunet_echo.leaderboard.report.write_report)"
+        )
         subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -103,8 +111,9 @@ def test_tables_are_data_frames(place: Path) -> None:
         assert isinstance(table, pandas.DataFrame) and len(table) == len(rows)
         for row, found in zip(rows, table.to_dict("records"), strict=True):
             assert row.keys() == found.keys()
-            assert all(found[key] == value or (pandas.isna(found[key]) and pandas.isna(value))
-                       for key, value in row.items())
+            assert all(
+                found[key] == value or (pandas.isna(found[key]) and pandas.isna(value)) for key, value in row.items()
+            )
     assert Evaluation([], [], [], [], [], {}).table("cases").empty
     with pytest.raises(ValueError, match="name='summary': there is no such table. Choose from cases, patients"):
         evaluation.table("summary")
@@ -128,9 +137,21 @@ def test_processes_and_a_bar_are_there_when_asked_for(place: Path, capfd: pytest
     assert "evaluate" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("function", [
-    *FUNCTIONS.values(), Reader.convert, write_dataset, check_dataset, write_frames, write_echonet,
-    parallel.map_in_order, write_camus, write_camus_2019, write_ted])
+@pytest.mark.parametrize(
+    "function",
+    [
+        *FUNCTIONS.values(),
+        Reader.convert,
+        write_dataset,
+        check_dataset,
+        write_frames,
+        write_echonet,
+        parallel.map_in_order,
+        write_camus,
+        write_camus_2019,
+        write_ted,
+    ],
+)
 def test_one_process_and_no_bar_are_the_default(function: Callable) -> None:
     parameters = inspect.signature(function).parameters
     if function not in (nnunet_echo.lv_shape, nnunet_echo.lv_volumes):
@@ -140,8 +161,9 @@ def test_one_process_and_no_bar_are_the_default(function: Callable) -> None:
 
 
 @pytest.mark.parametrize("name", [NAME, "751"])
-def test_the_command_line_asks_for_both(name: str, study: Study, monkeypatch: pytest.MonkeyPatch,
-                                        capfd: pytest.CaptureFixture) -> None:
+def test_the_command_line_asks_for_both(
+    name: str, study: Study, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
     from nnunet_echo.cli.main import main
 
     monkeypatch.setattr(parallel, "_processors", lambda: 1)

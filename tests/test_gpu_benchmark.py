@@ -90,13 +90,10 @@ def test_without_a_gpu_the_script_says_so(tmp_path: Path) -> None:
     assert (tmp_path / "results" / "summary.txt").read_text() == done.stdout
 
 
-@pytest.mark.parametrize("status, expected", [
-    ({}, 0),
-    ({"scan": 1}, 1),
-    ({"float16": 1}, 1),
-    ({"scan": 124, "plan": 1}, 0),
-    ({"found": 1}, 2),
-])
+@pytest.mark.parametrize(
+    "status, expected",
+    [({}, 0), ({"scan": 1}, 1), ({"float16": 1}, 1), ({"scan": 124, "plan": 1}, 0), ({"found": 1}, 2)],
+)
 def test_what_the_script_makes_of_its_steps(tmp_path: Path, status: dict[str, int], expected: int) -> None:
     """A stand-in for python: each step prints, and ends with its status."""
     python = tmp_path / "bin" / "python"

@@ -43,11 +43,12 @@ def files(*folders: str) -> list[Path]:
 def test_every_package_is_shipped() -> None:
     shipped = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     in_tree = {
-        ".".join(("nnunet_echo", *path.parent.relative_to(ROOT / "nnunet_echo").parts))
-        for path in files("nnunet_echo")
+        ".".join(("nnunet_echo", *path.parent.relative_to(ROOT / "nnunet_echo").parts)) for path in files("nnunet_echo")
     }
-    in_tree |= {".".join(("nnunet_echo", *path.parent.relative_to(ROOT).parts))
-                for path in files("dataset_conversion", "trainers")}
+    in_tree |= {
+        ".".join(("nnunet_echo", *path.parent.relative_to(ROOT).parts))
+        for path in files("dataset_conversion", "trainers")
+    }
     assert shipped == in_tree
     for folder in {path.parent for path in files("nnunet_echo", "dataset_conversion", "trainers")}:
         assert (folder / "__init__.py").exists(), folder
@@ -55,8 +56,11 @@ def test_every_package_is_shipped() -> None:
 
 # The rooms' order is a contract of import-linter in pyproject.toml; it counts imports inside functions too. What may be
 # imported inside functions only: nnU-Net, which takes seconds, and in the trainers' folder everything but their base.
-LATE_NNUNET = [path for path in files("nnunet_echo", "dataset_conversion")
-               if not {"training", "analysis"} & {*path.relative_to(ROOT).parts}]
+LATE_NNUNET = [
+    path
+    for path in files("nnunet_echo", "dataset_conversion")
+    if not {"training", "analysis"} & {*path.relative_to(ROOT).parts}
+]
 
 
 def top_level_imports(path: Path) -> set[str]:

@@ -40,10 +40,9 @@ def test_the_changelog_has_the_form_of_keep_a_changelog() -> None:
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
-@pytest.mark.parametrize("schema, files", [
-    ("github-workflows", WORKFLOWS),
-    ("citation-file-format", [str(ROOT / "CITATION.cff")]),
-])
+@pytest.mark.parametrize(
+    "schema, files", [("github-workflows", WORKFLOWS), ("citation-file-format", [str(ROOT / "CITATION.cff")])]
+)
 def test_files_have_the_form_that_their_readers_expect(schema: str, files: list[str]) -> None:
     pytest.importorskip("check_jsonschema")
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *files]

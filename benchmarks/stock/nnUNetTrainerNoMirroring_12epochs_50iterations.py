@@ -1,8 +1,6 @@
 """nnU-Net's own trainer under the budget of benchmarks/camus_budget.py: no mirroring, 12 epochs of 50 iterations."""
 
-from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring import (
-    nnUNetTrainerNoMirroring,
-)
+from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring import nnUNetTrainerNoMirroring
 
 from nnunet_echo.training.memory import keep_freed_memory, peak_memory_gib
 

@@ -41,15 +41,7 @@ import SimpleITK as sitk
 
 from nnunet_echo.data.cine import as_film, make_case, sampled_frames, sequence_json, stray_pixels
 from nnunet_echo.data.findings import Note
-from nnunet_echo.data.images import (
-    Frame,
-    SourceError,
-    check_grid,
-    check_labels,
-    read_image,
-    read_pair,
-    to_uint8,
-)
+from nnunet_echo.data.images import Frame, SourceError, check_grid, check_labels, read_image, read_pair, to_uint8
 from nnunet_echo.data.raw_dataset import Case, Written
 from nnunet_echo.data.reader import Reading, SequenceReader
 from nnunet_echo.data.splits import SPLITS_OF_ALL, Split, five_folds, listed_folds, unmatched
@@ -119,14 +111,20 @@ class Camus(SequenceReader):
         if not self.views or set(self.views) - set(VIEWS):
             raise ValueError(f"views is {self.views}; choose from {VIEWS}")
         if self.labels not in LABELS or (self.labels != "all" and self.mode != FILM):
-            raise ValueError(f"labels is {self.labels!r} and mode {self.mode!r}; choose from {LABELS}, and all but the "
-                             f"first is for mode {FILM}")
+            raise ValueError(
+                f"labels is {self.labels!r} and mode {self.mode!r}; choose from {LABELS}, and all but the "
+                f"first is for mode {FILM}"
+            )
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--labels", choices=LABELS, default="all",
-                            help="of sequences: all (default), or ed_es, with the ignore label in the frames between")
+        parser.add_argument(
+            "--labels",
+            choices=LABELS,
+            default="all",
+            help="of sequences: all (default), or ed_es, with the ignore label in the frames between",
+        )
         parser.add_argument("--views", nargs="+", choices=VIEWS, default=VIEWS, help="default: both")
 
     def dataset_json(self) -> dict[str, object]:
@@ -138,11 +136,14 @@ class Camus(SequenceReader):
         patients = find_patients(source, self.views, (FILM,) if self.mode == FILM else PHASES)
         if not any(patient.files for patient in patients.values()):
             hint = "; the release of 2019 has no masks of its films: get the current one (NIfTI)"
-            raise FileNotFoundError(f"no patientXXXX_VIEW_{FILM if self.mode == FILM else 'ED or _ES'} file of "
-                                    f"{' or '.join(self.views)} below {source}{hint * (self.mode == FILM)}")
+            raise FileNotFoundError(
+                f"no patientXXXX_VIEW_{FILM if self.mode == FILM else 'ED or _ES'} file of "
+                f"{' or '.join(self.views)} below {source}{hint * (self.mode == FILM)}"
+            )
         labelled = {f"CAMUS_{name}" for name, patient in patients.items() if not patient.unlabelled and patient.files}
-        refused, warnings = overlooked_patients(source, PATIENT_FOLDER, RELEASE_FILE,
-                                                "patient0001/patient0001_4CH_ED.nii.gz")
+        refused, warnings = overlooked_patients(
+            source, PATIENT_FOLDER, RELEASE_FILE, "patient0001/patient0001_4CH_ED.nii.gz"
+        )
         reading = Reading(refused=refused, warnings=warnings, review=_review)
         reading.split = self.drawn_or_given_split(labelled) or self._split_of_camus(source, patients, labelled)
         lacking = self._lacking(patients.values(), reading)
@@ -151,8 +152,9 @@ class Camus(SequenceReader):
             self._list_cases(source, patient, test, lacking, reading)
         return reading
 
-    def _list_cases(self, source: Path, patient: Patient, test: bool, lacking: set[tuple[str, str]],
-                    reading: Reading) -> None:
+    def _list_cases(
+        self, source: Path, patient: Patient, test: bool, lacking: set[tuple[str, str]], reading: Reading
+    ) -> None:
         """Add the patient's cases, and what it lacks, unless all lack it."""
 
         def warn(kind: str, text: str) -> None:
@@ -185,12 +187,24 @@ class Camus(SequenceReader):
                 else:
                     if mask is None and not patient.unlabelled:
                         reading.warn("mask missing", case_id, f"{image}: a test case without mask")
-                    table = {"view": view, **({"phase": part} if part in PHASES else {}),
-                             "ef_percent": "" if ef is None else f"{ef:g}", "quality": patient.quality(view)}
+                    table = {
+                        "view": view,
+                        **({"phase": part} if part in PHASES else {}),
+                        "ef_percent": "" if ef is None else f"{ef:g}",
+                        "quality": patient.quality(view),
+                    }
                     read = partial(read_pair, source, image, mask)
                     if part == FILM:
-                        read = partial(read_film, source, image, mask, patient.info.get(view, {}), self.clip, self.size,
-                                       IGNORE if self.labels == "ed_es" else None)
+                        read = partial(
+                            read_film,
+                            source,
+                            image,
+                            mask,
+                            patient.info.get(view, {}),
+                            self.clip,
+                            self.size,
+                            IGNORE if self.labels == "ed_es" else None,
+                        )
                     reading.cases.append(Case(case_id, f"CAMUS_{patient.name}", image, read, test, table))
 
     def _lacking(self, patients: Collection[Patient], reading: Reading) -> set[tuple[str, str]]:
@@ -200,12 +214,17 @@ class Camus(SequenceReader):
             people = [patient for patient in patients if any(key[0] == view for key in patient.files)]
             if not people:
                 lacking.add(("view", view))
-                reading.warn("view missing", view, f"--views {' '.join(sorted({*self.views} - {view}))} leaves it out: "
-                             f"none of {len(patients)} patients has an image or mask of it")
+                reading.warn(
+                    "view missing",
+                    view,
+                    f"--views {' '.join(sorted({*self.views} - {view}))} leaves it out: "
+                    f"none of {len(patients)} patients has an image or mask of it",
+                )
             elif len(people) > 1 and not any(view in patient.info for patient in people):
                 lacking.add(("cfg", view))
-                reading.warn("cfg missing", view, f"none of {len(people)} patients has an Info_{view}.cfg; quality "
-                             "left empty")
+                reading.warn(
+                    "cfg missing", view, f"none of {len(people)} patients has an Info_{view}.cfg; quality left empty"
+                )
         return lacking
 
     def _split_of_camus(self, source: Path, patients: Mapping[str, Patient], labelled: set[str]) -> Split:
@@ -213,8 +232,10 @@ class Camus(SequenceReader):
         names = [[f"{stem}_{subset}.txt" for subset in SUBSETS] for stem in rounds]
         found = find_lists(source, [name for triple in names for name in triple])
         if not found and self.split != "5fold":
-            raise FileNotFoundError(f"--split {self.split} needs {names[0][0]} and its like, which are not below "
-                                    f"{source}; put the lists there or use --split 5fold")
+            raise FileNotFoundError(
+                f"--split {self.split} needs {names[0][0]} and its like, which are not below "
+                f"{source}; put the lists there or use --split 5fold"
+            )
         for triple in names if found else []:
             check_disjoint({name: found[name] for name in triple})
         lists = {name: {f"CAMUS_{patient}" for patient in found[name]} for name in found}
@@ -229,13 +250,21 @@ class Camus(SequenceReader):
             strata = {f"CAMUS_{name}": patient.stratum() for name, patient in patients.items()}
             split = five_folds(labelled, strata, seed=self.seed, test=test)
         else:
-            split = Split(partial(listed_folds, lists=[(lists[triple[0]], lists[triple[1]]) for triple in names]),
-                          frozenset(test))
+            split = Split(
+                partial(listed_folds, lists=[(lists[triple[0]], lists[triple[1]]) for triple in names]), frozenset(test)
+            )
         return replace(split, warnings=(*split.warnings, *warnings))
 
 
-def read_film(root: Path, image: str, label: str | None, info: Mapping[str, str], clip: int | None, size: int | None,
-              ignore: int | None) -> Frame:
+def read_film(
+    root: Path,
+    image: str,
+    label: str | None,
+    info: Mapping[str, str],
+    clip: int | None,
+    size: int | None,
+    ignore: int | None,
+) -> Frame:
     """The film of one view, at paths below `root`, from ED to ES by its cfg; see `sequences.make_case`."""
     film = Frame(to_uint8(as_film(read_image(root / image, image), image), image), image)
     frames = film.image.GetSize()[2]
@@ -247,32 +276,59 @@ def read_film(root: Path, image: str, label: str | None, info: Mapping[str, str]
         check_labels(mask, label, DATASET_JSON["labels"].values())
         areas = np.count_nonzero(mask == LV, axis=(1, 2))
         if any(stray := stray_pixels(mask)):
-            warnings.append(("stray pixels", f"{label}: {sum(stray)} pixels lie apart from the largest part of their "
-                             f"structure, in {np.count_nonzero(stray)} of {frames} frames; they stay"))
+            warnings.append(
+                (
+                    "stray pixels",
+                    f"{label}: {sum(stray)} pixels lie apart from the largest part of their "
+                    f"structure, in {np.count_nonzero(stray)} of {frames} frames; they stay",
+                )
+            )
     ed, es, total = (whole(info.get(key, "")) for key in ("ED", "ES", "NbFrame"))
     if absurd := {key: info[key] for key in ("ED", "ES", "NbFrame") if info.get(key) and not whole(info[key])}:
         raise SourceError(f"{image}: its cfg has {absurd}, which are no numbers of frames")
     if ed and es and ed != es:
         if max(ed, es) > frames or total not in (None, frames):
-            raise SourceError(f"{image}: {frames} frames, but its cfg has ED {ed}, ES {es} and NbFrame {total}; it is "
-                              "cut off or another film")
+            raise SourceError(
+                f"{image}: {frames} frames, but its cfg has ED {ed}, ES {es} and NbFrame {total}; it is "
+                "cut off or another film"
+            )
     elif areas is not None:
         ed, es = (1, frames) if areas[0] >= areas[-1] else (frames, 1)
-        warnings.append(("ED and ES by area", f"{image}: no cfg says which frames are ED and ES; of the first and the "
-                         f"last, {ed} is ED, with the larger ventricle"))
+        warnings.append(
+            (
+                "ED and ES by area",
+                f"{image}: no cfg says which frames are ED and ES; of the first and the "
+                f"last, {ed} is ED, with the larger ventricle",
+            )
+        )
     else:
         raise SourceError(f"{image}: neither a cfg nor a mask tells ED from ES")
     if areas is not None and areas[ed - 1] <= areas[es - 1]:
-        warnings.append(("ED not larger than ES", f"{label}: LV of {areas[ed - 1]} pixels at ED (frame {ed}), "
-                         f"{areas[es - 1]} at ES (frame {es}): they may be exchanged; they stay as the cfg names them"))
+        warnings.append(
+            (
+                "ED not larger than ES",
+                f"{label}: LV of {areas[ed - 1]} pixels at ED (frame {ed}), "
+                f"{areas[es - 1]} at ES (frame {es}): they may be exchanged; they stay as the cfg names them",
+            )
+        )
     if {ed, es} != {1, frames}:
-        warnings.append(("frames left out", f"{image}: the cfg has ED {ed} and ES {es} of {frames} frames; those "
-                         "before and after are left out"))
+        warnings.append(
+            (
+                "frames left out",
+                f"{image}: the cfg has ED {ed} and ES {es} of {frames} frames; those before and after are left out",
+            )
+        )
     numbers = sampled_frames(ed, es, clip)
     if len(set(numbers)) < len(numbers):
         warnings.append(("frames twice", f"{image}: {len(set(numbers))} frames from ED to ES for a clip of {clip}"))
-    return make_case(replace(film, warnings=tuple(warnings)), [number - 1 for number in numbers], numbers, size=size,
-                     unit="mm", ignore=ignore)
+    return make_case(
+        replace(film, warnings=tuple(warnings)),
+        [number - 1 for number in numbers],
+        numbers,
+        size=size,
+        unit="mm",
+        ignore=ignore,
+    )
 
 
 def _review(written: Mapping[str, Written]) -> list[Note]:
@@ -285,15 +341,32 @@ def _review(written: Mapping[str, Written]) -> list[Note]:
         if case_id.endswith("_ED") and case.labelled and systole and systole.labelled:
             ed, es = (item.label_sizes.get(LV, 0) / 100 for item in (case, systole))
             if ed <= es:
-                notes.append(Note("ED not larger than ES", case_id, f"LV area {ed:.1f} cm2 at ED, {es:.1f} cm2 at ES: "
-                                  "the phases may be exchanged; they stay as the files name them"))
+                notes.append(
+                    Note(
+                        "ED not larger than ES",
+                        case_id,
+                        f"LV area {ed:.1f} cm2 at ED, {es:.1f} cm2 at ES: "
+                        "the phases may be exchanged; they stay as the files name them",
+                    )
+                )
         if case.spacing[:2] == (1.0, 1.0) and (lost or min(case.size[:2]) > 250):
-            notes.append(Note("spacing lost", case_id, "spacing is 1 x 1 mm, the release has 0.308 mm; volumes in mL "
-                              "from this copy would be wrong"))
+            notes.append(
+                Note(
+                    "spacing lost",
+                    case_id,
+                    "spacing is 1 x 1 mm, the release has 0.308 mm; volumes in mL from this copy would be wrong",
+                )
+            )
     for patient in SUSPECT_EF:
         if any(case_id.startswith(f"{patient}_2CH") for case_id in written):
-            notes.append(Note("suspect EF", patient, "the EF in the release does not fit the masks (the 2CH sequence "
-                              "runs from ES to ED); report EF results with and without this patient"))
+            notes.append(
+                Note(
+                    "suspect EF",
+                    patient,
+                    "the EF in the release does not fit the masks (the 2CH sequence "
+                    "runs from ES to ED); report EF results with and without this patient",
+                )
+            )
     return notes
 
 

@@ -28,7 +28,12 @@ Film = dict[int, tuple[ndarray, ndarray]]  # frame, from 1 -> image and labels
 
 
 def render(
-    heart: Heart, view: str, phase: float, *, frame: int = 1, spacing_mm: float = CAMUS_SPACING_MM,
+    heart: Heart,
+    view: str,
+    phase: float,
+    *,
+    frame: int = 1,
+    spacing_mm: float = CAMUS_SPACING_MM,
     row_spacing_mm: float | None = None,
 ) -> tuple[ndarray, ndarray]:
     """Image and labels of one view ("2CH" or "4CH") at a phase from 0 (ED) to 1 (ES): both (H, W) uint8, apex on top.
@@ -116,8 +121,9 @@ def check_spacing(spacing_mm: float) -> None:
         raise ValueError(f"spacing_mm={spacing_mm}: must lie between 0.05 and 3; CAMUS has {CAMUS_SPACING_MM}.")
 
 
-def draw_film(heart: Heart, name: str, frames: Iterable[int], spacing_mm: float, row_spacing_mm: float,
-              es_first: bool = False) -> Film:
+def draw_film(
+    heart: Heart, name: str, frames: Iterable[int], spacing_mm: float, row_spacing_mm: float, es_first: bool = False
+) -> Film:
     """These frames of a view's film: from ED at frame 1 to ES at frame `View.frames`, or the other way, and on."""
     steps = heart.views[name].frames - 1
 
@@ -125,8 +131,10 @@ def draw_film(heart: Heart, name: str, frames: Iterable[int], spacing_mm: float,
         contraction = (1 - np.cos(np.pi * (frame - 1) / steps)) / 2  # starts and ends gently
         return 1 - contraction if es_first else contraction
 
-    return {frame: render(heart, name, phase(frame), frame=frame, spacing_mm=spacing_mm, row_spacing_mm=row_spacing_mm)
-            for frame in frames}
+    return {
+        frame: render(heart, name, phase(frame), frame=frame, spacing_mm=spacing_mm, row_spacing_mm=row_spacing_mm)
+        for frame in frames
+    }
 
 
 def write_meta_image(path: Path, array: ndarray, spacing_mm: float) -> None:
@@ -138,12 +146,19 @@ def write_meta_image(path: Path, array: ndarray, spacing_mm: float) -> None:
 
 def info_lines(heart: Heart, view: View, ed: int, es: int, frames: int) -> Iterator[str]:
     """The lines that the cfg files of all releases begin with."""
-    yield from (f"ED: {ed}", f"ES: {es}", f"NbFrame: {frames}", f"Sex: {heart.sex}", f"Age: {heart.age}",
-                f"ImageQuality: {view.quality}")
+    yield from (
+        f"ED: {ed}",
+        f"ES: {es}",
+        f"NbFrame: {frames}",
+        f"Sex: {heart.sex}",
+        f"Age: {heart.age}",
+        f"ImageQuality: {view.quality}",
+    )
 
 
-def _half_sequence(heart: Heart, name: str, whole: bool, spacing_mm: float,
-                   row_spacing_mm: float) -> tuple[int, int, Film]:
+def _half_sequence(
+    heart: Heart, name: str, whole: bool, spacing_mm: float, row_spacing_mm: float
+) -> tuple[int, int, Film]:
     """ED, ES and the film between them, or these two frames alone."""
     view = heart.views[name]
     ed, es = (view.frames, 1) if view.es_first else (1, view.frames)
@@ -161,8 +176,10 @@ def _write_patient(folder: Path, heart: Heart, spacing_mm: float, half_sequence:
             if half_sequence:
                 frames = np.stack([pair[index] for pair in film.values()])
                 _write_nifti(folder / f"{stem}_half_sequence{suffix}.nii.gz", frames, spacing_mm)
-        write_text(folder / f"Info_{name}.cfg", [*info_lines(heart, view, ed, es, view.frames),
-                                                 f"EF: {round(heart.ef_percent)}", f"FrameRate: {view.fps}"])
+        write_text(
+            folder / f"Info_{name}.cfg",
+            [*info_lines(heart, view, ed, es, view.frames), f"EF: {round(heart.ef_percent)}", f"FrameRate: {view.fps}"],
+        )
 
 
 def _write_patient_2019(folder: Path, heart: Heart, spacing_mm: float, half_sequence: bool, masks: bool) -> None:
@@ -175,8 +192,9 @@ def _write_patient_2019(folder: Path, heart: Heart, spacing_mm: float, half_sequ
             if masks:
                 write_meta_image(folder / f"{stem}_{moment}_gt.mhd", labels[None], spacing_mm)
         if half_sequence:
-            write_meta_image(folder / f"{stem}_sequence.mhd", np.stack([image for image, _ in film.values()]),
-                             spacing_mm)
+            write_meta_image(
+                folder / f"{stem}_sequence.mhd", np.stack([image for image, _ in film.values()]), spacing_mm
+            )
         volumes = f"LVedv: {heart.edv_ml:.1f}", f"LVesv: {heart.esv_ml:.1f}", f"LVef: {heart.ef_percent:.1f}"
         write_text(folder / f"Info_{name}.cfg", [*info_lines(heart, view, ed, es, view.frames), *volumes])
 

@@ -28,10 +28,14 @@ from nnunet_echo.data.tables import number_between, whole
 
 PHASES, FILM = ("ED", "ES"), "half_sequence"
 PATIENT_FOLDER = re.compile(r"patient\d{4}")
-IMAGE_FILE = re.compile(r"(?P<patient>patient\d{4})_(?P<view>2CH|4CH)_(?P<part>ED|ES|half_sequence)(?P<mask>_gt)?"
-                        r"(?P<ending>\.nii\.gz|\.nii|\.mhd)")
-RELEASE_FILE = re.compile(r"patient\d{4}_[24]CH_(ED|ES|half_sequence|sequence)(_gt)?(\.nii\.gz|\.nii|\.mhd|\.z?raw)"
-                          r"|(patient\d{4}_)?Info_[24]CH\.cfg")
+IMAGE_FILE = re.compile(
+    r"(?P<patient>patient\d{4})_(?P<view>2CH|4CH)_(?P<part>ED|ES|half_sequence)(?P<mask>_gt)?"
+    r"(?P<ending>\.nii\.gz|\.nii|\.mhd)"
+)
+RELEASE_FILE = re.compile(
+    r"patient\d{4}_[24]CH_(ED|ES|half_sequence|sequence)(_gt)?(\.nii\.gz|\.nii|\.mhd|\.z?raw)"
+    r"|(patient\d{4}_)?Info_[24]CH\.cfg"
+)
 CASE_LIKE = re.compile(r"(^|[\W_])pat(ient)?[\W_]*\d|(^|[\W_])[24][\W_]*ch([\W_]|$)", re.IGNORECASE)
 DOCUMENT = r"\.(cfg|txt|log|csv|tsv|md|json|xml|ya?ml|pdf|docx?|xlsx?|pptx?|od[pst]|py|ipynb|html?)$"
 SUSPICIOUS = re.compile(rf"^(?!.*{DOCUMENT}).*({CASE_LIKE.pattern})|\.(zip|rar|7z|tgz|tar(\.\w+)?)$", re.IGNORECASE)
@@ -80,14 +84,23 @@ def find_patients(source: Path, views: Sequence[str], parts: Sequence[str]) -> d
 
     Raises as `collect_patients`.
     """
-    return collect_patients(source, PATIENT_FOLDER, IMAGE_FILE,
-                            lambda folder, name: _list_patient(source, folder, name, views, parts),
-                            f"no folder patientXXXX below {source}; expected the unpacked CAMUS download with "
-                            "database_nifti/patient0001/... or training/patient0001/...")
+    return collect_patients(
+        source,
+        PATIENT_FOLDER,
+        IMAGE_FILE,
+        lambda folder, name: _list_patient(source, folder, name, views, parts),
+        f"no folder patientXXXX below {source}; expected the unpacked CAMUS download with "
+        "database_nifti/patient0001/... or training/patient0001/...",
+    )
 
 
-def collect_patients(source: Path, pattern: re.Pattern[str], file: re.Pattern[str],
-                     list_patient: Callable[[Path, str], Patient], none_found: str) -> dict[str, Patient]:
+def collect_patients(
+    source: Path,
+    pattern: re.Pattern[str],
+    file: re.Pattern[str],
+    list_patient: Callable[[Path, str], Patient],
+    none_found: str,
+) -> dict[str, Patient]:
     """What `list_patient` makes of every folder below `source` that is named by `pattern`, sorted by patient.
 
     It gets the folder and the patient's name. Where there is no such folder it gets those folders that hold files named
@@ -97,26 +110,34 @@ def collect_patients(source: Path, pattern: re.Pattern[str], file: re.Pattern[st
     visited = list(walk_folders(source, lambda name: _may_hold_patients(name, pattern)))
     places = [(folder / name, name) for folder, subfolders in visited for name in filter(pattern.fullmatch, subfolders)]
     if not places:
-        places = [(folder, name) for folder, _ in visited for name in sorted(
-            {match["patient"] for match in map(file.fullmatch, os.listdir(folder)) if match})]
+        places = [
+            (folder, name)
+            for folder, _ in visited
+            for name in sorted({match["patient"] for match in map(file.fullmatch, os.listdir(folder)) if match})
+        ]
     found: dict[str, Patient] = {}
     for folder, name in places:
         patient = list_patient(folder, name)
         if patient.name in found:
-            raise ValueError(f"{name} is in two folders of {source}, {found[patient.name].folder} and "
-                             f"{patient.folder}; give the folder of one release as the source")
+            raise ValueError(
+                f"{name} is in two folders of {source}, {found[patient.name].folder} and "
+                f"{patient.folder}; give the folder of one release as the source"
+            )
         found[patient.name] = patient
     if not found:
         named, _ = overlooked(source, lambda path: False, SUSPICIOUS, CASE_LIKE, "")
         there = [note.subject for note in named] or sorted(
-            shown(Path(name)) for name in os.listdir(source) if not name.startswith("."))
-        raise FileNotFoundError(f"{none_found}; there is {', '.join(there[:5]) or 'nothing'}"
-                                f"{' and more' * (len(there) > 5)}")
+            shown(Path(name)) for name in os.listdir(source) if not name.startswith(".")
+        )
+        raise FileNotFoundError(
+            f"{none_found}; there is {', '.join(there[:5]) or 'nothing'}{' and more' * (len(there) > 5)}"
+        )
     return dict(sorted(found.items()))
 
 
-def overlooked_patients(source: Path, pattern: re.Pattern[str], file: re.Pattern[str],
-                        example: str) -> tuple[list[Note], list[Note]]:
+def overlooked_patients(
+    source: Path, pattern: re.Pattern[str], file: re.Pattern[str], example: str
+) -> tuple[list[Note], list[Note]]:
     """What is named like a patient or a case and is not taken by `collect_patients`, refused or as warnings.
 
     `file` are all names that the release has.
@@ -129,10 +150,19 @@ def overlooked_patients(source: Path, pattern: re.Pattern[str], file: re.Pattern
         flat = not any(above) and not has_folders
         return bool(file.fullmatch(path.name)) and (flat or above[-1:] == [True] and sum(above) == 1)
 
-    has_folders = any(pattern.fullmatch(name) for _, subfolders in walk_folders(
-        source, lambda name: _may_hold_patients(name, pattern)) for name in subfolders)
-    return overlooked(source, known, SUSPICIOUS, CASE_LIKE, "named like a case or an archive of cases, and not taken: "
-                      f"names are {example}; rename it, unpack it or move it away")
+    has_folders = any(
+        pattern.fullmatch(name)
+        for _, subfolders in walk_folders(source, lambda name: _may_hold_patients(name, pattern))
+        for name in subfolders
+    )
+    return overlooked(
+        source,
+        known,
+        SUSPICIOUS,
+        CASE_LIKE,
+        "named like a case or an archive of cases, and not taken: "
+        f"names are {example}; rename it, unpack it or move it away",
+    )
 
 
 def find_lists(source: Path, names: Sequence[str]) -> dict[str, list[str]]:
@@ -191,8 +221,13 @@ def _list_patient(source: Path, folder: Path, person: str, views: Sequence[str],
         path = (relative / match.string).as_posix()
         key = match["view"], match["part"], "mask" if match["mask"] else "image"
         if match["patient"] != person:
-            patient.refused.append(Note("misplaced file", path, f"{path}: named {match['patient']} in the folder of "
-                                        f"{person}; rename the file or move it"))
+            patient.refused.append(
+                Note(
+                    "misplaced file",
+                    path,
+                    f"{path}: named {match['patient']} in the folder of {person}; rename the file or move it",
+                )
+            )
         elif key in patient.files:
             patient.warnings.append(Note("double file", patient.name, f"{patient.files[key]} is read, not {path}"))
         else:
@@ -205,8 +240,13 @@ def _list_patient(source: Path, folder: Path, person: str, views: Sequence[str],
             patient.info[view] = read_info(folder / cfg)
         except OSError as error:
             patient.info[view] = {}
-            patient.warnings.append(Note("cfg unreadable", patient.name, f"{patient.folder}/Info_{view}.cfg: "
-                                         f"{error.strerror or error}; its fields are left empty"))
+            patient.warnings.append(
+                Note(
+                    "cfg unreadable",
+                    patient.name,
+                    f"{patient.folder}/Info_{view}.cfg: {error.strerror or error}; its fields are left empty",
+                )
+            )
             continue
         patient.warnings += _review_info(patient, view)
     return patient

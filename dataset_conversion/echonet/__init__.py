@@ -44,16 +44,7 @@ from nnunet_echo.data.raw_dataset import Case
 from nnunet_echo.data.reader import Reading, SequenceReader
 from nnunet_echo.data.splits import SPLITS_OF_ALL, Split, five_folds, listed_split
 
-from .source import (
-    LIST,
-    SIZE,
-    SUBSETS,
-    TRACINGS,
-    VIDEOS,
-    Video,
-    find_source,
-    read_videos,
-)
+from .source import LIST, SIZE, SUBSETS, TRACINGS, VIDEOS, Video, find_source, read_videos
 from .tracing import tracing_mask, why_irregular
 
 IGNORE = 2
@@ -104,8 +95,11 @@ class EchoNetDynamic(SequenceReader):
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--keep-irregular", action="store_true",
-                            help="convert irregular tracings, too: another number of rows, crossing outlines")
+        parser.add_argument(
+            "--keep-irregular",
+            action="store_true",
+            help="convert irregular tracings, too: another number of rows, crossing outlines",
+        )
 
     def dataset_json(self) -> dict[str, object]:
         return CLIPS_JSON if self.mode == "clip" else DATASET_JSON
@@ -115,8 +109,9 @@ class EchoNetDynamic(SequenceReader):
         videos, has_split, refused, warnings = read_videos(root)
         if not has_split:
             if self.split == "official":
-                raise ValueError(f"--split official needs the column Split in {LIST}, which this copy lacks; use "
-                                 "--split 5fold")
+                raise ValueError(
+                    f"--split official needs the column Split in {LIST}, which this copy lacks; use --split 5fold"
+                )
             warnings.append(Note("no split", "split", f"{LIST} has no column Split; no case is kept for testing"))
         reading = Reading(refused=refused, warnings=warnings)
         for video in videos.values():
@@ -135,8 +130,12 @@ class EchoNetDynamic(SequenceReader):
         ef = "" if video.ef_percent is None else f"{video.ef_percent:.6g}"
         if self.mode == "clip":
             if max(phases) >= (video.frames or MOST_FRAMES):
-                reading.refuse("unusable row", patient, f"{source}: frame {max(phases)} is traced in {TRACINGS}, but "
-                               f"{f'it has {video.frames}' if video.frames else 'no video has as many'} frames")
+                reading.refuse(
+                    "unusable row",
+                    patient,
+                    f"{source}: frame {max(phases)} is traced in {TRACINGS}, but "
+                    f"{f'it has {video.frames}' if video.frames else 'no video has as many'} frames",
+                )
                 return
             taken = sampled_frames(*phases, self.clip)
             read = partial(read_traced_clip, root, source, taken, video.frames, tracings, self.size)
@@ -149,8 +148,10 @@ class EchoNetDynamic(SequenceReader):
             reading.cases.append(Case(f"{patient}_{phase}", patient, source, read, table=table))
 
     def _split_of_echonet(self, patients: set[str], videos: Mapping[str, Video]) -> Split:
-        subsets = {subset: patients & {f"ECHONET_{video.name}" for video in videos.values() if video.subset == subset}
-                   for subset in SUBSETS}
+        subsets = {
+            subset: patients & {f"ECHONET_{video.name}" for video in videos.values() if video.subset == subset}
+            for subset in SUBSETS
+        }
         if self.split == "5fold":
             strata = {f"ECHONET_{video.name}": (_ef_group(video),) for video in videos.values()}
             return five_folds(patients, strata, seed=self.seed, test=subsets["TEST"])
@@ -164,8 +165,9 @@ def read_traced_frame(root: Path, video: str, frame: int, frames: int | None, tr
     return Frame(sitk.GetImageFromArray(pixels), f"{video}, frame {frame}", mask, f"tracing of {video}, frame {frame}")
 
 
-def read_traced_clip(root: Path, video: str, taken: Sequence[int], frames: int | None, tracings: Sequence[ndarray],
-                     size: int | None) -> Frame:
+def read_traced_clip(
+    root: Path, video: str, taken: Sequence[int], frames: int | None, tracings: Sequence[ndarray], size: int | None
+) -> Frame:
     """The frames `taken` of the video, with the masks of the tracings of the first and the last of them."""
     pixels = read_frames(root / video, video, taken, SIZE, frames)
     masks = np.zeros_like(pixels)
@@ -183,11 +185,17 @@ def _ed_and_es(video: Video, keep_irregular: bool, reading: Reading) -> tuple[in
     if video.problem:
         return reading.refuse("unusable row", patient, video.problem)
     if not tracings and video.size != SIZE:
-        return reading.warn("other size, not traced", patient, f"{LIST} gives it {video.size[0]} x {video.size[1]} "
-                            f"pixels and {TRACINGS} no tracing")
+        return reading.warn(
+            "other size, not traced",
+            patient,
+            f"{LIST} gives it {video.size[0]} x {video.size[1]} pixels and {TRACINGS} no tracing",
+        )
     if len(tracings) != 2:
-        return reading.refuse("not two tracings", patient, f"{source}: {len(tracings)} traced frames in {TRACINGS}, "
-                              "not one at ED and one at ES")
+        return reading.refuse(
+            "not two tracings",
+            patient,
+            f"{source}: {len(tracings)} traced frames in {TRACINGS}, not one at ED and one at ES",
+        )
     if irregular and not keep_irregular:
         return reading.refuse("irregular tracing", patient, f"{source}: {texts}; --keep-irregular converts it")
     if min(map(len, tracings.values())) < FEWEST_ROWS:
@@ -195,8 +203,9 @@ def _ed_and_es(video: Video, keep_irregular: bool, reading: Reading) -> tuple[in
     areas = {frame: int(tracing_mask(tracing, SIZE).sum()) for frame, tracing in tracings.items()}
     ed, es = sorted(areas, key=areas.get, reverse=True)
     if areas[ed] == areas[es]:
-        return reading.refuse("ED or ES", patient, f"{source}: the tracings of frames {ed} and {es} are equally large, "
-                              f"{areas[ed]} pixels")
+        return reading.refuse(
+            "ED or ES", patient, f"{source}: the tracings of frames {ed} and {es} are equally large, {areas[ed]} pixels"
+        )
     if irregular:
         reading.warn("irregular tracing", patient, f"{source}: {texts}; kept")
     return ed, es

@@ -90,8 +90,9 @@ def echonet_video(seed: int, number: int) -> Video:
     return Video(f"0X{identity:X}", heart, frames, heart.views["4CH"].fps, ed, es, half_beat, split)
 
 
-def write_echonet(out: str | Path, videos: int, seed: int, *, oddities: bool = True,
-                  workers: int | None = 1, progress: bool = False) -> None:
+def write_echonet(
+    out: str | Path, videos: int, seed: int, *, oddities: bool = True, workers: int | None = 1, progress: bool = False
+) -> None:
     """Write `videos` hearts into the folder `out` in the layout of EchoNet-Dynamic.
 
     The oddities, each on the last videos, begin with 10 videos. Running it again with the same arguments writes the
@@ -155,8 +156,11 @@ def _tracing_rows(video: Video, oddity: str) -> list[str]:
         tracings[video.es] = tracings[video.es][:-1]
     elif oddity == "lines cross":
         tracings[video.ed][10] = tracings[video.ed][10, [2, 3, 0, 1]]
-    return [f"{video.name}.avi,{x1:.6f},{y1:.6f},{x2:.6f},{y2:.6f},{frame}"
-            for frame, lines in tracings.items() for x1, y1, x2, y2 in lines]
+    return [
+        f"{video.name}.avi,{x1:.6f},{y1:.6f},{x2:.6f},{y2:.6f},{frame}"
+        for frame, lines in tracings.items()
+        for x1, y1, x2, y2 in lines
+    ]
 
 
 def mjpeg_avi(jpegs: list[bytes], fps: float) -> bytes:
@@ -167,8 +171,25 @@ def mjpeg_avi(jpegs: list[bytes], fps: float) -> bytes:
         movie.write(_chunk(b"00dc", jpeg))
     largest = max(map(len, jpegs))
     main = struct.pack("<14I", round(1e6 / fps), 0, 0, 0x10, len(jpegs), 0, 1, largest, SIZE, SIZE, 0, 0, 0, 0)
-    stream = struct.pack("<4s4s10I4H", b"vids", b"MJPG", 0, 0, 0, 1000, round(1000 * fps), 0, len(jpegs), largest,
-                         0xFFFFFFFF, 0, 0, 0, SIZE, SIZE)
+    stream = struct.pack(
+        "<4s4s10I4H",
+        b"vids",
+        b"MJPG",
+        0,
+        0,
+        0,
+        1000,
+        round(1000 * fps),
+        0,
+        len(jpegs),
+        largest,
+        0xFFFFFFFF,
+        0,
+        0,
+        0,
+        SIZE,
+        SIZE,
+    )
     bitmap = struct.pack("<3I2H4s5I", 40, SIZE, SIZE, 1, 24, b"MJPG", 3 * SIZE * SIZE, 0, 0, 0, 0)
     streams = _chunk(b"LIST", b"strl" + _chunk(b"strh", stream) + _chunk(b"strf", bitmap))
     header = _chunk(b"LIST", b"hdrl" + _chunk(b"avih", main) + streams)

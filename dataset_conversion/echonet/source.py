@@ -66,11 +66,15 @@ def find_source(source: Path) -> Path:
     """
     found = [folder for folder, _ in walk_folders(source, _may_hold_tables) if (folder / LIST).is_file()]
     if not found:
-        raise FileNotFoundError(f"no {LIST} below {source}; expected the unpacked EchoNet-Dynamic download with "
-                                f"{LIST}, {TRACINGS} and {VIDEOS}/")
+        raise FileNotFoundError(
+            f"no {LIST} below {source}; expected the unpacked EchoNet-Dynamic download with "
+            f"{LIST}, {TRACINGS} and {VIDEOS}/"
+        )
     if points := [folder for folder in found if _has_points(folder / TRACINGS)]:
-        raise ValueError(f"{points[0] / TRACINGS} has the columns X and Y: tracings as points, as in "
-                         f"EchoNet-Pediatric. They are not read; EchoNet-Dynamic has {', '.join(COORDINATES)}")
+        raise ValueError(
+            f"{points[0] / TRACINGS} has the columns X and Y: tracings as points, as in "
+            f"EchoNet-Pediatric. They are not read; EchoNet-Dynamic has {', '.join(COORDINATES)}"
+        )
     if len(found) > 1:
         raise ValueError(f"{LIST} is in {found[0]} and in {found[1]}; give the folder of one copy as the source")
     if not (found[0] / TRACINGS).is_file():
@@ -123,17 +127,25 @@ def _video_files(root: Path) -> Files:
     if not files:
         named, _ = overlooked(root, lambda path: False, SUSPICIOUS, VIDEO_LIKE, "")
         there = [note.subject for note in named] or sorted(
-            shown(Path(name)) for name in os.listdir(root) if not name.startswith("."))
-        raise FileNotFoundError(f"no videos, {VIDEOS}/NAME.avi, beside {LIST} in {root} or below it; there is "
-                                f"{', '.join(there[:8])}{' and more' * (len(there) > 8)}")
+            shown(Path(name)) for name in os.listdir(root) if not name.startswith(".")
+        )
+        raise FileNotFoundError(
+            f"no videos, {VIDEOS}/NAME.avi, beside {LIST} in {root} or below it; there is "
+            f"{', '.join(there[:8])}{' and more' * (len(there) > 8)}"
+        )
     return files
 
 
 def _unlisted(root: Path, videos: Mapping[str, Video]) -> tuple[list[Note], list[Note]]:
     """Videos, and what may hold some, that are no video's, refused or as warnings."""
     taken = {video.path for video in videos.values()}
-    return overlooked(root, lambda path: path.as_posix() in taken, SUSPICIOUS, VIDEO_LIKE, "a video that no row of "
-                      f"{LIST} names, or an archive, not taken; list it, unpack it or move it away")
+    return overlooked(
+        root,
+        lambda path: path.as_posix() in taken,
+        SUSPICIOUS,
+        VIDEO_LIKE,
+        f"a video that no row of {LIST} names, or an archive, not taken; list it, unpack it or move it away",
+    )
 
 
 def _has_points(tracings: Path) -> bool:
@@ -160,8 +172,9 @@ def _video(name: str, row: dict[str, str], where: str, files: Files, warnings: l
     subset = row.get("Split", "").strip().upper()
     usual, here = Path(VIDEOS, f"{name}.avi"), files.get(name.lower(), [])
     paths = [usual] if usual in here or not here else [path for path in here if path.stem == name] or here
-    video = Video(name, SPLITS.get(subset, subset), ef, frames, SIZE if None in size else size,
-                  path=paths[0].as_posix())
+    video = Video(
+        name, SPLITS.get(subset, subset), ef, frames, SIZE if None in size else size, path=paths[0].as_posix()
+    )
     if len(paths) > 1:
         video.problem = f"{where}: there are {paths[0].as_posix()} and {paths[1].as_posix()}; keep one of them"
     if "Split" in row and video.subset not in SUBSETS:
@@ -186,8 +199,10 @@ def _read_tracings(path: Path, videos: dict[str, Video], files: Files, refused: 
                 video.problem = video.problem or f"{where}: not four coordinates and a frame: {texts}"
             else:
                 video.rows.setdefault(frame, array("d")).extend(values)
-    refused += [Note("unusable row", where, f"{where}: FileName is {text!r}, not a plain name")
-                for text, where in unnamed.items()]
+    refused += [
+        Note("unusable row", where, f"{where}: FileName is {text!r}, not a plain name")
+        for text, where in unnamed.items()
+    ]
     refused += [Note("not listed", name, f"{where}: is traced, but not in {LIST}") for name, where in unlisted.items()]
 
 

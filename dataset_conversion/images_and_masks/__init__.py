@@ -55,8 +55,11 @@ class ImagesAndMasks(Reader):
     source_help = "a folder with a folder of images and one of masks, of the same names"
     dataset_ids = {"Images": 770}
     modes = {"frames": "each image a 2D case"}
-    splits = {"5fold": "five folds; the table's test patients are kept for testing",
-              "table": "train, val and test by the column subset of the table", **SPLITS_OF_ALL}
+    splits = {
+        "5fold": "five folds; the table's test patients are kept for testing",
+        "table": "train, val and test by the column subset of the table",
+        **SPLITS_OF_ALL,
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,14 +71,28 @@ class ImagesAndMasks(Reader):
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--labels", nargs="+", default=(), metavar="NAME=VALUE",
-                            help="the structures in the masks, such as LV=1 MYO=2 LA=3, or by colour, LV='#ff0000'")
+        parser.add_argument(
+            "--labels",
+            nargs="+",
+            default=(),
+            metavar="NAME=VALUE",
+            help="the structures in the masks, such as LV=1 MYO=2 LA=3, or by colour, LV='#ff0000'",
+        )
         parser.add_argument("--images", metavar="DIR", help="the folder of images in SOURCE (default: images)")
         parser.add_argument("--masks", metavar="DIR", help="the folder of masks in SOURCE (default: masks or labels)")
-        parser.add_argument("--patients", metavar="REGEX|TABLE", help="how names tell the patient: a regular "
-                            "expression with a group patient, or a CSV file with columns image and patient")
-        parser.add_argument("--spacing", nargs="+", default=(), metavar="MM",
-                            help="mm from row to row and from column to column, or px; default: the header's")
+        parser.add_argument(
+            "--patients",
+            metavar="REGEX|TABLE",
+            help="how names tell the patient: a regular "
+            "expression with a group patient, or a CSV file with columns image and patient",
+        )
+        parser.add_argument(
+            "--spacing",
+            nargs="+",
+            default=(),
+            metavar="MM",
+            help="mm from row to row and from column to column, or px; default: the header's",
+        )
 
     def dataset_json(self) -> dict[str, object]:
         content = {
@@ -105,34 +122,55 @@ class ImagesAndMasks(Reader):
         found = pairs(source, *folders, reading)
         unscaled = [pair.image for pair in found if not pair.image.lower().endswith(WITH_SPACING)]
         if unscaled and spacing is None:
-            raise ValueError(f"{unscaled[0]}: a file of this kind has no spacing; give --spacing R C, in mm from row "
-                             "to row and from column to column, or --spacing px where no scale is known")
+            raise ValueError(
+                f"{unscaled[0]}: a file of this kind has no spacing; give --spacing R C, in mm from row "
+                "to row and from column to column, or --spacing px where no scale is known"
+            )
         rows = Counter(map(patients.row, found))
         for pair in found:
             if patients.row(pair) and rows[patients.row(pair)] > 1:
-                reading.refuse("row for several images", pair.name, f"{pair.image}: the row {patients.row(pair)} of "
-                               "the table fits several images; name each by its path below SOURCE")
+                reading.refuse(
+                    "row for several images",
+                    pair.name,
+                    f"{pair.image}: the row {patients.row(pair)} of "
+                    "the table fits several images; name each by its path below SOURCE",
+                )
             else:
                 self._list_case(source, pair, labels, patients, spacing, reading)
         if not reading.cases and not reading.refused:
             raise FileNotFoundError(f"{folders[0]}: no images there")
         if not self.patients:
-            reading.warn("no patients", "split", "each image counts as its own patient: if several are of one person, "
-                         "folds have that person on both sides, and scores come out too good; give --patients")
+            reading.warn(
+                "no patients",
+                "split",
+                "each image counts as its own patient: if several are of one person, "
+                "folds have that person on both sides, and scores come out too good; give --patients",
+            )
         if absent := sorted(set(patients.table) - set(rows)):
-            reading.warn("listed image absent", "--patients", f"{len(absent)} image(s) of the table are not in the "
-                         f"source, or have no mask, such as {absent[0]}")
+            reading.warn(
+                "listed image absent",
+                "--patients",
+                f"{len(absent)} image(s) of the table are not in the source, or have no mask, such as {absent[0]}",
+            )
         everybody = {case.patient for case in reading.cases}
         reading.split = self.drawn_or_given_split(everybody) or self._split(everybody, patients)
         return reading
 
-    def _list_case(self, source: Path, pair: Pair, labels: Labels, patients: Patients,
-                   spacing: tuple[float, float] | None, reading: Reading) -> None:
+    def _list_case(
+        self,
+        source: Path,
+        pair: Pair,
+        labels: Labels,
+        patients: Patients,
+        spacing: tuple[float, float] | None,
+        reading: Reading,
+    ) -> None:
         try:
             case_id = patients.case_id(pair)
         except ValueError as error:
-            reading.refuse("no patient", pair.name, f"{pair.image}: its patient is not known ({error}); correct "
-                           "--patients")
+            reading.refuse(
+                "no patient", pair.name, f"{pair.image}: its patient is not known ({error}); correct --patients"
+            )
             return
         patient = patient_of(case_id, {"case_id_pattern": patients.pattern})
         groups = re.fullmatch(patients.pattern, case_id).groupdict("")
@@ -159,8 +197,10 @@ class ImagesAndMasks(Reader):
             return (1.0, 1.0) if self.spacing else None
         numbers = tuple(map(finite, self.spacing))
         if len(numbers) != 2 or None in numbers:
-            raise ValueError(f"--spacing {' '.join(self.spacing)}: two lengths in mm are needed, from row to row and "
-                             "from column to column, or px")
+            raise ValueError(
+                f"--spacing {' '.join(self.spacing)}: two lengths in mm are needed, from row to row and "
+                "from column to column, or px"
+            )
         check_spacing(numbers, "--spacing", "mm")
         return numbers
 

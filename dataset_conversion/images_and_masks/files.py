@@ -25,8 +25,9 @@ NO_SPACING = "no spacing"  # SimpleITK's images always have one
 _SQUARE_2D, _CENTIMETRES = 1, 3  # RegionSpatialFormat and PhysicalUnits of DICOM's ultrasound regions
 
 
-def read_image_and_mask(root: Path, image: str, mask: str, labels: Labels,
-                        spacing: tuple[float, float] | None) -> Frame:
+def read_image_and_mask(
+    root: Path, image: str, mask: str, labels: Labels, spacing: tuple[float, float] | None
+) -> Frame:
     """The files at these paths below `root`; `spacing` (row, column), or None for what the image's header says.
 
     Raises `SourceError`, naming the file, for what cannot become a case.
@@ -34,18 +35,26 @@ def read_image_and_mask(root: Path, image: str, mask: str, labels: Labels,
     picture, warnings = _grey(_read(root / image, image), image), []
     label = _mask(root / mask, mask, labels)
     if picture.GetSize() != label.GetSize():
-        raise SourceError(f"{mask}: {_text(label.GetSize())} pixels (columns x rows), but its image {image} has "
-                          f"{_text(picture.GetSize())}; give each image the mask of its own size")
+        raise SourceError(
+            f"{mask}: {_text(label.GetSize())} pixels (columns x rows), but its image {image} has "
+            f"{_text(picture.GetSize())}; give each image the mask of its own size"
+        )
     if spacing is not None:
         given = spacing[::-1]
         if image.lower().endswith(WITH_SPACING) and not np.allclose(picture.GetSpacing(), given, rtol=1e-4, atol=0):
-            warnings.append(("spacing replaced", f"{image}: {_text(picture.GetSpacing())} in the header, "
-                             f"{_text(given)} given by --spacing is used"))
+            warnings.append(
+                (
+                    "spacing replaced",
+                    f"{image}: {_text(picture.GetSpacing())} in the header, {_text(given)} given by --spacing is used",
+                )
+            )
         for part in (picture, label):
             part.SetSpacing(given)
     elif picture.HasMetaDataKey(NO_SPACING):
-        raise SourceError(f"{image}: its header gives no spacing; give --spacing R C in mm (of rows, of columns), or "
-                          "--spacing px where no scale is known")
+        raise SourceError(
+            f"{image}: its header gives no spacing; give --spacing R C in mm (of rows, of columns), or "
+            "--spacing px where no scale is known"
+        )
     else:
         check_spacing(picture.GetSpacing(), image, "mm")
     if not (image.lower().endswith(WITH_SPACING) and mask.lower().endswith(WITH_SPACING)):
@@ -71,8 +80,10 @@ def _grey(image: sitk.Image, name: str) -> sitk.Image:
     pixels = sitk.GetArrayViewFromImage(image)
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= 0 and high <= 255):
-        raise SourceError(f"{name}: values {low:g} to {high:g}; images must have 8 bits (0 to 255). Rescale all images "
-                          "in the same way and convert those")
+        raise SourceError(
+            f"{name}: values {low:g} to {high:g}; images must have 8 bits (0 to 255). Rescale all images "
+            "in the same way and convert those"
+        )
     if pixels.ndim == 2:
         return image
     grey = sitk.GetImageFromArray(np.rint(pixels[..., :3] @ BT601).astype(np.uint8))
@@ -105,11 +116,14 @@ def _mask(path: Path, name: str, labels: Labels) -> sitk.Image:
         expected = ", ".join(labels.text(value) for value in known)
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
         blurred = "; a mask that was resized smoothly has such values at its edges" if len(unknown) > 3 else ""
-        raise SourceError(f"{name}: unknown {'colours' if labels.colours else 'values'} {shown}{more}; --labels has "
-                          f"{expected}{blurred}")
+        raise SourceError(
+            f"{name}: unknown {'colours' if labels.colours else 'values'} {shown}{more}; --labels has "
+            f"{expected}{blurred}"
+        )
     keys = np.array(sorted(known))
-    label = sitk.GetImageFromArray(np.array([known[key] for key in keys.tolist()], np.uint8)[
-        np.searchsorted(keys, values)])
+    label = sitk.GetImageFromArray(
+        np.array([known[key] for key in keys.tolist()], np.uint8)[np.searchsorted(keys, values)]
+    )
     if grid is not None:
         label.CopyInformation(grid)
     return label
@@ -130,8 +144,10 @@ def _values(path: Path, name: str) -> tuple[ndarray, sitk.Image | None]:
     if (colours == colours[..., :1]).all():
         return colours[..., 0], image
     found = [f"#{value:06x}" for value in np.unique(colours @ (1 << 16, 1 << 8, 1)).tolist()]
-    raise SourceError(f"{name}: its labels are colours, {', '.join(found[:8])}{' and more' if len(found) > 8 else ''}; "
-                      "name them, as in --labels LV='#ff0000'")
+    raise SourceError(
+        f"{name}: its labels are colours, {', '.join(found[:8])}{' and more' if len(found) > 8 else ''}; "
+        "name them, as in --labels LV='#ff0000'"
+    )
 
 
 def _dicom(path: Path, name: str) -> sitk.Image:
@@ -140,8 +156,9 @@ def _dicom(path: Path, name: str) -> sitk.Image:
         import pydicom
         from pydicom.pixels import pixel_array
     except ImportError as error:
-        raise SourceError(f"{name}: DICOM is read with pydicom 3, which is not installed here ({error}); pip install "
-                          "pydicom") from error
+        raise SourceError(
+            f"{name}: DICOM is read with pydicom 3, which is not installed here ({error}); pip install pydicom"
+        ) from error
     if not path.is_file():
         raise SourceError(f"{name} is missing or not a file")
     try:
@@ -150,9 +167,12 @@ def _dicom(path: Path, name: str) -> sitk.Image:
         if frames > 1:
             raise SourceError(f"{name}: {frames} frames; one 2D image is needed, write each to a file")
         pixels = pixel_array(data)  # colours as RGB
-        regions = [region for region in data.get("SequenceOfUltrasoundRegions") or ()
-                   if region.get("RegionSpatialFormat") == _SQUARE_2D
-                   and region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == _CENTIMETRES]
+        regions = [
+            region
+            for region in data.get("SequenceOfUltrasoundRegions") or ()
+            if region.get("RegionSpatialFormat") == _SQUARE_2D
+            and region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == _CENTIMETRES
+        ]
         if regions:
             spacing = [10 * abs(float(regions[0][key].value)) for key in ("PhysicalDeltaY", "PhysicalDeltaX")]
         else:

@@ -92,8 +92,10 @@ def image_and_mask_folders(source: Path, images: str | None, masks: str | None) 
             raise ValueError(f"{source} has {' and '.join(path.name for path in named)}; choose one with {option}")
         if not named:
             there = ", ".join(shown(Path(path.name)) for path in entries) or "no folders"
-            raise FileNotFoundError(f"{source} has no folder called {', '.join(known[:-1])} or {known[-1]}, but "
-                                    f"{there}; name it with {option} DIR ({option} . for {source.name} itself)")
+            raise FileNotFoundError(
+                f"{source} has no folder called {', '.join(known[:-1])} or {known[-1]}, but "
+                f"{there}; name it with {option} DIR ({option} . for {source.name} itself)"
+            )
         found.append(named[0])
     return found[0], found[1]
 
@@ -114,20 +116,25 @@ def pairs(source: Path, images: Path, masks: Path, reading: Reading) -> list[Pai
     for path, name in image_files.items():
         key = next((key for key in (name, IMAGE_SUFFIXES.sub("", name)) if key in by_name), None)
         if key is None:
-            reading.refuse("no mask", safe(name), f"{path}: no file in {_relative(masks, source)} has its name, or "
-                           "that with a suffix such as _mask")
+            reading.refuse(
+                "no mask",
+                safe(name),
+                f"{path}: no file in {_relative(masks, source)} has its name, or that with a suffix such as _mask",
+            )
         elif len(by_name[key]) > 1:
             for mask in by_name[key]:
                 used[mask].append(path)
-            reading.refuse("several masks", safe(key), f"{path}: {' and '.join(sorted(by_name[key]))} could be its "
-                           "mask; keep one")
+            reading.refuse(
+                "several masks", safe(key), f"{path}: {' and '.join(sorted(by_name[key]))} could be its mask; keep one"
+            )
         else:
             (mask,) = by_name[key]
             used[mask].append(path)
             found.append(Pair(safe(key), path, mask))
     for mask in sorted(mask_files.keys() - used.keys()):
-        reading.refuse("no image", safe(mask_files[mask]), f"{mask}: no image in {_relative(images, source)} has its "
-                       "name")
+        reading.refuse(
+            "no image", safe(mask_files[mask]), f"{mask}: no image in {_relative(images, source)} has its name"
+        )
     return _without_collisions(found, used, reading)
 
 
@@ -174,11 +181,14 @@ def _read_patient_table(path: Path) -> Patients:
         if image in table:
             raise ValueError(f"{where}: {image} is in the table already; each image has one row")
         if names.setdefault(patient, name) != name:
-            raise ValueError(f"{where}: patients {names[patient]!r} and {name!r} would both be called {patient}; "
-                             "rename one of them")
+            raise ValueError(
+                f"{where}: patients {names[patient]!r} and {name!r} would both be called {patient}; rename one of them"
+            )
         if subsets.setdefault(patient, subset) != subset:
-            raise ValueError(f"{where}: {name} is in subset {subsets[patient]!r} above and {subset!r} here; a patient "
-                             "belongs to one subset")
+            raise ValueError(
+                f"{where}: {name} is in subset {subsets[patient]!r} above and {subset!r} here; a patient "
+                "belongs to one subset"
+            )
         table[image] = Listed(patient, values, subset)
     if not table:
         raise ValueError(f"{path}: no rows; each image needs one")
@@ -201,11 +211,17 @@ def _files(source: Path, folder: Path, reading: Reading, exclude: Path | None) -
             if _ending(path.name):
                 found[relative] = stem(path.relative_to(folder).as_posix())
             elif ending in VIDEOS:
-                reading.refuse("video", safe(path.stem), f"{shown(Path(relative))}: a video; images of single frames "
-                               "are needed, write its frames to files")
+                reading.refuse(
+                    "video",
+                    safe(path.stem),
+                    f"{shown(Path(relative))}: a video; images of single frames are needed, write its frames to files",
+                )
             elif ending not in DATA_OF_A_HEADER:
-                reading.warn(NOT_TAKEN, shown(Path(relative)), f"{shown(Path(relative))}: no image of a kind that is "
-                             f"read ({', '.join(ENDINGS)})")
+                reading.warn(
+                    NOT_TAKEN,
+                    shown(Path(relative)),
+                    f"{shown(Path(relative))}: no image of a kind that is read ({', '.join(ENDINGS)})",
+                )
     return found
 
 
@@ -217,11 +233,15 @@ def _without_collisions(found: list[Pair], used: Mapping[str, list[str]], readin
     kept = []
     for pair in found:
         if len(used[pair.mask]) > 1:
-            reading.refuse("shared mask", pair.name, f"{pair.image}: {pair.mask} is the mask of "
-                           f"{' and '.join(used[pair.mask])}; each image needs its own")
+            reading.refuse(
+                "shared mask",
+                pair.name,
+                f"{pair.image}: {pair.mask} is the mask of {' and '.join(used[pair.mask])}; each image needs its own",
+            )
         elif len(alike := names[pair.name.casefold()]) > 1:
-            reading.refuse("name twice", pair.name, f"{pair.image}: {' and '.join(alike)} would be case {pair.name}; "
-                           "rename them")
+            reading.refuse(
+                "name twice", pair.name, f"{pair.image}: {' and '.join(alike)} would be case {pair.name}; rename them"
+            )
         else:
             kept.append(pair)
     return kept

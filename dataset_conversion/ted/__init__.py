@@ -51,7 +51,9 @@ DATASET_JSON = {
     "sequence": {**sequence_json("mm"), "last": "ED"},
 }
 FRAMES_JSON = {key: value for key, value in DATASET_JSON.items() if key != "sequence"} | {
-    "name": "TEDFrames", "case_id_pattern": r"(?P<patient>TED_patient\d{3})_(?P<view>4CH)_(?P<phase>ED|ES)"}
+    "name": "TEDFrames",
+    "case_id_pattern": r"(?P<patient>TED_patient\d{3})_(?P<view>4CH)_(?P<phase>ED|ES)",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,17 +74,24 @@ class Ted(SequenceReader):
         return FRAMES_JSON if self.mode == "frames" else DATASET_JSON
 
     def read(self, source: Path) -> Reading:
-        patients = collect_patients(source, PATIENT_FOLDER, FILM_FILE,
-                                    lambda folder, name: _list_patient(source, folder, name),
-                                    f"no folder patientXXX below {source}; expected the unpacked TED download with "
-                                    "database/patient001/...")
+        patients = collect_patients(
+            source,
+            PATIENT_FOLDER,
+            FILM_FILE,
+            lambda folder, name: _list_patient(source, folder, name),
+            f"no folder patientXXX below {source}; expected the unpacked TED download with database/patient001/...",
+        )
         strata = {f"TED_{name}": patient.stratum() for name, patient in patients.items() if len(patient.files) == 2}
-        refused, warnings = overlooked_patients(source, PATIENT_FOLDER, RELEASE_FILE,
-                                                "patient001/patient001_4CH_sequence.mhd")
+        refused, warnings = overlooked_patients(
+            source, PATIENT_FOLDER, RELEASE_FILE, "patient001/patient001_4CH_sequence.mhd"
+        )
         reading = Reading(refused=refused, warnings=warnings)
         reading.split = self.drawn_or_given_split(strata) or five_folds(strata, strata, seed=self.seed)
-        reading.warn("patients of CAMUS", "TED", "the patients are patients of CAMUS under other numbers: never train "
-                     "on the one and test on the other")
+        reading.warn(
+            "patients of CAMUS",
+            "TED",
+            "the patients are patients of CAMUS under other numbers: never train on the one and test on the other",
+        )
         for patient in patients.values():
             _list_cases(source, patient, self, reading)
         return reading
@@ -99,18 +108,28 @@ def read_film(root: Path, image: str, label: str, frames: int | None) -> Frame:
     return film
 
 
-def read_sequence(root: Path, image: str, label: str, frames: int | None, phases: Mapping[str, int | None],
-                  clip: int | None, size: int | None) -> Frame:
+def read_sequence(
+    root: Path,
+    image: str,
+    label: str,
+    frames: int | None,
+    phases: Mapping[str, int | None],
+    clip: int | None,
+    size: int | None,
+) -> Frame:
     """The case of a film, see `sequences.make_case`; `phases` gives ED and ES, counted from 1, where they are known."""
     film = read_film(root, image, label, frames)
     found = film.image.GetSize()[2]
     if outside := {phase: frame for phase, frame in phases.items() if frame is not None and not 1 <= frame <= found}:
-        raise SourceError(f"{image}: {found} frames, but its cfg has "
-                          f"{' and '.join(f'{phase} {frame}' for phase, frame in outside.items())}")
+        raise SourceError(
+            f"{image}: {found} frames, but its cfg has "
+            f"{' and '.join(f'{phase} {frame}' for phase, frame in outside.items())}"
+        )
     numbers = sampled_frames(1, found, clip)
     case = make_case(film, [number - 1 for number in numbers], numbers, size=size, unit="mm")
-    places = {phase.lower(): str(numbers.index(frame) + 1) if frame in numbers else ""
-              for phase, frame in phases.items()}
+    places = {
+        phase.lower(): str(numbers.index(frame) + 1) if frame in numbers else "" for phase, frame in phases.items()
+    }
     return replace(case, facts={**case.facts, **places})
 
 
@@ -122,11 +141,18 @@ def read_phase(root: Path, image: str, label: str, frames: int, phases: Mapping[
     masks = sitk.GetArrayViewFromImage(film.label)
     areas = {name: np.count_nonzero(masks[frame - 1] == LV) for name, frame in phases.items()}
     if areas["ED"] <= areas["ES"]:
-        raise SourceError(f"{label}: the ventricle is no larger in frame {phases['ED']} ({areas['ED']} pixels) than in "
-                          f"frame {phases['ES']} ({areas['ES']}), which the cfg calls ED and ES")
+        raise SourceError(
+            f"{label}: the ventricle is no larger in frame {phases['ED']} ({areas['ED']} pixels) than in "
+            f"frame {phases['ES']} ({areas['ES']}), which the cfg calls ED and ES"
+        )
     number = phases[phase]
-    return replace(film, image=film.image[:, :, number - 1], image_name=f"{image}, frame {number}",
-                   label=film.label[:, :, number - 1], label_name=f"{label}, frame {number}")
+    return replace(
+        film,
+        image=film.image[:, :, number - 1],
+        image_name=f"{image}, frame {number}",
+        label=film.label[:, :, number - 1],
+        label_name=f"{label}, frame {number}",
+    )
 
 
 def _list_patient(source: Path, folder: Path, name: str) -> Patient:
@@ -136,8 +162,13 @@ def _list_patient(source: Path, folder: Path, name: str) -> Patient:
         if folder.name != name != match["patient"]:  # all patients in one folder
             continue
         if match["patient"] != name:
-            patient.refused.append(Note("misplaced file", path, f"{path}: named {match['patient']} in the folder of "
-                                        f"{name}; rename the file or move it"))
+            patient.refused.append(
+                Note(
+                    "misplaced file",
+                    path,
+                    f"{path}: named {match['patient']} in the folder of {name}; rename the file or move it",
+                )
+            )
         elif match["kind"] != "info.cfg":
             patient.files[VIEW, "sequence", "mask" if "_gt" in match["kind"] else "image"] = path
         else:
@@ -164,12 +195,19 @@ def _list_cases(source: Path, patient: Patient, options: Ted, reading: Reading) 
     frames, ed, es = (whole(info.get(key, "")) for key in ("NbFrame", "ED", "ES"))
     unknown = [name for name, value in (("EF", ef), ("NbFrame", frames), ("ED", ed), ("ES", es)) if value is None]
     if unknown and options.mode == "frames" and unknown != ["EF"]:
-        reading.refuse("cfg field missing", case_id, f"{patient.folder}: no usable {', '.join(unknown)} in "
-                       f"{patient.name}_{VIEW}_info.cfg, so that ED and ES are not known")
+        reading.refuse(
+            "cfg field missing",
+            case_id,
+            f"{patient.folder}: no usable {', '.join(unknown)} in "
+            f"{patient.name}_{VIEW}_info.cfg, so that ED and ES are not known",
+        )
         return
     if unknown:
-        reading.warn("cfg field missing", patient.name, f"{patient.folder}: no usable {', '.join(unknown)} in "
-                     f"{patient.name}_{VIEW}_info.cfg; left empty")
+        reading.warn(
+            "cfg field missing",
+            patient.name,
+            f"{patient.folder}: no usable {', '.join(unknown)} in {patient.name}_{VIEW}_info.cfg; left empty",
+        )
     common = {"ef_percent": "" if ef is None else f"{ef:g}", "quality": patient.quality(VIEW)}
     if options.mode == "frames":
         for phase, frame in (("ED", ed), ("ES", es)):

@@ -27,8 +27,9 @@ from nnunet_echo.phantom.folder import check_numbers, claim, write_text
 from nnunet_echo.phantom.heart import BACKGROUND, LA, Heart
 
 
-def write_ted(out: str | Path, patients: int, seed: int, *, spacing_mm: float = CAMUS_SPACING_MM,
-              progress: bool = False) -> None:
+def write_ted(
+    out: str | Path, patients: int, seed: int, *, spacing_mm: float = CAMUS_SPACING_MM, progress: bool = False
+) -> None:
     """Write `patients` hearts into the folder `out` in the layout of TED.
 
     `spacing_mm` is the width of a pixel, which is half as high, `progress` draws a bar. Running it again with the same
@@ -51,7 +52,9 @@ def _write_patient(folder: Path, heart: Heart, spacing_mm: float) -> None:
     film = draw_film(heart, "4CH", range(1, last + 1), spacing_mm, spacing_mm / 2)
     images, labels = (np.stack(arrays) for arrays in zip(*film.values(), strict=True))
     write_meta_image(folder / f"{stem}_sequence.mhd", images, spacing_mm)
-    write_meta_image(folder / f"{stem}_sequence_gt.mhd", np.where(labels == LA, np.uint8(BACKGROUND), labels),
-                     spacing_mm)
-    write_text(folder / f"{stem}_info.cfg",
-               [*info_lines(heart, view, 1, view.frames, last), f"EF: {round(heart.ef_percent)}"])
+    write_meta_image(
+        folder / f"{stem}_sequence_gt.mhd", np.where(labels == LA, np.uint8(BACKGROUND), labels), spacing_mm
+    )
+    write_text(
+        folder / f"{stem}_info.cfg", [*info_lines(heart, view, 1, view.frames, last), f"EF: {round(heart.ef_percent)}"]
+    )

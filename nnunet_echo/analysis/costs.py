@@ -69,8 +69,13 @@ def build_network(plans: dict, dataset: dict, trainer: str, configuration: str) 
     if "plans_manager" in inspect.signature(build).parameters:
         network = build(manager, plan, *shapes, False)
     else:  # the signature of nnU-Net before 2.8
-        network = build(plan.network_arch_class_name, plan.network_arch_init_kwargs,
-                        plan.network_arch_init_kwargs_req_import, *shapes, False)
+        network = build(
+            plan.network_arch_class_name,
+            plan.network_arch_init_kwargs,
+            plan.network_arch_init_kwargs_req_import,
+            *shapes,
+            False,
+        )
     return network, (channels, *plan.patch_size)
 
 

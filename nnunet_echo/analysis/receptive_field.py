@@ -97,7 +97,8 @@ def random_network(trainer: str, size: tuple[int, int]) -> Subject:
         trainer_class = recursive_find_trainer_class_by_name(trainer)
     torch.manual_seed(0)
     network = trainer_class.build_network_architecture(
-        None, configuration, CHANNELS, CLASSES, enable_deep_supervision=False)
+        None, configuration, CHANNELS, CLASSES, enable_deep_supervision=False
+    )
     return Subject(trainer, "random", network, (CHANNELS, *size))
 
 
@@ -109,8 +110,10 @@ def trained_network(folder: Path, size: tuple[int, int] | None) -> Subject:
     """
     finished = sorted(folder.glob("fold_*/checkpoint_final.pth"), key=lambda file: (len(str(file)), file))
     if not finished:
-        raise FileNotFoundError(f"{folder}: has no fold_*/checkpoint_final.pth; name a folder of nnUNet_results, "
-                                "TRAINER__PLANS__CONFIGURATION, in which a fold is trained to its end")
+        raise FileNotFoundError(
+            f"{folder}: has no fold_*/checkpoint_final.pth; name a folder of nnUNet_results, "
+            "TRAINER__PLANS__CONFIGURATION, in which a fold is trained to its end"
+        )
     checkpoint = load_checkpoint(finished[0])  # not by nnU-Net, which would run what the file says
     try:
         plans, dataset = (json.loads((folder / name).read_text()) for name in ("plans.json", "dataset.json"))
@@ -126,9 +129,16 @@ def trained_network(folder: Path, size: tuple[int, int] | None) -> Subject:
     return Subject(folder.name, str(folder), network, (channels, *(size or patch)))
 
 
-def draw_fields(out: Path, *, trainers: Sequence[str] | None = None, checkpoints: Sequence[Path] = (),
-                size: tuple[int, int] | None = None, inputs: int = 4, device: str | None = None,
-                say: Callable[[str], None] = silent) -> list[dict[str, object]]:
+def draw_fields(
+    out: Path,
+    *,
+    trainers: Sequence[str] | None = None,
+    checkpoints: Sequence[Path] = (),
+    size: tuple[int, int] | None = None,
+    inputs: int = 4,
+    device: str | None = None,
+    say: Callable[[str], None] = silent,
+) -> list[dict[str, object]]:
     """Write pictures and erf.csv to the folder `out`; returns the rows of the table.
 
     The networks are those of `checkpoints`, folders TRAINER__PLANS__CONFIGURATION of nnUNet_results, or else of
@@ -149,8 +159,16 @@ def draw_fields(out: Path, *, trainers: Sequence[str] | None = None, checkpoints
         noise = torch.randn(inputs, *subject.shape, generator=torch.Generator().manual_seed(0))
         field = fields[subject.name] = effective_receptive_field(subject.network.to(place), noise.to(place))
         areas = {f"area_fraction_{share * 100:g}": area_fraction(field, share) for share in SHARES}
-        rows.append({"network": subject.name, "weights": subject.weights, "height": field.shape[0],
-                     "width": field.shape[1], "inputs": inputs, **areas})
+        rows.append(
+            {
+                "network": subject.name,
+                "weights": subject.weights,
+                "height": field.shape[0],
+                "width": field.shape[1],
+                "inputs": inputs,
+                **areas,
+            }
+        )
         _picture({subject.name: field}, out / f"{subject.name}.png")
         say(f"{subject.name}: {_areas(field)}")
     _picture(fields, out / "erf.png")
@@ -182,8 +200,9 @@ def _name(folder: Path, length: int) -> str:
     return "__".join(folder.parts[-length:])
 
 
-def _subjects(trainers: Sequence[str] | None, folders: Mapping[str, Path],
-              size: tuple[int, int] | None) -> Iterator[Subject]:
+def _subjects(
+    trainers: Sequence[str] | None, folders: Mapping[str, Path], size: tuple[int, int] | None
+) -> Iterator[Subject]:
     """One at a time, so that only one network is in memory."""
     for name, folder in folders.items():
         yield replace(trained_network(folder, size), name=name)
@@ -198,24 +217,26 @@ def _configuration(size: tuple[int, int]) -> ConfigurationManager:
     fitting = divisible(size, shape["strides"])
     if fitting != size:
         raise ValueError("size is {}x{}, which its stages do not divide; take {}x{}".format(*size, *fitting))
-    return ConfigurationManager({
-        "patch_size": list(size),
-        "architecture": {
-            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-            "arch_kwargs": {
-                **shape,
-                "conv_op": "torch.nn.modules.conv.Conv2d",
-                "conv_bias": True,
-                "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d",
-                "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-                "dropout_op": None,
-                "dropout_op_kwargs": None,
-                "nonlin": "torch.nn.LeakyReLU",
-                "nonlin_kwargs": {"inplace": True},
+    return ConfigurationManager(
+        {
+            "patch_size": list(size),
+            "architecture": {
+                "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+                "arch_kwargs": {
+                    **shape,
+                    "conv_op": "torch.nn.modules.conv.Conv2d",
+                    "conv_bias": True,
+                    "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d",
+                    "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+                    "dropout_op": None,
+                    "dropout_op_kwargs": None,
+                    "nonlin": "torch.nn.LeakyReLU",
+                    "nonlin_kwargs": {"inplace": True},
+                },
+                "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
             },
-            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-        },
-    })
+        }
+    )
 
 
 def _picture(fields: Mapping[str, ndarray], path: Path) -> None:
@@ -226,7 +247,7 @@ def _picture(fields: Mapping[str, ndarray], path: Path) -> None:
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, (name, field) in zip(axes, fields.items(), strict=False):
         image = _draw(ax, name, field)
-    for ax in axes[len(fields):]:
+    for ax in axes[len(fields) :]:
         ax.set_axis_off()
     figure.colorbar(image, ax=axes.tolist(), label="gradient / largest gradient", extend="min")
     figure.savefig(path, dpi=150)

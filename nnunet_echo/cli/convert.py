@@ -27,8 +27,9 @@ def run(args: argparse.Namespace) -> int:
     out.
     """
     reader = args.reader(**{option.name: getattr(args, option.name) for option in fields(args.reader)})
-    report = reader.convert(args.source, dataset_id=args.dataset_id, raw=args.raw, workers=args.workers,
-                            progress=True, replace=args.replace)
+    report = reader.convert(
+        args.source, dataset_id=args.dataset_id, raw=args.raw, workers=args.workers, progress=True, replace=args.replace
+    )
     print(report.summary())
     if report.unusable:
         raise RuntimeError(f"nothing was converted: {report.unusable}")
@@ -46,14 +47,19 @@ def _add_options(reader: type[Reader], parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help=reader.source_help)
     parser.add_argument("-d", "--dataset-id", type=int, help=f"dataset id for nnU-Net (default: {ids})")
     for name, choices in (("mode", reader.modes), ("split", reader.splits)):
-        texts = "; ".join(f"{choice}{' (default)' if choice == defaults[name] else ''}: {text}"
-                          for choice, text in choices.items()).replace("%", "%%")
+        texts = "; ".join(
+            f"{choice}{' (default)' if choice == defaults[name] else ''}: {text}" for choice, text in choices.items()
+        ).replace("%", "%%")
         parser.add_argument(f"--{name}", choices=choices, default=defaults[name], help=texts)
-    parser.add_argument("--seed", type=int, default=defaults["seed"],
-                        help=f"of splits that are drawn (default {defaults['seed']})")
+    parser.add_argument(
+        "--seed", type=int, default=defaults["seed"], help=f"of splits that are drawn (default {defaults['seed']})"
+    )
     parser.add_argument("--split-file", metavar="FILE", help="CSV with columns patient and subset (train, val or test)")
     add_raw(parser, "where to write")
     add_workers(parser)
-    parser.add_argument("--replace", action="store_true",
-                        help="replace the conversion of another source, or with other options, that is there")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="replace the conversion of another source, or with other options, that is there",
+    )
     reader.add_arguments(parser)

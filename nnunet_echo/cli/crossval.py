@@ -20,17 +20,35 @@ from nnunet_echo.crossval.sweep import crossval
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `crossval`."""
     add_sweep(parser)
-    parser.add_argument("--gpus-per-job", type=float, default=1, metavar="X",
-                        help="0.5: two trainings share a GPU, if its memory suffices (default: 1); with Ray only")
-    parser.add_argument("--predict", type=Path, metavar="FOLDER",
-                        help="also predict its images by the folds of each trainer, to a folder predicted_... there")
+    parser.add_argument(
+        "--gpus-per-job",
+        type=float,
+        default=1,
+        metavar="X",
+        help="0.5: two trainings share a GPU, if its memory suffices (default: 1); with Ray only",
+    )
+    parser.add_argument(
+        "--predict",
+        type=Path,
+        metavar="FOLDER",
+        help="also predict its images by the folds of each trainer, to a folder predicted_... there",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Train and show how it goes; 0 when all is done, 1 when something failed. Errors are raised as `crossval`'s."""
-    failures = crossval(args.dataset, args.trainers, args.configuration, plans=args.plans, folds=args.folds,
-                        device=args.device, gpus_per_job=args.gpus_per_job, predict=args.predict,
-                        say=partial(print, flush=True), look=_Screen())
+    failures = crossval(
+        args.dataset,
+        args.trainers,
+        args.configuration,
+        plans=args.plans,
+        folds=args.folds,
+        device=args.device,
+        gpus_per_job=args.gpus_per_job,
+        predict=args.predict,
+        say=partial(print, flush=True),
+        look=_Screen(),
+    )
     return int(bool(failures))
 
 

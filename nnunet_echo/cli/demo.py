@@ -25,11 +25,23 @@ TRAINER = "nnUNetTrainerLKMUNet"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `demo`."""
-    parser.add_argument("-o", "--output", "--out", dest="out", type=Path, default=Path("nnunet-echo-demo"),
-                        metavar="FOLDER", help="where everything goes (default: ./nnunet-echo-demo); a demo that is "
-                                               "there is used again")
-    parser.add_argument("--trainer", "-tr", default=TRAINER, metavar="NAME",
-                        help=f"one of the trainers, without _<N>epochs (default: {TRAINER})")
+    parser.add_argument(
+        "-o",
+        "--output",
+        "--out",
+        dest="out",
+        type=Path,
+        default=Path("nnunet-echo-demo"),
+        metavar="FOLDER",
+        help="where everything goes (default: ./nnunet-echo-demo); a demo that is there is used again",
+    )
+    parser.add_argument(
+        "--trainer",
+        "-tr",
+        default=TRAINER,
+        metavar="NAME",
+        help=f"one of the trainers, without _<N>epochs (default: {TRAINER})",
+    )
     parser.add_argument("--patients", type=int, default=20, help="phantom patients, at least 10 (default: 20)")
     parser.add_argument("--epochs", type=int, default=8, help="short epochs (default: 8)")
     parser.add_argument("--iterations", type=int, default=40, help="training iterations in each of them (default: 40)")
@@ -44,8 +56,9 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} {getattr(args, name)}: the demo trains at least one.")
     if length := LENGTH.search(args.trainer):
-        raise ValueError(f"--trainer {args.trainer}: leave out {length[0]}; the demo's length is set by --epochs and "
-                         "--iterations.")
+        raise ValueError(
+            f"--trainer {args.trainer}: leave out {length[0]}; the demo's length is set by --epochs and --iterations."
+        )
     device = args.device or _default_device()
     trainer = f"{args.trainer}_{args.epochs}epochs_{args.iterations}iterations"
     check_device(device)
@@ -68,20 +81,65 @@ def run(args: argparse.Namespace) -> int:
     print(f"Phantom: {args.patients} patients in {out / 'phantom'}", flush=True)
     write_camus(out / "phantom", args.patients, SEED, spacing_mm=SPACING_MM, half_sequence=False, progress=True)
     step("Conversion to nnU-Net's raw format", "nnunet-echo", "convert", "camus", str(out / "phantom"), "-d", DATASET)
-    step("Fingerprint of the data",
-         "nnUNetv2_extract_fingerprint", "-d", DATASET, "-np", "2", "--verify_dataset_integrity")
+    step(
+        "Fingerprint of the data",
+        "nnUNetv2_extract_fingerprint",
+        "-d",
+        DATASET,
+        "-np",
+        "2",
+        "--verify_dataset_integrity",
+    )
     step("Planning by nnU-Net", "nnUNetv2_plan_experiment", "-d", DATASET)
     from nnunet_echo.nnunet.plans import add_configuration  # imports torch, which takes seconds: after the first news
 
     add_configuration(preprocessed / "nnUNetPlans.json", CONFIGURATION, (SPACING_MM,) * 2, PATCH, 4, (16, 128))
     step("Preprocessing", "nnUNetv2_preprocess", "-d", DATASET, "-c", CONFIGURATION, "-np", "2")
-    step(f"Training of {trainer} on {device}",
-         "nnUNetv2_train", DATASET, CONFIGURATION, "0", "-tr", trainer, "-device", device)
-    step(f"Prediction of the held-out patients on {device}",
-         "nnUNetv2_predict", "-i", str(raw / "imagesTs"), "-o", str(predictions), "-d", DATASET, "-c", CONFIGURATION,
-         "-f", "0", "-tr", trainer, "-device", device, "-npp", "1", "-nps", "1")
-    step("Scores", "nnUNetv2_evaluate_folder", str(raw / "labelsTs"), str(predictions),
-         "-djfile", str(raw / "dataset.json"), "-pfile", str(preprocessed / "nnUNetPlans.json"), "-np", "1")
+    step(
+        f"Training of {trainer} on {device}",
+        "nnUNetv2_train",
+        DATASET,
+        CONFIGURATION,
+        "0",
+        "-tr",
+        trainer,
+        "-device",
+        device,
+    )
+    step(
+        f"Prediction of the held-out patients on {device}",
+        "nnUNetv2_predict",
+        "-i",
+        str(raw / "imagesTs"),
+        "-o",
+        str(predictions),
+        "-d",
+        DATASET,
+        "-c",
+        CONFIGURATION,
+        "-f",
+        "0",
+        "-tr",
+        trainer,
+        "-device",
+        device,
+        "-npp",
+        "1",
+        "-nps",
+        "1",
+    )
+    step(
+        "Scores",
+        "nnUNetv2_evaluate_folder",
+        str(raw / "labelsTs"),
+        str(predictions),
+        "-djfile",
+        str(raw / "dataset.json"),
+        "-pfile",
+        str(preprocessed / "nnUNetPlans.json"),
+        "-np",
+        "1",
+    )
     labels = json.loads((raw / "dataset.json").read_text())["labels"]
     scores = json.loads((predictions / "summary.json").read_text())["mean"]
     pictures = _draw(raw, predictions, out / "pictures" / trainer)
@@ -146,8 +204,10 @@ def _draw(raw: Path, predictions: Path, out: Path) -> list[Path]:
                     axes.contour(mask, levels=[0.5], colors=colour, linestyles=style, linewidths=1.2)
             dice = region_metrics(prediction == label, reference == label)["dice"]
             handles.append(Line2D([], [], color=colour, label=f"{name}, Dice {dice:.2f}"))
-        handles += [Line2D([], [], color="grey", linestyle=style, label=text)
-                    for style, text in (("solid", "reference"), ("dashed", "prediction"))]
+        handles += [
+            Line2D([], [], color="grey", linestyle=style, label=text)
+            for style, text in (("solid", "reference"), ("dashed", "prediction"))
+        ]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
         axes.set_title(case, fontsize=9)
         axes.set_axis_off()

@@ -50,7 +50,7 @@ def _hook(problems: list[str]) -> None:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         problems.append(
             f"a Python that starts in this folder finds another nnunet_echo, {found or 'which fails'} "
-            f"({reason}), and every `import torch` fails there: \"Failed to load the backend extension\". Rename it, "
+            f'({reason}), and every `import torch` fails there: "Failed to load the backend extension". Rename it, '
             f"or take it off PYTHONPATH. Until then {AUTOLOAD_OFF} lets torch be imported, without our trainers."
         )
 
@@ -104,8 +104,10 @@ def _devices() -> list:
         capability = "{}.{}".format(*torch.cuda.get_device_capability(0))
         memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30
         name = torch.cuda.get_device_name(0)
-        print(f"CUDA            {cuda}; {torch.cuda.device_count()} GPU(s), the first: {name}, "
-              f"compute capability {capability}, {memory_gib:.0f} GiB")
+        print(
+            f"CUDA            {cuda}; {torch.cuda.device_count()} GPU(s), the first: {name}, "
+            f"compute capability {capability}, {memory_gib:.0f} GiB"
+        )
         devices.append(torch.device("cuda", 0))
     else:
         print(f"CUDA            no GPU usable (PyTorch is built {f'for CUDA {cuda}' if cuda else 'without CUDA'})")

@@ -17,10 +17,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output(parser, "folder for pictures and table")
     source = parser.add_mutually_exclusive_group()
     add_trainers(source, f"networks with random weights (default: all trainers of this package, and {BASELINE})")
-    source.add_argument("--checkpoint", nargs="+", type=Path, metavar="FOLDER", default=[],
-                        help="trained networks: folders TRAINER__PLANS__CONFIGURATION of nnUNet_results")
-    parser.add_argument("--size", type=_size, metavar="HxW",
-                        help="of the input (default: that of a checkpoint's plan, or {}x{})".format(*SIZE))
+    source.add_argument(
+        "--checkpoint",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER",
+        default=[],
+        help="trained networks: folders TRAINER__PLANS__CONFIGURATION of nnUNet_results",
+    )
+    parser.add_argument(
+        "--size",
+        type=_size,
+        metavar="HxW",
+        help="of the input (default: that of a checkpoint's plan, or {}x{})".format(*SIZE),
+    )
     parser.add_argument("--inputs", type=int, default=4, metavar="N", help="images of noise to average (default: 4)")
     add_device(parser)
 
@@ -29,8 +39,15 @@ def run(args: argparse.Namespace) -> int:
     """Compute, write and print; 0 when done. Errors are raised as `draw_fields` raises them."""
     if args.device:
         check_device(args.device)
-    draw_fields(args.output, trainers=args.trainers, checkpoints=args.checkpoint, size=args.size, inputs=args.inputs,
-                device=args.device, say=partial(print, flush=True))
+    draw_fields(
+        args.output,
+        trainers=args.trainers,
+        checkpoints=args.checkpoint,
+        size=args.size,
+        inputs=args.inputs,
+        device=args.device,
+        say=partial(print, flush=True),
+    )
     print(f"pictures and table: {args.output}")
     return 0
 

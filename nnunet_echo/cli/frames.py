@@ -23,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the frames; 0 when done. Errors are raised as `write_frames` raises them."""
     dataset = find_dataset(args.dataset, args.raw)
-    count = write_frames(args.maps, dataset, args.output, phases=args.phases, workers=args.workers,
-                         progress=True)
+    count = write_frames(args.maps, dataset, args.output, phases=args.phases, workers=args.workers, progress=True)
     print(f"{count} frames in {args.output}")
     return 0

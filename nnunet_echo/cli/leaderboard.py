@@ -36,8 +36,14 @@ from nnunet_echo.leaderboard.figures import write_figures
 from nnunet_echo.leaderboard.report import write_report
 from nnunet_echo.leaderboard.tables import write_tables
 
-FILES = ("index.html", "leaderboard.csv", "leaderboard.md", "comparisons.csv", "summary.json",
-         *(f"{name}.csv" for name in TABLES))
+FILES = (
+    "index.html",
+    "leaderboard.csv",
+    "leaderboard.md",
+    "comparisons.csv",
+    "summary.json",
+    *(f"{name}.csv" for name in TABLES),
+)
 FIGURES = ("boxes_*", "ranks", "ejection_fraction", "quality")
 
 
@@ -50,12 +56,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_trainers(parser, "TRAINER or TRAINER__PLANS (default: all that have results)")
     parser.add_argument("--baseline", metavar="NAME", help="tested against (default: nnUNetTrainer, if it is whole)")
     add_folds(parser, "compare these alone, such as 0-4, or 0 2")
-    parser.add_argument("--rank-by", choices=RANKING_METRICS, default="dice",
-                        help="metric of the score (default: dice)")
+    parser.add_argument(
+        "--rank-by", choices=RANKING_METRICS, default="dice", help="metric of the score (default: dice)"
+    )
     parser.add_argument("--ef-method", choices=METHODS, default="ase", help="as for evaluate (default: ase)")
     parser.add_argument("--ef-rounding", action="store_true", help="whole mL and percent, as the EF in CAMUS")
-    parser.add_argument("--consistency-limits", choices=LIMITS, default="references",
-                        help="as for evaluate; those of the references of each fold (default: references)")
+    parser.add_argument(
+        "--consistency-limits",
+        choices=LIMITS,
+        default="references",
+        help="as for evaluate; those of the references of each fold (default: references)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     parser.add_argument("--figures", action="store_true", help="also write the plots as PDF and PNG, to OUT/figures")
     add_workers(parser)
@@ -67,11 +78,22 @@ def run(args: argparse.Namespace) -> int:
     drawn = [path for name in FIGURES for ending in ("pdf", "png") for path in figures.glob(f"{name}.{ending}")]
     check_free(args.output, [*FILES, *(f"figures/{path.name}" for path in drawn)], "leaderboard", "versions")
     with tempfile.TemporaryDirectory() as scratch:
-        board = leaderboard(args.dataset, args.configuration, plans=args.plans, trainers=args.trainers,
-                            baseline=args.baseline, folds=fold_numbers(args.folds), rank_by=args.rank_by,
-                            method=args.ef_method, rounding=args.ef_rounding,
-                            consistency_limits=args.consistency_limits, seed=args.seed, scratch=Path(scratch),
-                            workers=args.workers, progress=True)
+        board = leaderboard(
+            args.dataset,
+            args.configuration,
+            plans=args.plans,
+            trainers=args.trainers,
+            baseline=args.baseline,
+            folds=fold_numbers(args.folds),
+            rank_by=args.rank_by,
+            method=args.ef_method,
+            rounding=args.ef_rounding,
+            consistency_limits=args.consistency_limits,
+            seed=args.seed,
+            scratch=Path(scratch),
+            workers=args.workers,
+            progress=True,
+        )
         for stale in (args.output / "comparisons.csv", *drawn):
             stale.unlink(missing_ok=True)  # of an earlier run, whose trainers or folds may be others
         write_tables(board, args.output)
@@ -84,8 +106,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _screen(board: Board) -> str:
-    lines = [f"{board.raw.name}, {board.configuration}, folds {' '.join(map(str, board.split.validation))}: "
-             f"{len(board.patients)} patients, {board.score} over {' '.join(board.scored_structures)}"]
+    lines = [
+        f"{board.raw.name}, {board.configuration}, folds {' '.join(map(str, board.split.validation))}: "
+        f"{len(board.patients)} patients, {board.score} over {' '.join(board.scored_structures)}"
+    ]
     for index, entry in enumerate(board.entries):
         if entry.model.status == WHOLE:
             lines.append(f"{board.ranking.ranks[index]:3d}  {board.scores[:, index].mean():8.4f}  {entry.model.name}")

@@ -42,8 +42,12 @@ class _CommandParser(argparse.ArgumentParser):
     def __init__(self, **options: object) -> None:
         super().__init__(**options)
         # Suppressed, since the default of an inner parser would replace what the outer one was told.
-        self.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS,
-                          help="show where in the code an error comes from")
+        self.add_argument(
+            "--traceback",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="show where in the code an error comes from",
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

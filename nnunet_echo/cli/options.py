@@ -12,8 +12,10 @@ from nnunet_echo.nnunet.results import DEFAULT_PLANS
 MOST_FOLDS = 100_000  # more than there are patients in any split
 
 
-def add_dataset(parser: argparse.ArgumentParser,
-                text: str = "as nnU-Net knows it: an id such as 751, or a name such as Dataset751_CAMUS") -> None:
+def add_dataset(
+    parser: argparse.ArgumentParser,
+    text: str = "as nnU-Net knows it: an id such as 751, or a name such as Dataset751_CAMUS",
+) -> None:
     """The argument `dataset`, or `-d`: one of them, and not both."""
     group = parser.add_mutually_exclusive_group(required=True)
     # Suppressed: an argument that is not there would replace what -d has set.
@@ -31,10 +33,19 @@ def add_output(parser: argparse.ArgumentParser, text: str) -> None:
 
 def add_labels(parser: argparse.ArgumentParser) -> None:
     """What stands in for a dataset.json."""
-    parser.add_argument("--labels", nargs="+", default=(), metavar="NAME=VALUE",
-                        help="the structures, such as LV=1 MYO=2 LA=3, where there is no dataset.json")
-    parser.add_argument("--patients", metavar="REGEX", help="with --labels: how names tell the patient, a regular "
-                        "expression with the group patient and, for an EF, view and phase")
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        default=(),
+        metavar="NAME=VALUE",
+        help="the structures, such as LV=1 MYO=2 LA=3, where there is no dataset.json",
+    )
+    parser.add_argument(
+        "--patients",
+        metavar="REGEX",
+        help="with --labels: how names tell the patient, a regular "
+        "expression with the group patient and, for an EF, view and phase",
+    )
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +53,13 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    parser.add_argument("--device", "-device", choices=("cuda", "cpu", "mps"), default=default,
-                        help=f"default: {default or 'cuda where there is one, else cpu'}")
+    parser.add_argument(
+        "--device",
+        "-device",
+        choices=("cuda", "cpu", "mps"),
+        default=default,
+        help=f"default: {default or 'cuda where there is one, else cpu'}",
+    )
 
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:

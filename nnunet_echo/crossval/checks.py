@@ -43,15 +43,20 @@ def check_device(device: str) -> None:
     there = torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
     if not there:
         what = "GPU that PyTorch can use" if device == "cuda" else "Apple GPU that PyTorch can use"
-        raise ValueError(f"--device {device}: this machine has no {what}; give --device cpu, which is slow, or run it "
-                         "where there is one")
+        raise ValueError(
+            f"--device {device}: this machine has no {what}; give --device cpu, which is slow, or run it "
+            "where there is one"
+        )
 
 
 def _not_found(trainer: str) -> str:
     folders = os.environ.get(TRAINERS_VARIABLE) or "not set"
-    text = (f"trainer {trainer}: nnU-Net finds none of that name, in its own package or in {TRAINERS_VARIABLE} "
-            f"({folders})")
+    text = (
+        f"trainer {trainer}: nnU-Net finds none of that name, in its own package or in {TRAINERS_VARIABLE} ({folders})"
+    )
     if length := LENGTH.search(trainer):
-        text += (f"; any length, as {length[0]} here, exists of this package's trainers only, in the form "
-                 "_<N>epochs or _<N>epochs_<M>iterations")
+        text += (
+            f"; any length, as {length[0]} here, exists of this package's trainers only, in the form "
+            "_<N>epochs or _<N>epochs_<M>iterations"
+        )
     return text

@@ -103,8 +103,12 @@ class OnRay:
     def _status(self, reference: object) -> int:
         try:
             return self._ray.get(reference)
-        except (self._ray.exceptions.WorkerCrashedError, self._ray.exceptions.NodeDiedError,
-                self._ray.exceptions.LocalRayletDiedError, self._ray.exceptions.OutOfMemoryError):
+        except (
+            self._ray.exceptions.WorkerCrashedError,
+            self._ray.exceptions.NodeDiedError,
+            self._ray.exceptions.LocalRayletDiedError,
+            self._ray.exceptions.OutOfMemoryError,
+        ):
             return LOST
 
 
@@ -133,8 +137,13 @@ def _connect() -> ModuleType:
     else:
         # The store of objects is in memory that nnU-Net's workers need; Ray takes 30 % of all, and we store nothing.
         # Another user's /tmp/ray cannot be written, and a socket's name in a deep folder is too long.
-        ray.init("local", include_dashboard=False, object_store_memory=10**8,
-                 _temp_dir=f"/tmp/nnunet-echo-ray-{os.getuid()}", **quiet)
+        ray.init(
+            "local",
+            include_dashboard=False,
+            object_store_memory=10**8,
+            _temp_dir=f"/tmp/nnunet-echo-ray-{os.getuid()}",
+            **quiet,
+        )
     return ray
 
 

@@ -122,13 +122,31 @@ class Prediction:
         return self.base.is_dir()
 
     def arguments(self) -> list[str]:
-        return [self.model.dataset, self.model.configuration, *self.folds, *self.model.options(),
-                "--predict", str(self.images)]
+        return [
+            self.model.dataset,
+            self.model.configuration,
+            *self.folds,
+            *self.model.options(),
+            "--predict",
+            str(self.images),
+        ]
 
     def command(self) -> list[str]:
         shutil.rmtree(self._unfinished, ignore_errors=True)  # nnU-Net writes in place: any file may be cut short
-        return [find_program("nnUNetv2_predict"), "-i", str(self.images), "-o", str(self._unfinished),
-                "-d", self.model.dataset, "-c", self.model.configuration, "-f", *self.folds, *self.model.options()]
+        return [
+            find_program("nnUNetv2_predict"),
+            "-i",
+            str(self.images),
+            "-o",
+            str(self._unfinished),
+            "-d",
+            self.model.dataset,
+            "-c",
+            self.model.configuration,
+            "-f",
+            *self.folds,
+            *self.model.options(),
+        ]
 
     def finish(self) -> None:
         os.replace(self._unfinished, self.base)

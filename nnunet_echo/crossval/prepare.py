@@ -25,8 +25,9 @@ PLANNED = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")  # what nnU-Ne
 WEEK_S = 7 * 86400.0
 
 
-def prepare(dataset: str, configuration: str, plans: str, say: Callable[[str], None] = silent,
-            wait_s: float = WEEK_S) -> None:
+def prepare(
+    dataset: str, configuration: str, plans: str, say: Callable[[str], None] = silent, wait_s: float = WEEK_S
+) -> None:
     """Run what is still to be run of nnU-Net's commands for a dataset, DatasetXXX_NAME; make its split if it has none.
 
     Waits while another process prepares it. Raises RuntimeError when it still does after `wait_s`, when a command
@@ -67,11 +68,14 @@ def next_step(dataset: str, configuration: str, plans: str) -> list[str] | None:
     number = str(int(dataset[7:10]))
     if not (folder / f"{plans}.json").is_file():
         if plans != DEFAULT_PLANS:
-            raise FileNotFoundError(f"{folder / plans}.json is not there; make these plans with "
-                                    "nnUNetv2_plan_experiment")
+            raise FileNotFoundError(
+                f"{folder / plans}.json is not there; make these plans with nnUNetv2_plan_experiment"
+            )
         if configuration not in PLANNED:
-            raise ValueError(f"configuration {configuration}: {dataset} is not planned yet, and nnU-Net plans only "
-                             f"{', '.join(PLANNED)}")
+            raise ValueError(
+                f"configuration {configuration}: {dataset} is not planned yet, and nnU-Net plans only "
+                f"{', '.join(PLANNED)}"
+            )
         return ["nnUNetv2_plan_and_preprocess", "-d", number, "-c", configuration, "--verify_dataset_integrity"]
     there = _preprocessed(folder, configuration, plans)
     if not there or _expected(dataset) - there:
@@ -105,9 +109,11 @@ def _expected(dataset: str) -> set[str]:
 def _incomplete(dataset: str, configuration: str, plans: str, step: list[str]) -> str:
     missing = sorted(_expected(dataset) - _preprocessed(preprocessed_folder() / dataset, configuration, plans))
     first = f"{len(missing)} cases are missing in what it wrote, first {missing[0]}" if missing else "it wrote nothing"
-    return (f"{' '.join(step)} succeeded, but {first}. The split names them: see whether `nnunet-echo check {dataset}` "
-            "finds them in nnUNet_raw, and convert the dataset again if not. Do not edit the split once a fold is "
-            "trained")
+    return (
+        f"{' '.join(step)} succeeded, but {first}. The split names them: see whether `nnunet-echo check {dataset}` "
+        "finds them in nnUNet_raw, and convert the dataset again if not. Do not edit the split once a fold is "
+        "trained"
+    )
 
 
 def _make_split(dataset: str, configuration: str, plans: str) -> None:

@@ -42,8 +42,9 @@ wait $!
 """
 
 
-def checked_script(dataset: str, configuration: str, plans: str, trainers: Sequence[str],
-                   folds: Sequence[str] | None, device: str) -> str:
+def checked_script(
+    dataset: str, configuration: str, plans: str, trainers: Sequence[str], folds: Sequence[str] | None, device: str
+) -> str:
     """The text of the script for a dataset, as nnU-Net knows it, that is ready for its folds, such as ["0-4"].
 
     Raises ValueError while plans or preprocessed data are missing, with what makes them, and as `check_trainers`. The
@@ -57,8 +58,9 @@ def checked_script(dataset: str, configuration: str, plans: str, trainers: Seque
     return slurm_script(name, configuration, plans, trainers, parse_folds(folds, name), device)
 
 
-def slurm_script(dataset: str, configuration: str, plans: str, trainers: Sequence[str], folds: Sequence[int],
-                 device: str) -> str:
+def slurm_script(
+    dataset: str, configuration: str, plans: str, trainers: Sequence[str], folds: Sequence[int], device: str
+) -> str:
     """The text of the script, with this process's nnU-Net folders and its Python. Raises as `check_name`."""
     check_name("name of the dataset for Slurm", dataset)
     variables = [name for name in (RAW, PREPROCESSED, RESULTS, TRAINERS_VARIABLE) if os.environ.get(name)]
@@ -69,7 +71,13 @@ def slurm_script(dataset: str, configuration: str, plans: str, trainers: Sequenc
     template = Training(Model(dataset, configuration, "TRAINER", plans, device), "FOLD")
     words = {"TRAINER": '"$trainer"', "FOLD": '"$fold"'}  # all others are quoted as the values that they are
     arguments = [words.get(word) or shlex.quote(word) for word in template.arguments()]
-    return SCRIPT.format(dataset=dataset, configuration=configuration, last=len(trainers) * len(folds) - 1,
-                         exports="\n".join(exports), trainers=" ".join(map(shlex.quote, trainers)),
-                         folds=" ".join(map(str, folds)), python=shlex.quote(sys.executable),
-                         arguments=" ".join(arguments))
+    return SCRIPT.format(
+        dataset=dataset,
+        configuration=configuration,
+        last=len(trainers) * len(folds) - 1,
+        exports="\n".join(exports),
+        trainers=" ".join(map(shlex.quote, trainers)),
+        folds=" ".join(map(str, folds)),
+        python=shlex.quote(sys.executable),
+        arguments=" ".join(arguments),
+    )

@@ -45,8 +45,14 @@ def check_names(configuration: str, plans: str, trainers: Sequence[str] | None, 
         check_name("trainer", trainer)
 
 
-def status(dataset: str, configuration: str = "2d", *, plans: str = DEFAULT_PLANS,
-           trainers: Sequence[str] | None = None, folds: Sequence[str] | None = None) -> tuple[list[str], bool]:
+def status(
+    dataset: str,
+    configuration: str = "2d",
+    *,
+    plans: str = DEFAULT_PLANS,
+    trainers: Sequence[str] | None = None,
+    folds: Sequence[str] | None = None,
+) -> tuple[list[str], bool]:
     """Lines that tell the state of a dataset, as nnU-Net knows it, and whether all its folds are done.
 
     `trainers` are by default all that have a folder of results, `folds`, such as ["0-4"], all of the split. Raises
@@ -57,21 +63,30 @@ def status(dataset: str, configuration: str = "2d", *, plans: str = DEFAULT_PLAN
     numbers = parse_folds(folds, name)
     trainers = list(dict.fromkeys(trainers or _trainers(name, plans, configuration)))
     if not trainers:
-        raise FileNotFoundError(f"no trainer has a folder TRAINER__{plans}__{configuration} in "
-                                f"{results_folder() / name}; start with nnunet-echo crossval")
+        raise FileNotFoundError(
+            f"no trainer has a folder TRAINER__{plans}__{configuration} in "
+            f"{results_folder() / name}; start with nnunet-echo crossval"
+        )
     table = read_table(name, configuration, plans, trainers, numbers)
     lines = screen(f"{name}, {configuration}", table)
     everything = [fold for row in table.values() for fold in row.values()]
-    if unknown := [fold for fold in everything if fold.state not in (WAITING, OTHER_SPLIT) and
-                   not has_record(fold.folder)]:
-        lines.append(f"{len(unknown)} folds keep no record of what they were trained on (by hand with one of nnU-Net's "
-                     "trainers, or with an older version of this package): compared with the split are the cases that "
-                     "they validated.")
+    if unknown := [
+        fold for fold in everything if fold.state not in (WAITING, OTHER_SPLIT) and not has_record(fold.folder)
+    ]:
+        lines.append(
+            f"{len(unknown)} folds keep no record of what they were trained on (by hand with one of nnU-Net's "
+            "trainers, or with an older version of this package): compared with the split are the cases that "
+            "they validated."
+        )
     if any(fold.state == OTHER_SPLIT for fold in everything):
         lines.append(f"Folds of another split are neither continued nor compared. {REMEDY}.")
-    commands = finishing_commands(dataset, configuration, plans, table,
-                                  {trainer: kept_options(model_folder(name, trainer, plans, configuration))
-                                   for trainer in trainers})
+    commands = finishing_commands(
+        dataset,
+        configuration,
+        plans,
+        table,
+        {trainer: kept_options(model_folder(name, trainer, plans, configuration)) for trainer in trainers},
+    )
     lines += [f"To finish what is missing: {command}" for command in commands]
     done = all(fold.state == DONE for fold in everything)
     return lines + ["All folds are done."] * done, done
@@ -109,9 +124,15 @@ def read_table(dataset: str, configuration: str, plans: str, trainers: Sequence[
     splits = read_folds(dataset)
     dataset_json = read_json(preprocessed_folder() / dataset / "dataset.json")
     patient = partial(patient_of, dataset_json=dataset_json) if isinstance(dataset_json, dict) else str
-    return {trainer: {fold: read_fold(model_folder(dataset, trainer, plans, configuration) / f"fold_{fold}",
-                                      splits[fold], patient)
-                      for fold in folds} for trainer in trainers}
+    return {
+        trainer: {
+            fold: read_fold(
+                model_folder(dataset, trainer, plans, configuration) / f"fold_{fold}", splits[fold], patient
+            )
+            for fold in folds
+        }
+        for trainer in trainers
+    }
 
 
 def keep_options(model: Path, options: Sequence[str]) -> None:
@@ -135,28 +156,47 @@ def screen(title: str, table: Table) -> list[str]:
     lines = [f"{title}: {len(named)} folds, " + ", ".join(f"{n} {state}" for state, n in counts.most_common()), ""]
     width = max(map(len, table))
     lines.append(" " * width + "".join(f"{f'fold {number}':>13}" for number in next(iter(table.values()))))
-    lines += [f"{trainer:<{width}}" + "".join(f"{_cell(fold):>13}" for fold in row.values())
-              for trainer, row in table.items()]
+    lines += [
+        f"{trainer:<{width}}" + "".join(f"{_cell(fold):>13}" for fold in row.values()) for trainer, row in table.items()
+    ]
     details = [f"{name}: {fold}" for name, fold in named if fold.state not in (DONE, WAITING)]
     return [*lines, "", *details, ""] if details else [*lines, ""]
 
 
-def finishing_commands(dataset: str, configuration: str, plans: str, table: Table,
-                       options: Mapping[str, Sequence[str]]) -> list[str]:
+def finishing_commands(
+    dataset: str, configuration: str, plans: str, table: Table, options: Mapping[str, Sequence[str]]
+) -> list[str]:
     """What to type, with the further options of each trainer, so that every fold is done that can be; [] when all are.
 
     One command for the trainers that have the same options.
     """
-    missing = {trainer: [k for k, fold in row.items() if fold.state not in (DONE, OTHER_SPLIT)]
-               for trainer, row in table.items()}
+    missing = {
+        trainer: [k for k, fold in row.items() if fold.state not in (DONE, OTHER_SPLIT)]
+        for trainer, row in table.items()
+    }
     groups: dict[tuple[str, ...], list[str]] = {}
     for trainer, folds in missing.items():
         if folds:
             groups.setdefault(tuple(options.get(trainer, ())), []).append(trainer)
     of_plans = [] if plans == DEFAULT_PLANS else ["-p", plans]
-    return [shlex.join(["nnunet-echo", "crossval", dataset, "-c", configuration, *of_plans, "--trainers", *trainers,
-                        "--folds", *map(str, sorted(set().union(*(missing[trainer] for trainer in trainers)))), *more])
-            for more, trainers in groups.items()]
+    return [
+        shlex.join(
+            [
+                "nnunet-echo",
+                "crossval",
+                dataset,
+                "-c",
+                configuration,
+                *of_plans,
+                "--trainers",
+                *trainers,
+                "--folds",
+                *map(str, sorted(set().union(*(missing[trainer] for trainer in trainers)))),
+                *more,
+            ]
+        )
+        for more, trainers in groups.items()
+    ]
 
 
 def _trainers(dataset: str, plans: str, configuration: str) -> list[str]:

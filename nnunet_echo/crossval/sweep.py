@@ -43,10 +43,19 @@ LOOK_S = 5.0  # between looks at the disk
 Look = Callable[[Sequence[str], Callable[[], list[str]]], None]
 
 
-def crossval(dataset: str, trainers: Sequence[str], configuration: str = "2d", *, plans: str = DEFAULT_PLANS,
-             folds: Sequence[str] | None = None, device: str = "cuda", gpus_per_job: float = 1,
-             predict: Path | None = None, say: Callable[[str], None] = silent,
-             look: Look = lambda *_: None) -> list[Job]:
+def crossval(
+    dataset: str,
+    trainers: Sequence[str],
+    configuration: str = "2d",
+    *,
+    plans: str = DEFAULT_PLANS,
+    folds: Sequence[str] | None = None,
+    device: str = "cuda",
+    gpus_per_job: float = 1,
+    predict: Path | None = None,
+    say: Callable[[str], None] = silent,
+    look: Look = lambda *_: None,
+) -> list[Job]:
     """Prepare, train, predict, report; returns the jobs that failed.
 
     `dataset` is as nnU-Net knows it, `folds` are such as ["0-4"] (default: all of the split), `predict` is a folder of
@@ -115,15 +124,23 @@ def _options(device: str, gpus_per_job: float, predict: Path | None) -> list[str
 
 def _refuse_other_splits(table: Table) -> None:
     """Raises `ValueError` that names the folds which were trained on other cases than the split has now."""
-    others = [f"{trainer} fold {number}: {fold.reason}" for trainer, row in table.items()
-              for number, fold in row.items() if fold.state == OTHER_SPLIT]
+    others = [
+        f"{trainer} fold {number}: {fold.reason}"
+        for trainer, row in table.items()
+        for number, fold in row.items()
+        if fold.state == OTHER_SPLIT
+    ]
     if others:
-        raise ValueError(f"{len(others)} folds are of another split than nnUNet_preprocessed has now:\n  "
-                         + "\n  ".join(others) + f"\n{REMEDY}, or leave them out (--trainers, --folds)")
+        raise ValueError(
+            f"{len(others)} folds are of another split than nnUNet_preprocessed has now:\n  "
+            + "\n  ".join(others)
+            + f"\n{REMEDY}, or leave them out (--trainers, --folds)"
+        )
 
 
-def sweep(trainings: Sequence[Training], images: Path | None, engine: OneByOne | OnRay,
-          look: Callable[[Sequence[str]], None]) -> list[Job]:
+def sweep(
+    trainings: Sequence[Training], images: Path | None, engine: OneByOne | OnRay, look: Callable[[Sequence[str]], None]
+) -> list[Job]:
     """Run the trainings, and when all folds of a trainer are there the prediction; returns the jobs that failed.
 
     A job whose command exits with an error has failed. One that was killed is run again, RETRIES times; one that
@@ -180,8 +197,10 @@ def _about_ray(engine: OnRay, gpus_per_job: float) -> str:
     if gpus < gpus_per_job and not address:
         raise RuntimeError("Ray finds no GPU on this machine; train with --device cpu, or set RAY_ADDRESS to a cluster")
     place = f"the Ray cluster at {address}" if address else "Ray on this machine"
-    return (f"On {place}: {gpus:g} GPUs, {gpus_per_job:g} for each fold. This process has to live as long as the "
-            "trainings: start it in tmux or with nohup. If it dies, run it again.")
+    return (
+        f"On {place}: {gpus:g} GPUs, {gpus_per_job:g} for each fold. This process has to live as long as the "
+        "trainings: start it in tmux or with nohup. If it dies, run it again."
+    )
 
 
 def _warn_without_locks(file: Path, say: Callable[[str], None]) -> None:
@@ -189,5 +208,7 @@ def _warn_without_locks(file: Path, say: Callable[[str], None]) -> None:
         with file.open("w+") as lock:
             fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        say(f"WARNING: {file.parent} has no working locks ({error}). Run one crossval at a time, or two may train the "
-            "same fold.")
+        say(
+            f"WARNING: {file.parent} has no working locks ({error}). Run one crossval at a time, or two may train the "
+            "same fold."
+        )

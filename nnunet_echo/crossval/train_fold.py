@@ -54,10 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-p", dest="plans", default=DEFAULT_PLANS, help=f"(default: {DEFAULT_PLANS})")
     parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="(default: cuda)")
     parser.add_argument("--predict", type=Path, metavar="FOLDER", help="predict its images instead of training")
-    parser.add_argument("--wait", type=float, default=LOCK_WAIT_S, metavar="S",
-                        help=f"seconds to wait where another process is at it (default: {LOCK_WAIT_S:.0f})")
-    parser.add_argument("--processors", type=int, metavar="N",
-                        help="for this job (default: those of Slurm's task, else of this process)")
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=LOCK_WAIT_S,
+        metavar="S",
+        help=f"seconds to wait where another process is at it (default: {LOCK_WAIT_S:.0f})",
+    )
+    parser.add_argument(
+        "--processors",
+        type=int,
+        metavar="N",
+        help="for this job (default: those of Slurm's task, else of this process)",
+    )
     parser.add_argument("--parent", type=int, metavar="PID", help="stop when this process, which started it, ends")
     args = parser.parse_args(arguments)
     try:
@@ -108,11 +117,13 @@ def _run(command: list[str], environment: dict[str, str], record: Path, log: Tex
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, ask_to_stop)
     _mark(log, f"start on {socket.gethostname()}: {' '.join(command)}")
-    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                               start_new_session=True)
+    process = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    )
     lifeline = start_guardian(process.pid)
-    record.write_text(json.dumps({"host": socket.gethostname(), "group": process.pid,
-                                  "started": start_time(process.pid)}))
+    record.write_text(
+        json.dumps({"host": socket.gethostname(), "group": process.pid, "started": start_time(process.pid)})
+    )
     kill_at = None
     while process.poll() is None:
         if kill_at is None and (asked_to_stop or parent not in (None, os.getppid())):

@@ -27,8 +27,9 @@ from PIL import Image
 from nnunet_echo.data.images import SourceError
 
 
-def read_frames(path: Path, name: str, frames: Sequence[int], shape: tuple[int, int],
-                expected: int | None = None) -> ndarray:
+def read_frames(
+    path: Path, name: str, frames: Sequence[int], shape: tuple[int, int], expected: int | None = None
+) -> ndarray:
     """These frames, counted from 0, as (T, H, W) uint8; colour becomes grey by the weights of ITU-R 601.
 
     Raises `SourceError`, naming the file `name`, for a file that is not there, not whole or not Motion JPEG, for a
@@ -41,8 +42,10 @@ def read_frames(path: Path, name: str, frames: Sequence[int], shape: tuple[int, 
         with path.open("rb") as file:
             chunks = list(_frame_chunks(file, name))
             if expected is not None and len(chunks) != expected:
-                raise SourceError(f"{name}: {len(chunks)} frames where {expected} are listed; it is another or a "
-                                  "changed video, whose frame numbers mean nothing")
+                raise SourceError(
+                    f"{name}: {len(chunks)} frames where {expected} are listed; it is another or a "
+                    "changed video, whose frame numbers mean nothing"
+                )
             return np.stack([_decode(file, name, chunks, frame, shape) for frame in frames])
     except OSError as error:
         raise SourceError(f"{name}: cannot be read ({error.strerror or error})") from error
@@ -98,8 +101,9 @@ def _read(file: BinaryIO, position: int, length: int, name: str) -> bytes:
     return data
 
 
-def _decode(file: BinaryIO, name: str, chunks: Sequence[tuple[int, int]], frame: int,
-            shape: tuple[int, int]) -> ndarray:
+def _decode(
+    file: BinaryIO, name: str, chunks: Sequence[tuple[int, int]], frame: int, shape: tuple[int, int]
+) -> ndarray:
     if not 0 <= frame < len(chunks):
         raise SourceError(f"{name}: frame {frame} is traced, but it has frames 0 to {len(chunks) - 1}")
     jpeg = io.BytesIO(_read(file, *chunks[frame], name))

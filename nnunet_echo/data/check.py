@@ -54,8 +54,12 @@ def check_dataset(folder: Path, workers: int | None = 1, progress: bool = False)
     training = _list_cases(folder, "Tr", dataset_json, findings)
     test = _list_cases(folder, "Ts", dataset_json, findings)
     if len(training) != dataset_json["numTraining"]:
-        findings.append(problem(f"imagesTr holds {len(training)} cases, dataset.json says numTraining "
-                                f"{dataset_json['numTraining']}: nnU-Net's planner stops"))
+        findings.append(
+            problem(
+                f"imagesTr holds {len(training)} cases, dataset.json says numTraining "
+                f"{dataset_json['numTraining']}: nnU-Net's planner stops"
+            )
+        )
     elif not training:
         findings.append(problem("imagesTr holds no case; there is nothing to learn"))
     findings += check_patients(training, test, dataset_json)
@@ -70,8 +74,11 @@ def check_dataset(folder: Path, workers: int | None = 1, progress: bool = False)
 
 
 def _check_leftovers(folder: Path) -> Iterator[Finding]:
-    left = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")
-                  if path.name == SCRATCH or path.name.endswith((".tmp", ".unfinished")))
+    left = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.name == SCRATCH or path.name.endswith((".tmp", ".unfinished"))
+    )
     if left:
         yield problem(f"leftovers of an interrupted conversion: {some(left)}; run it again")
 
@@ -80,16 +87,22 @@ def _check_ending(folder: Path, dataset_json: Mapping) -> Iterator[Finding]:
     """What nnU-Net says to the ending. Raises `ValueError` where it reads the dataset and we do not."""
     ending = dataset_json["file_ending"]
     if "dataset" in dataset_json:
-        raise ValueError(f'{folder.name}: dataset.json lists its files under "dataset"; check reads imagesTr and '
-                         "labelsTr alone and gives no verdict. nnUNetv2_plan_and_preprocess --verify_dataset_integrity "
-                         "looks at the rest")
+        raise ValueError(
+            f'{folder.name}: dataset.json lists its files under "dataset"; check reads imagesTr and '
+            "labelsTr alone and gives no verdict. nnUNetv2_plan_and_preprocess --verify_dataset_integrity "
+            "looks at the rest"
+        )
     if ending in READ:
         return
     if ending.lower() in (*READ, *NOT_READ) or dataset_json.get(OVERWRITE, "None") != "None":
-        raise ValueError(f"{folder.name}: file_ending is {ending}; check reads {', '.join(READ)} and gives no verdict. "
-                         "nnUNetv2_plan_and_preprocess --verify_dataset_integrity looks at it")
-    yield problem(f"dataset.json: file_ending is {ending!r}, which nnU-Net has no reader for; it reads "
-                  f"{', '.join(READ + NOT_READ)}")
+        raise ValueError(
+            f"{folder.name}: file_ending is {ending}; check reads {', '.join(READ)} and gives no verdict. "
+            "nnUNetv2_plan_and_preprocess --verify_dataset_integrity looks at it"
+        )
+    yield problem(
+        f"dataset.json: file_ending is {ending!r}, which nnU-Net has no reader for; it reads "
+        f"{', '.join(READ + NOT_READ)}"
+    )
 
 
 def _list_cases(folder: Path, part: str, dataset_json: Mapping, findings: list[Finding]) -> dict[str, list[str]]:
@@ -126,8 +139,10 @@ def _check_axes(axes: Mapping[str, int]) -> Iterator[Finding]:
     counts = Counter(axes.values()).most_common()
     if len(counts) > 1:
         others = sorted(case for case, count in axes.items() if count != counts[0][0])
-        yield problem(f"{len(others)} case(s) have {', '.join(str(count) for count, _ in counts[1:])} axes, the others "
-                      f"{counts[0][0]}: {some(others)}. nnU-Net needs images of one kind: 2D or 3D")
+        yield problem(
+            f"{len(others)} case(s) have {', '.join(str(count) for count, _ in counts[1:])} axes, the others "
+            f"{counts[0][0]}: {some(others)}. nnU-Net needs images of one kind: 2D or 3D"
+        )
 
 
 def _check_case(job: tuple[str, str, list[str]], folder: Path, dataset_json: Mapping) -> tuple[list[Finding], int]:
@@ -145,8 +160,12 @@ def _check_case(job: tuple[str, str, list[str]], folder: Path, dataset_json: Map
             findings.append(problem(str(error)))
             continue
         if name == label_name and count > 1:
-            findings.append(problem(f"{name}: nnU-Net sees {count} values a pixel, a palette's colours or RGB; write "
-                                    "the labels as grey values"))
+            findings.append(
+                problem(
+                    f"{name}: nnU-Net sees {count} values a pixel, a palette's colours or RGB; write "
+                    "the labels as grey values"
+                )
+            )
         seen += count if name != label_name else 0
     for name, image in images.items():
         findings += _check_grid(name, image, *next(iter(images.items())))
@@ -161,8 +180,9 @@ def _check_case(job: tuple[str, str, list[str]], folder: Path, dataset_json: Map
         needed = len(dataset_json["channel_names"])
         if seen != needed:
             files = ", ".join(f"{case}_{channel:04d}{ending}" for channel in range(needed))
-            findings.append(problem(f"images{part}: {case} has {seen} channel(s), but channel_names {needed}, as in "
-                                    f"{files}"))
+            findings.append(
+                problem(f"images{part}: {case} has {seen} channel(s), but channel_names {needed}, as in {files}")
+            )
         if not any(sitk.GetArrayViewFromImage(image).any() for image in read):
             findings.append(problem(f"images{part}: {case}: every pixel is 0; the image has no content to learn from"))
     return findings, read[0].GetDimension() if read else 0
@@ -198,8 +218,10 @@ def _check_sequence(name: str, image: sitk.Image) -> Iterator[Finding]:
     if len(spacing) != 3:
         yield problem(f"{name}: {len(spacing)} axes; a sequence has x, y and t")
     elif spacing[2] <= max(spacing[:2]):
-        yield problem(f"{name}: spacing {spacing}; nnU-Net takes the axis of the largest for that of slices, which "
-                      "must be t: use more pixels (--size)")
+        yield problem(
+            f"{name}: spacing {spacing}; nnU-Net takes the axis of the largest for that of slices, which "
+            "must be t: use more pixels (--size)"
+        )
 
 
 def _check_label(name: str, label: sitk.Image, labels: Mapping) -> Iterator[Finding]:

@@ -36,8 +36,13 @@ TIME_STEP = 5.0
 
 def sequence_json(unit: str) -> dict[str, object]:
     """The entry "sequence" of dataset.json, for lengths in `unit` ("mm" or "px")."""
-    return {"axis": "slowest: array (T, H, W), image (x, y, t)", "first": "ED", "last": "ES",
-            f"time_step_{unit}": TIME_STEP, "time_step_is": "a constant, not the time between two frames"}
+    return {
+        "axis": "slowest: array (T, H, W), image (x, y, t)",
+        "first": "ED",
+        "last": "ES",
+        f"time_step_{unit}": TIME_STEP,
+        "time_step_is": "a constant, not the time between two frames",
+    }
 
 
 def sampled_frames(first: int, last: int, clip: int | None) -> list[int]:
@@ -56,16 +61,18 @@ def as_film(image: sitk.Image, name: str) -> sitk.Image:
     """
     size = image.GetSize()
     if len(size) == 4 and size[2] == 1:
-        image = sitk.Extract(image, [size[0], size[1], 0, size[3]], [0] * 4,
-                             sitk.ExtractImageFilter.DIRECTIONCOLLAPSETOSUBMATRIX)
+        image = sitk.Extract(
+            image, [size[0], size[1], 0, size[3]], [0] * 4, sitk.ExtractImageFilter.DIRECTIONCOLLAPSETOSUBMATRIX
+        )
     if image.GetDimension() != 3 or image.GetSize()[2] < 2:
         raise SourceError(f"{name}: {' x '.join(map(str, size))} pixels; a sequence of 2D frames was expected")
     image.SetSpacing([*image.GetSpacing()[:2], 1.0])
     return image
 
 
-def make_case(film: Frame, taken: Sequence[int], numbers: Sequence[int], *, size: int | None, unit: str,
-              ignore: int | None = None) -> Frame:
+def make_case(
+    film: Frame, taken: Sequence[int], numbers: Sequence[int], *, size: int | None, unit: str, ignore: int | None = None
+) -> Frame:
     """The case of the frames `taken` of a film, whose images (x, y, t) are uint8, as the module's docstring describes.
 
     With `size` the whole field of view becomes `size` x `size` pixels, and a spacing in mm follows, so that lengths
@@ -78,9 +85,13 @@ def make_case(film: Frame, taken: Sequence[int], numbers: Sequence[int], *, size
         label = _take(label, taken, size, unit, partial(resize_labels, nearest=True))
         if ignore is not None:
             label[:, :, 1:-1] = ignore
-    facts = {"ed": "1", "es": str(len(taken)), "frames": " ".join(map(str, numbers)),
-             "film_size": " ".join(map(str, film.image.GetSize()[:2])),
-             f"film_spacing_{unit}": " ".join(f"{length:.6g}" for length in film.image.GetSpacing()[:2])}
+    facts = {
+        "ed": "1",
+        "es": str(len(taken)),
+        "frames": " ".join(map(str, numbers)),
+        "film_size": " ".join(map(str, film.image.GetSize()[:2])),
+        f"film_spacing_{unit}": " ".join(f"{length:.6g}" for length in film.image.GetSpacing()[:2]),
+    }
     return replace(film, image=_take(film.image, taken, size, unit, resize_image), label=label, facts=facts)
 
 
@@ -114,8 +125,13 @@ def stray_pixels(mask: ndarray) -> list[int]:
     return counts
 
 
-def _take(film: sitk.Image, taken: Sequence[int], size: int | None, unit: str,
-          resize_to: Callable[[ndarray, tuple[int, int]], ndarray]) -> sitk.Image:
+def _take(
+    film: sitk.Image,
+    taken: Sequence[int],
+    size: int | None,
+    unit: str,
+    resize_to: Callable[[ndarray, tuple[int, int]], ndarray],
+) -> sitk.Image:
     frames = sitk.GetArrayViewFromImage(film)[list(taken)]
     spacing, growth = np.array(film.GetSpacing()), np.ones(3)
     if size is not None:

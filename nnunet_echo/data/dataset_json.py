@@ -67,18 +67,24 @@ def read_dataset_json(folder: Path, findings: list[Finding]) -> dict | None:
         findings.append(problem(f"dataset.json lacks {', '.join(missing)}, which nnU-Net requires"))
         return None
     wrong = [key for key, shape in REQUIRED.items() if type(content[key]) is not shape or content[key] in ({}, "")]
-    findings += [problem(f"dataset.json: {key} is {_short(content[key])}; {SHAPES[REQUIRED[key]]} is needed")
-                 for key in wrong]
+    findings += [
+        problem(f"dataset.json: {key} is {_short(content[key])}; {SHAPES[REQUIRED[key]]} is needed") for key in wrong
+    ]
     if set(wrong) - {"numTraining"}:
         return None
     findings += _check_labels(content)
     findings += _check_channels(content["channel_names"])
     if content.get("case_id_pattern") is None:
-        findings.append(remark("dataset.json has no case_id_pattern: each case counts as its own patient, so a patient "
-                               "on both sides of a fold cannot be seen"))
+        findings.append(
+            remark(
+                "dataset.json has no case_id_pattern: each case counts as its own patient, so a patient "
+                "on both sides of a fold cannot be seen"
+            )
+        )
     if content.get("spacing_unit", "mm") not in ("mm", "px"):
-        findings.append(remark(f"dataset.json: spacing_unit is {_short(content['spacing_unit'])}; evaluate takes mm or "
-                               "px"))
+        findings.append(
+            remark(f"dataset.json: spacing_unit is {_short(content['spacing_unit'])}; evaluate takes mm or px")
+        )
     return content
 
 
@@ -108,13 +114,20 @@ def _check_labels(content: Mapping) -> Iterator[Finding]:
     """nnU-Net's rules for labels, regions and the ignore label."""
     labels, order = content["labels"], content.get("regions_class_order")
     if unusable := [name for name, entry in labels.items() if label_values(entry) is None]:
-        yield problem(f"dataset.json: label {unusable[0]} is {_short(labels[unusable[0]])}; a whole number is needed, "
-                      "or a list of them for a region")
+        yield problem(
+            f"dataset.json: label {unusable[0]} is {_short(labels[unusable[0]])}; a whole number is needed, "
+            "or a list of them for a region"
+        )
         return
-    if odd := [name for name, entry in labels.items()
-               if any(type(value) is not int for value in (entry if isinstance(entry, list) else [entry]))]:
-        yield remark(f"dataset.json: label {odd[0]} is {_short(labels[odd[0]])}, which nnU-Net takes for "
-                     f"{some(label_values(labels[odd[0]]))}; write whole numbers")
+    if odd := [
+        name
+        for name, entry in labels.items()
+        if any(type(value) is not int for value in (entry if isinstance(entry, list) else [entry]))
+    ]:
+        yield remark(
+            f"dataset.json: label {odd[0]} is {_short(labels[odd[0]])}, which nnU-Net takes for "
+            f"{some(label_values(labels[odd[0]]))}; write whole numbers"
+        )
     if label_values(labels.get("background")) != [0] or isinstance(labels["background"], list):
         yield problem("dataset.json: nnU-Net needs the label background with value 0")
         return
@@ -125,19 +138,25 @@ def _check_labels(content: Mapping) -> Iterator[Finding]:
     if values == [0]:
         yield problem("dataset.json: labels has nothing but the background; there is nothing to learn")
     if "ignore" in labels and (type(labels["ignore"]) is not int or labels["ignore"] != max(values) + 1):
-        yield problem(f"dataset.json: the ignore label is {_short(labels['ignore'])}; nnU-Net needs the highest value, "
-                      f"here {max(values) + 1}")
+        yield problem(
+            f"dataset.json: the ignore label is {_short(labels['ignore'])}; nnU-Net needs the highest value, "
+            f"here {max(values) + 1}"
+        )
     regions = [name for name, entry in named.items() if set(entry) != {0}]
     if not any(isinstance(entry, list) and len(entry) > 1 for entry in labels.values()):
         counts = Counter(entry[0] for entry in named.values())
         if twice := [value for value, count in counts.items() if count > 1]:
             yield remark(f"dataset.json: several labels have the value {some(twice)}; nnU-Net learns one structure")
     elif not isinstance(order, list):
-        yield problem(f"dataset.json: labels has regions, for which nnU-Net needs regions_class_order, a list with a "
-                      f"value for each of {some(regions)}")
+        yield problem(
+            f"dataset.json: labels has regions, for which nnU-Net needs regions_class_order, a list with a "
+            f"value for each of {some(regions)}"
+        )
     elif len(order) != len(regions):
-        yield problem(f"dataset.json: regions_class_order has {len(order)} values, but the labels without background "
-                      f"and ignore are {len(regions)}: {some(regions)}")
+        yield problem(
+            f"dataset.json: regions_class_order has {len(order)} values, but the labels without background "
+            f"and ignore are {len(regions)}: {some(regions)}"
+        )
     elif strange := [value for value in order if type(value) is not int or value not in values or value == 0]:
         yield problem(f"dataset.json: regions_class_order has {_short(strange[0])}, which is no label")
 
@@ -171,8 +190,9 @@ def check_report(folder: Path) -> Iterator[Finding]:
 def check_patients(training: Mapping, test: Mapping, dataset_json: Mapping) -> Iterator[Finding]:
     patients = {case: patient_in(case, dataset_json) for case in (*training, *test)}
     if strangers := [case for case, patient in patients.items() if patient is None]:
-        yield problem(f"{len(strangers)} case id(s) do not match case_id_pattern, so their patient is unknown: "
-                      f"{some(strangers)}")
+        yield problem(
+            f"{len(strangers)} case id(s) do not match case_id_pattern, so their patient is unknown: {some(strangers)}"
+        )
         return
     shared = {patients[case] for case in training} & {patients[case] for case in test}
     if shared:
@@ -187,15 +207,18 @@ def check_splits(folder: Path, training: Mapping, dataset_json: Mapping) -> Iter
         return
     splits = yield from _read_splits(folder / "splits_final.json")
     if splits is None:
-        yield problem("without splits_final.json nnU-Net makes folds of single cases: a patient's frames end up on "
-                      "both sides")
+        yield problem(
+            "without splits_final.json nnU-Net makes folds of single cases: a patient's frames end up on both sides"
+        )
         return
     yield from _check_folds(splits, set(training), dataset_json)
     if copy is not None and copy.is_file():
         copied = yield from _read_splits(copy)
         if copied is not None and copied != splits:
-            yield problem(f"{copy} differs from the dataset's splits_final.json: training uses the former, and "
-                          "planning stops; convert again or copy the file")
+            yield problem(
+                f"{copy} differs from the dataset's splits_final.json: training uses the former, and "
+                "planning stops; convert again or copy the file"
+            )
 
 
 def _read_splits(path: Path) -> Iterator[Finding]:
@@ -213,14 +236,17 @@ def _read_splits(path: Path) -> Iterator[Finding]:
         return None
     if isinstance(splits, list) and all(_is_fold(fold) for fold in splits):
         return splits
-    yield problem(f"{path.name} cannot be read (folds are objects with the lists train and val of case names); convert "
-                  "again")
+    yield problem(
+        f"{path.name} cannot be read (folds are objects with the lists train and val of case names); convert again"
+    )
     return None
 
 
 def _is_fold(fold: object) -> bool:
-    return isinstance(fold, dict) and all(isinstance(fold.get(side), list) and all(
-        isinstance(case, str) for case in fold[side]) for side in ("train", "val"))
+    return isinstance(fold, dict) and all(
+        isinstance(fold.get(side), list) and all(isinstance(case, str) for case in fold[side])
+        for side in ("train", "val")
+    )
 
 
 def _check_folds(splits: Sequence[Mapping], training: set[str], dataset_json: Mapping) -> Iterator[Finding]:

@@ -82,6 +82,8 @@ class Report:
     def _headline(self) -> str:
         converted = self.training_cases + self.test_cases
         total = converted + len(self.refused)
-        text = (f"{self.folder.name}: {converted} of {total} source cases converted, {self.patients} patients, "
-                f"{self.training_cases} training and {self.test_cases} test cases, {self.folds} fold(s)")
+        text = (
+            f"{self.folder.name}: {converted} of {total} source cases converted, {self.patients} patients, "
+            f"{self.training_cases} training and {self.test_cases} test cases, {self.folds} fold(s)"
+        )
         return f"{text}\nNOT USABLE, no dataset.json was written: {self.unusable}" if self.unusable else text

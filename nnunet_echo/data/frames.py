@@ -33,8 +33,9 @@ FRAME_PATTERN = r"_f(?P<frame>\d+)(?:_(?P<phase>ED|ES))?"
 PHASE_PATTERN = r"_(?P<phase>ED|ES)"
 
 
-def write_frames(maps: Path, dataset: Path, out: Path, *, phases: bool = False, workers: int | None = 1,
-                 progress: bool = False) -> int:
+def write_frames(
+    maps: Path, dataset: Path, out: Path, *, phases: bool = False, workers: int | None = 1, progress: bool = False
+) -> int:
     """Write every sequence in the folder `maps` to `out` as frames; returns how many.
 
     `dataset` is the raw dataset that the sequences belong to, `phases` stands for ED and ES alone,
@@ -52,12 +53,13 @@ def write_frames(maps: Path, dataset: Path, out: Path, *, phases: bool = False, 
         raise FileNotFoundError(f"{maps}: no *{ending} file there")
     strangers = [case for case in cases if case not in rows]
     if strangers:
-        raise ValueError(f"{maps / strangers[0]}{ending}: is no sequence of {dataset}, whose cases.csv names them; "
-                         f"{len(strangers)} such file(s)")
+        raise ValueError(
+            f"{maps / strangers[0]}{ending}: is no sequence of {dataset}, whose cases.csv names them; "
+            f"{len(strangers)} such file(s)"
+        )
     out.mkdir(parents=True, exist_ok=True)
     write = partial(_write_sequence, maps=maps, out=out, content=content, phases=phases)
-    count = sum(map_in_order(write, [rows[case] for case in cases], title="frames", workers=workers,
-                             progress=progress))
+    count = sum(map_in_order(write, [rows[case] for case in cases], title="frames", workers=workers, progress=progress))
     labels = {name: value for name, value in content["labels"].items() if name != "ignore"}
     pattern = content["case_id_pattern"] + (PHASE_PATTERN if phases else FRAME_PATTERN)
     content = {**content, "labels": labels, "case_id_pattern": pattern, "numTraining": count}

@@ -81,9 +81,11 @@ def check_spacing(spacing: tuple[float, ...], name: str, unit: str) -> None:
         raise SourceError(f"{name}: spacing {_text(spacing)}; each must be a positive number: correct the header")
     low, high = PLAUSIBLE_MM
     if unit == "mm" and not all(low <= length <= high for length in spacing[:2]):
-        raise SourceError(f"{name}: spacing {_text(spacing[:2])} mm, but pixels of an echo are {low:g} to {high:g} mm "
-                          'wide; correct a header in another unit than mm. Images without a scale have spacing 1, and '
-                          'their dataset.json says "spacing_unit": "px"')
+        raise SourceError(
+            f"{name}: spacing {_text(spacing[:2])} mm, but pixels of an echo are {low:g} to {high:g} mm "
+            "wide; correct a header in another unit than mm. Images without a scale have spacing 1, and "
+            'their dataset.json says "spacing_unit": "px"'
+        )
 
 
 def read_frame(path: Path, name: str, unit: str = "mm") -> sitk.Image:
@@ -121,8 +123,10 @@ def to_uint8(image: sitk.Image, name: str) -> sitk.Image:
     low, high = values.min(), values.max()
     whole = values.dtype.kind in "ui" or (values == np.floor(values)).all()
     if not (low >= 0 and high <= 255 and whole):  # so that NaN fails, too
-        raise SourceError(f"{name}: values {low:g}..{high:g} are not all whole numbers in 0..255, as in the release; "
-                          "convert the original file instead of a rescaled copy")
+        raise SourceError(
+            f"{name}: values {low:g}..{high:g} are not all whole numbers in 0..255, as in the release; "
+            "convert the original file instead of a rescaled copy"
+        )
     return sitk.Cast(image, sitk.sitkUInt8)
 
 
@@ -153,11 +157,22 @@ def check_pair(frame: Frame, labels: Mapping[str, int]) -> tuple[sitk.Image, sit
         if labels.get("ignore") not in present:
             for structure in without:
                 without[structure] += [where] * (labels[structure] not in present)
-    warnings = [*frame.warnings, *(("structure missing", f"{where[0]}: the mask has no {structure}; {len(where)} such "
-                                    "frame(s) in the case") for structure, where in without.items() if where)]
+    warnings = [
+        *frame.warnings,
+        *(
+            ("structure missing", f"{where[0]}: the mask has no {structure}; {len(where)} such frame(s) in the case")
+            for structure, where in without.items()
+            if where
+        ),
+    ]
     if not np.allclose(frame.label.GetOrigin(), image.GetOrigin(), rtol=0, atol=1e-3):
-        warnings.append(("origin differs", f"{frame.label_name}: origin {_text(frame.label.GetOrigin())} mm, image "
-                         f"{_text(image.GetOrigin())} mm; the image's is used"))
+        warnings.append(
+            (
+                "origin differs",
+                f"{frame.label_name}: origin {_text(frame.label.GetOrigin())} mm, image "
+                f"{_text(image.GetOrigin())} mm; the image's is used",
+            )
+        )
     label.CopyInformation(image)
     return image, label, warnings
 
@@ -179,8 +194,10 @@ def check_grid(frame: Frame) -> None:
         ("direction", label.GetDirection(), image.GetDirection(), 1e-3),
     ):
         if len(ours) != len(theirs) or not np.allclose(ours, theirs, rtol=0, atol=tolerance):
-            raise SourceError(f"{frame.label_name}: {what} {_text(ours)}, but the image {frame.image_name} has "
-                              f"{_text(theirs)}; mask and image must lie on one grid")
+            raise SourceError(
+                f"{frame.label_name}: {what} {_text(ours)}, but the image {frame.image_name} has "
+                f"{_text(theirs)}; mask and image must lie on one grid"
+            )
 
 
 def write_image(image: sitk.Image, target: Path, scratch: Path) -> None:

@@ -48,8 +48,10 @@ def read_labels(texts: Sequence[str], option: str = "--labels") -> Labels:
     for text in filter(None, re.split(r"[\s,]+", " ".join(texts))):
         match = _PAIR.fullmatch(text)
         if match is None:
-            raise ValueError(f"{option} {text}: it must be NAME=VALUE, such as LV=1, or NAME=#RRGGBB, such as "
-                             "LV=#ff0000 (in quotes), with a name of letters, digits, _ and -")
+            raise ValueError(
+                f"{option} {text}: it must be NAME=VALUE, such as LV=1, or NAME=#RRGGBB, such as "
+                "LV=#ff0000 (in quotes), with a name of letters, digits, _ and -"
+            )
         name, value = match["name"], match["value"]
         if name.lower() == BACKGROUND:
             name = BACKGROUND
@@ -68,6 +70,8 @@ def read_labels(texts: Sequence[str], option: str = "--labels") -> Labels:
         raise ValueError(f"{option} is missing; name the structures of the masks, such as {option} LV=1 MYO=2 LA=3")
     if background in values.values():
         name = next(name for name in values if values[name] == background)
-        raise ValueError(f"{option} {name}={'#000000' if kinds == {True} else 0}: that is the background's; give it "
-                         "another with background=VALUE")
+        raise ValueError(
+            f"{option} {name}={'#000000' if kinds == {True} else 0}: that is the background's; give it "
+            "another with background=VALUE"
+        )
     return Labels(values, background, kinds == {True})

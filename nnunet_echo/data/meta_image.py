@@ -21,18 +21,42 @@ from numpy import ndarray
 from nnunet_echo.data.errors import SourceError
 from nnunet_echo.data.nifti import MAX_BYTES, check_promise, compare_bytes
 
-TYPES = {"MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
-         "MET_FLOAT": "f4", "MET_DOUBLE": "f8"}
+TYPES = {
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}
 LINE = re.compile(r"([A-Za-z_]\w{0,79})[ \t]*=[ \t]*([ -~]{0,1000}?)[ \t\r]*", re.ASCII)
 MAX_HEADER = 2**16
 REQUIRED = ("NDims", "DimSize", "ElementSpacing", "ElementType", "ElementDataFile")
 MATRICES, ORIGINS = ("TransformMatrix", "Rotation", "Orientation"), ("Offset", "Position", "Origin")
 # Keys with one value that can be read. The value of the others is a description, or is read below.
-FIXED = {"ObjectType": "Image", "BinaryData": "True", "HeaderSize": "0", "HeaderSizePerSlice": "0",
-         "ElementNumberOfChannels": "1", "ElementToIntensityFunctionSlope": "1",
-         "ElementToIntensityFunctionOffset": "0", "DistanceUnits": "mm"}
-MEANT = (*REQUIRED, *FIXED, "CompressedData", "CompressedDataSize", "BinaryDataByteOrderMSB", "ElementByteOrderMSB",
-         *MATRICES, *ORIGINS, "ElementSize")
+FIXED = {
+    "ObjectType": "Image",
+    "BinaryData": "True",
+    "HeaderSize": "0",
+    "HeaderSizePerSlice": "0",
+    "ElementNumberOfChannels": "1",
+    "ElementToIntensityFunctionSlope": "1",
+    "ElementToIntensityFunctionOffset": "0",
+    "DistanceUnits": "mm",
+}
+MEANT = (
+    *REQUIRED,
+    *FIXED,
+    "CompressedData",
+    "CompressedDataSize",
+    "BinaryDataByteOrderMSB",
+    "ElementByteOrderMSB",
+    *MATRICES,
+    *ORIGINS,
+    "ElementSize",
+)
 
 
 @dataclass(frozen=True)
@@ -59,8 +83,10 @@ def read_meta_image(path: Path, name: str, limit: int = MAX_BYTES) -> MetaImage:
             data = _pixels(file, fields, name, expected)
         else:
             if rest.strip() or path.suffix == ".mha":
-                raise SourceError(f"{name}: {'something follows' if rest.strip() else 'a .mha file names'} its "
-                                  "ElementDataFile; copy the file again")
+                raise SourceError(
+                    f"{name}: {'something follows' if rest.strip() else 'a .mha file names'} its "
+                    "ElementDataFile; copy the file again"
+                )
             if raw != path.with_suffix(Path(raw).suffix).name or raw == path.name:
                 raise SourceError(f"{name}: its ElementDataFile {raw!r} is not a file of the same folder and name")
             if not (path.parent / raw).is_file():
@@ -73,9 +99,12 @@ def read_meta_image(path: Path, name: str, limit: int = MAX_BYTES) -> MetaImage:
 def compare_with_itk(ours: MetaImage, image: sitk.Image, name: str) -> None:
     """Raise `SourceError` unless SimpleITK read the same pixels and spacing."""
     pixels = sitk.GetArrayViewFromImage(image)
-    if not (pixels.shape == ours.pixels.shape and pixels.dtype == ours.pixels.dtype.newbyteorder("=")
-            and np.array_equal(pixels, ours.pixels, equal_nan=pixels.dtype.kind == "f")
-            and np.allclose(image.GetSpacing(), ours.spacing, rtol=1e-12, atol=0)):
+    if not (
+        pixels.shape == ours.pixels.shape
+        and pixels.dtype == ours.pixels.dtype.newbyteorder("=")
+        and np.array_equal(pixels, ours.pixels, equal_nan=pixels.dtype.kind == "f")
+        and np.allclose(image.GetSpacing(), ours.spacing, rtol=1e-12, atol=0)
+    ):
         raise SourceError(f"{name}: its header can be read in more than one way; write the file again")
 
 
@@ -93,8 +122,9 @@ def _fields(header: bytes, name: str) -> dict[str, str]:
     for line in header.decode("latin-1").rstrip("\r\n").split("\n"):
         match = LINE.fullmatch(line)
         if match is None:
-            raise SourceError(f"{name}: damaged MetaImage header: {line[:60]!r} is not KEY = VALUE; copy the file "
-                              "again")
+            raise SourceError(
+                f"{name}: damaged MetaImage header: {line[:60]!r} is not KEY = VALUE; copy the file again"
+            )
         key, value = match.groups()
         if key in fields:
             raise SourceError(f"{name}: its header has {key} twice; copy the file again")
@@ -106,8 +136,10 @@ def _fields(header: bytes, name: str) -> dict[str, str]:
         raise SourceError(f"{name}: damaged MetaImage header (no {', '.join(missing)}); copy the file again")
     for key, only in FIXED.items():
         if fields.get(key, only) != only:
-            raise SourceError(f"{name}: its header has {key} = {fields[key][:60]}; only {only} is read: write the file "
-                              "again without it")
+            raise SourceError(
+                f"{name}: its header has {key} = {fields[key][:60]}; only {only} is read: write the file "
+                "again without it"
+            )
     return fields
 
 
@@ -120,18 +152,32 @@ def _geometry(fields: dict[str, str], name: str) -> tuple[tuple[int, ...], tuple
         lists = {key: _numbers(fields[key]) for key in (*MATRICES, *ORIGINS, "ElementSize") if key in fields}
     except ValueError as error:
         raise SourceError(f"{name}: damaged MetaImage header ({error}); copy the file again") from error
-    if not 2 <= axes <= 4 or {len(sizes), len(spacing)} != {axes} or min(sizes) < 1 or any(
-            len(numbers) != (axes**2 if key in MATRICES else axes) for key, numbers in lists.items()):
-        raise SourceError(f"{name}: damaged MetaImage header (NDims {axes}, DimSize {fields['DimSize'][:60]}, "
-                          f"ElementSpacing {fields['ElementSpacing'][:60]}); copy the file again")
+    if (
+        not 2 <= axes <= 4
+        or {len(sizes), len(spacing)} != {axes}
+        or min(sizes) < 1
+        or any(len(numbers) != (axes**2 if key in MATRICES else axes) for key, numbers in lists.items())
+    ):
+        raise SourceError(
+            f"{name}: damaged MetaImage header (NDims {axes}, DimSize {fields['DimSize'][:60]}, "
+            f"ElementSpacing {fields['ElementSpacing'][:60]}); copy the file again"
+        )
     if not all(length > 0 for length in spacing):
-        raise SourceError(f"{name}: spacing {fields['ElementSpacing'][:60]}; each must be a positive number: copy the "
-                          "file again, or correct its header")
-    for same in (MATRICES, ORIGINS, ("ElementSpacing", "ElementSize"),
-                 ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")):
+        raise SourceError(
+            f"{name}: spacing {fields['ElementSpacing'][:60]}; each must be a positive number: copy the "
+            "file again, or correct its header"
+        )
+    for same in (
+        MATRICES,
+        ORIGINS,
+        ("ElementSpacing", "ElementSize"),
+        ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"),
+    ):
         if len({fields[key] for key in same if key in fields}) > 1:
-            raise SourceError(f"{name}: its header has different {' and '.join(key for key in same if key in fields)}, "
-                              "which mean the same; copy the file again")
+            raise SourceError(
+                f"{name}: its header has different {' and '.join(key for key in same if key in fields)}, "
+                "which mean the same; copy the file again"
+            )
     for key in ("CompressedData", "BinaryDataByteOrderMSB", "ElementByteOrderMSB"):
         if fields.get(key, "False") not in ("True", "False"):
             raise SourceError(f"{name}: its header has {key} = {fields[key][:60]}; True or False is needed")

@@ -36,5 +36,6 @@ def read_natural_image(path: Path, name: str, *, colours: bool = False) -> tuple
     except SourceError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError, Image.DecompressionBombError) as why:
-        raise SourceError(f"{name}: cannot be read; truncated, too large or not a {kind} file "
-                          f"({printable(str(why))})") from why
+        raise SourceError(
+            f"{name}: cannot be read; truncated, too large or not a {kind} file ({printable(str(why))})"
+        ) from why

@@ -16,8 +16,20 @@ import numpy as np
 
 from nnunet_echo.data.errors import SourceError
 
-BYTES = {2: 1, 256: 1, 4: 2, 512: 2, 8: 4, 768: 4, 16: 4, 64: 8, 1024: 8, 1280: 8,
-         128: 3, 2304: 4}  # of a pixel, by datatype; the last two are colours, which the reader refuses by name
+BYTES = {
+    2: 1,
+    256: 1,
+    4: 2,
+    512: 2,
+    8: 4,
+    768: 4,
+    16: 4,
+    64: 8,
+    1024: 8,
+    1280: 8,
+    128: 3,
+    2304: 4,
+}  # of a pixel, by datatype; the last two are colours, which the reader refuses by name
 FLOATS = {16: "f4", 64: "f8"}
 # More than any film, and any frame, of an echo has; a header that promises more is damaged, or a trap.
 MAX_BYTES, MAX_FRAME_BYTES = 2**30, 2**27
@@ -42,15 +54,19 @@ def compare_bytes(name: str, found: int, expected: int) -> None:
     """Raise `SourceError` unless there are as many bytes of pixels as the header promises."""
     if found != expected:
         number = f"{found}" if found < expected else f"more than {expected}"
-        raise SourceError(f"{name}: {'truncated' if found < expected else 'damaged'}: {number} bytes of pixels where "
-                          f"the header promises {expected}; copy the file again")
+        raise SourceError(
+            f"{name}: {'truncated' if found < expected else 'damaged'}: {number} bytes of pixels where "
+            f"the header promises {expected}; copy the file again"
+        )
 
 
 def check_promise(name: str, expected: int, limit: int) -> None:
     """Raise `SourceError` for a header that promises more bytes of pixels than `limit`."""
     if expected > limit:
-        raise SourceError(f"{name}: the header promises {expected} bytes of pixels, more than an echo can have "
-                          f"({limit} are read); copy the file again, or cut it")
+        raise SourceError(
+            f"{name}: the header promises {expected} bytes of pixels, more than an echo can have "
+            f"({limit} are read); copy the file again, or cut it"
+        )
 
 
 def _verify(stream: BinaryIO, name: str, limit: int) -> None:
@@ -63,14 +79,19 @@ def _verify(stream: BinaryIO, name: str, limit: int) -> None:
     kind, bits = struct.unpack_from(order + "2h", header, 70)
     offset = struct.unpack_from(order + "f", header, 108)[0]
     if not 1 <= axes <= 7 or min(sizes[:axes]) < 1 or BYTES.get(kind, 0) * 8 != bits or not 348 <= offset < 2**20:
-        raise SourceError(f"{name}: damaged NIfTI header (size {' x '.join(map(str, sizes))}, datatype {kind}, {bits} "
-                          f"bits, pixels at byte {offset:g}); copy the file again")
+        raise SourceError(
+            f"{name}: damaged NIfTI header (size {' x '.join(map(str, sizes))}, datatype {kind}, {bits} "
+            f"bits, pixels at byte {offset:g}); copy the file again"
+        )
     spacing = struct.unpack_from(order + "8f", header, 76)[1 : axes + 1]
     # An axis of slices or of time that was never measured has 0, which no length depends on.
-    if not all(math.isfinite(length) and (length > 0 or length == 0 and axis > 1)
-               for axis, length in enumerate(spacing)):
-        raise SourceError(f"{name}: spacing {' x '.join(f'{length:g}' for length in spacing)}; each must be a positive "
-                          "number: copy the file again, or correct its header")
+    if not all(
+        math.isfinite(length) and (length > 0 or length == 0 and axis > 1) for axis, length in enumerate(spacing)
+    ):
+        raise SourceError(
+            f"{name}: spacing {' x '.join(f'{length:g}' for length in spacing)}; each must be a positive "
+            "number: copy the file again, or correct its header"
+        )
 
     left = expected = math.prod(sizes[:axes]) * bits // 8
     check_promise(name, expected, limit)

@@ -18,8 +18,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_in_order(function: Callable[[Item], Result], items: Sequence[Item], *, title: str,
-                 workers: int | None = 1, progress: bool = False) -> Iterator[Result]:
+def map_in_order(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    title: str,
+    workers: int | None = 1,
+    progress: bool = False,
+) -> Iterator[Result]:
     """`function` of each item, in order, by `workers` processes (None: one for each processor this one may use).
 
     One worker means this process: a script that asks for more needs the usual `if __name__ == "__main__":`.

@@ -112,11 +112,23 @@ def five_folds_of_cases(cases: Sequence[str], dataset_json: Mapping[str, object]
     return [{side: [case for case in cases if patients[case] in fold[side]] for side in fold} for fold in folds]
 
 
-def write_dataset(folder: Path, cases: Sequence[Case], dataset_json: Mapping[str, object], *, converter: str,
-                  source: Path, options: Mapping[str, object], make_folds: FoldMaker, refused: Sequence[Note] = (),
-                  warnings: Sequence[Note] = (), split_file_sha256: str | None = None,
-                  review: Callable[[Mapping[str, Written]], list[Note]] = lambda written: [],
-                  workers: int | None = 1, progress: bool = False, replace: bool = False) -> Report:
+def write_dataset(
+    folder: Path,
+    cases: Sequence[Case],
+    dataset_json: Mapping[str, object],
+    *,
+    converter: str,
+    source: Path,
+    options: Mapping[str, object],
+    make_folds: FoldMaker,
+    refused: Sequence[Note] = (),
+    warnings: Sequence[Note] = (),
+    split_file_sha256: str | None = None,
+    review: Callable[[Mapping[str, Written]], list[Note]] = lambda written: [],
+    workers: int | None = 1,
+    progress: bool = False,
+    replace: bool = False,
+) -> Report:
     """Read, check and write all cases, then the table, the splits, the report and last dataset.json.
 
     `dataset_json` lacks only numTraining. `make_folds` gets the patients of training cases and returns folds of them,
@@ -131,36 +143,62 @@ def write_dataset(folder: Path, cases: Sequence[Case], dataset_json: Mapping[str
     convert = partial(_convert, folder=folder, labels=dataset_json["labels"])
     # Checks `workers`, begins when asked.
     results = map_in_order(convert, plan, title=folder.name, workers=workers, progress=progress)
-    record = {"converter": converter, "options": dict(options), "split_file_sha256": split_file_sha256,
-              "source": shown(source.absolute())}
+    record = {
+        "converter": converter,
+        "options": dict(options),
+        "split_file_sha256": split_file_sha256,
+        "source": shown(source.absolute()),
+    }
     with locked(folder):
         new_dataset_folder(folder.parent, int(folder.name[7:10]), folder.name[11:])  # nobody took the id meanwhile
-        ours, moved = _begin(folder, plan, dataset_json["labels"], record, refused, replace,
-                             workers=workers, progress=progress)
+        ours, moved = _begin(
+            folder, plan, dataset_json["labels"], record, refused, replace, workers=workers, progress=progress
+        )
         written = dict(zip((case.case_id for case in plan), results, strict=True))
 
-        refused = [*refused, *(Note("unusable file", case.case_id, written[case.case_id].refusal)
-                               for case in plan if written[case.case_id].refusal)]
+        refused = [
+            *refused,
+            *(
+                Note("unusable file", case.case_id, written[case.case_id].refusal)
+                for case in plan
+                if written[case.case_id].refusal
+            ),
+        ]
         done = [case for case in plan if not written[case.case_id].refusal]
-        warnings = [*warnings, *moved, *(Note(kind, case.case_id, text) for case in done
-                                         for kind, text in written[case.case_id].warnings)]
+        warnings = [
+            *warnings,
+            *moved,
+            *(Note(kind, case.case_id, text) for case in done for kind, text in written[case.case_id].warnings),
+        ]
         warnings += review({case.case_id: written[case.case_id] for case in done})
 
         splits, unusable = [], ""
         try:
             splits = _splits_of_cases(done, make_folds(_training_patients(done)))
         except ValueError as error:
-            unusable = (f"too many cases were refused: {error}" if done else
-                        f"all cases were refused, the first because of {min(refused).message}")
+            unusable = (
+                f"too many cases were refused: {error}"
+                if done
+                else f"all cases were refused, the first because of {min(refused).message}"
+            )
             done = []
         warnings += missing_in_preprocessed(folder, [case.case_id for case in done if not case.test])
         training = sum(not case.test for case in done)
         if not unusable:
             contents = {"splits_final.json": splits, "dataset.json": {**dataset_json, "numTraining": training}}
             warnings += give_way(folder, {name: as_json(content) for name, content in contents.items()})
-        report = Report(folder, converter, dict(options), training, len(done) - training,
-                        len({case.patient for case in done}), len(splits), tuple(sorted(refused)),
-                        tuple(sorted(warnings)), unusable)
+        report = Report(
+            folder,
+            converter,
+            dict(options),
+            training,
+            len(done) - training,
+            len({case.patient for case in done}),
+            len(splits),
+            tuple(sorted(refused)),
+            tuple(sorted(warnings)),
+            unusable,
+        )
 
         files = {name for case in done for name in _file_names(case, written[case.case_id].labelled)}
         for name in ours - files:
@@ -175,8 +213,15 @@ def write_dataset(folder: Path, cases: Sequence[Case], dataset_json: Mapping[str
         return report
 
 
-def _begin(folder: Path, plan: Sequence[Case], labels: Mapping[str, int], record: Mapping[str, object],
-           refused: Sequence[Note], replace: bool, **processes: object) -> tuple[set[str], list[Note]]:
+def _begin(
+    folder: Path,
+    plan: Sequence[Case],
+    labels: Mapping[str, int],
+    record: Mapping[str, object],
+    refused: Sequence[Note],
+    replace: bool,
+    **processes: object,
+) -> tuple[set[str], list[Note]]:
     """Make the folder ours and unfinished, unless something in it or in nnU-Net's preprocessed data would be lost.
 
     Returns the image files that may be there from now on, by their list, and what is to be said. Raises
@@ -186,31 +231,57 @@ def _begin(folder: Path, plan: Sequence[Case], labels: Mapping[str, int], record
     planned = {name for case in plan for name in _file_names(case)}
     named = tuple(f"{note.subject}_" for note in refused)  # their loss is told already
     gone = {name for name in earlier.there - planned if not f"{Path(name).name.split('.')[0]}_".startswith(named)}
-    foreign = {path for path in masks.glob(f"*{FILE_ENDING}") if f"labelsTr/{path.name}" not in planned
-               and not f"{path.name.split('.')[0]}_".startswith(named)} if masks else set()
+    foreign = (
+        {
+            path
+            for path in masks.glob(f"*{FILE_ENDING}")
+            if f"labelsTr/{path.name}" not in planned and not f"{path.name.split('.')[0]}_".startswith(named)
+        }
+        if masks
+        else set()
+    )
     if earlier.there or masks:
         compare = partial(_compare, folder=folder, labels=labels, masks=masks)
-        different = {path for paths in map_in_order(compare, plan, title="comparing", **processes)
-                     for path in paths}
+        different = {path for paths in map_in_order(compare, plan, title="comparing", **processes) for path in paths}
         foreign |= {path for path in different if path.parent == masks}
         different -= foreign
     else:
         different = set()
     changes = earlier.other_options(record)
     changes += [f"{len(gone)} of its files belong to no case of now, such as {min(gone)}"] if gone else []
-    changes += [f"{len(different)} of its files hold something else than this source gives, such as "
-                f"{min(different).relative_to(folder)}"] if different else []
+    changes += (
+        [
+            f"{len(different)} of its files hold something else than this source gives, such as "
+            f"{min(different).relative_to(folder)}"
+        ]
+        if different
+        else []
+    )
     if changes and not replace:
-        raise FileExistsError(f"{folder} holds the conversion of {earlier.record.get('source', 'an unknown source')}, "
-                              f"which that of {record['source']} would replace: {'; '.join(changes)}. Choose another "
-                              "dataset id with -d, or give --replace")
+        raise FileExistsError(
+            f"{folder} holds the conversion of {earlier.record.get('source', 'an unknown source')}, "
+            f"which that of {record['source']} would replace: {'; '.join(changes)}. Choose another "
+            "dataset id with -d, or give --replace"
+        )
     if foreign and not replace:
-        raise FileExistsError(f"{masks.parent} was preprocessed from other cases than {record['source']} gives: "
-                              f"{len(foreign)} mask(s) differ, such as {min(foreign)}; nnU-Net would train on them. "
-                              "Choose another dataset id with -d, or give --replace, which renames that folder")
+        raise FileExistsError(
+            f"{masks.parent} was preprocessed from other cases than {record['source']} gives: "
+            f"{len(foreign)} mask(s) differ, such as {min(foreign)}; nnU-Net would train on them. "
+            "Choose another dataset id with -d, or give --replace, which renames that folder"
+        )
     begin(folder, record, earlier, planned, replace=bool(changes))
-    notes = [Note("preprocessed data set aside", folder.name, f"renamed to {set_aside(masks.parent).name}, for it was "
-                  f"preprocessed from other cases: preprocess again ({masks.parent})")] if foreign else []
+    notes = (
+        [
+            Note(
+                "preprocessed data set aside",
+                folder.name,
+                f"renamed to {set_aside(masks.parent).name}, for it was "
+                f"preprocessed from other cases: preprocess again ({masks.parent})",
+            )
+        ]
+        if foreign
+        else []
+    )
     return planned | earlier.files, notes
 
 
@@ -246,9 +317,12 @@ def _same(path: Path, now: sitk.Image | None) -> bool:
         before = read_image(path, path.name)
     except SourceError:
         return True
-    return now is not None and before.GetSize() == now.GetSize() and np.allclose(
-        before.GetSpacing(), now.GetSpacing(), rtol=1e-5) and np.array_equal(*map(sitk.GetArrayViewFromImage,
-                                                                                  (before, now)))
+    return (
+        now is not None
+        and before.GetSize() == now.GetSize()
+        and np.allclose(before.GetSpacing(), now.GetSpacing(), rtol=1e-5)
+        and np.array_equal(*map(sitk.GetArrayViewFromImage, (before, now)))
+    )
 
 
 def _convert(case: Case, folder: Path, labels: Mapping[str, int]) -> Written:
@@ -281,8 +355,10 @@ def _splits_of_cases(done: Sequence[Case], folds: Sequence[Fold]) -> list[Fold]:
     training = [case for case in done if not case.test]
     sides = [{side: set(fold[side]) for side in ("train", "val")} for fold in folds]
     assert not any(fold["train"] & fold["val"] for fold in sides), "a patient on both sides of a fold"
-    return [{side: [case.case_id for case in training if case.patient in patients] for side, patients in fold.items()}
-            for fold in sides]
+    return [
+        {side: [case.case_id for case in training if case.patient in patients] for side, patients in fold.items()}
+        for fold in sides
+    ]
 
 
 def _table(done: Sequence[Case], written: Mapping[str, Written], unit: str) -> str:
@@ -292,8 +368,17 @@ def _table(done: Sequence[Case], written: Mapping[str, Written], unit: str) -> s
     rows = [["case", "patient", *columns, f"spacing_{unit}", "size", "source", "split"]]
     for case in done:
         result = written[case.case_id]
-        rows.append([case.case_id, case.patient, *case.table.values(), *result.facts.values(),
-                     " ".join(f"{length:.6g}" for length in result.spacing),
-                     " ".join(map(str, result.size)), case.source, "ts" if case.test else "tr"])
+        rows.append(
+            [
+                case.case_id,
+                case.patient,
+                *case.table.values(),
+                *result.facts.values(),
+                " ".join(f"{length:.6g}" for length in result.spacing),
+                " ".join(map(str, result.size)),
+                case.source,
+                "ts" if case.test else "tr",
+            ]
+        )
     write_rows(text, rows)
     return text.getvalue()

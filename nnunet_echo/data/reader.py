@@ -102,8 +102,10 @@ class Reader(ABC):
             if getattr(self, option) not in choices:
                 raise ValueError(f"{option} is {getattr(self, option)!r}; choose from {tuple(choices)}")
         if (self.split == "file") != (self.split_file is not None):
-            raise ValueError(f"split is {self.split!r} and split_file {self.split_file!r}; --split file and "
-                             "--split-file FILE go together")
+            raise ValueError(
+                f"split is {self.split!r} and split_file {self.split_file!r}; --split file and "
+                "--split-file FILE go together"
+            )
 
     @classmethod
     @abstractmethod
@@ -127,8 +129,16 @@ class Reader(ABC):
             return seven_one_two(patients, self.seed)
         return split_of_file(Path(self.split_file), patients) if self.split == "file" else None
 
-    def convert(self, source: str | Path, *, dataset_id: int | None = None, raw: str | Path | None = None,
-                workers: int | None = 1, progress: bool = False, replace: bool = False) -> Report:
+    def convert(
+        self,
+        source: str | Path,
+        *,
+        dataset_id: int | None = None,
+        raw: str | Path | None = None,
+        workers: int | None = 1,
+        progress: bool = False,
+        replace: bool = False,
+    ) -> Report:
         """Convert the download `source` to DatasetXXX_NAME below `raw` (default nnUNet_raw).
 
         `replace` lets it take the place of a conversion of another source or with other options. Raises, besides what
@@ -141,19 +151,32 @@ class Reader(ABC):
             if printable(str(place)) != str(place):
                 raise ValueError(f"{printable(str(place))}: the name is no UTF-8; rename the folder")
         dataset_json = self.dataset_json()
-        folder = new_dataset_folder(target, self.dataset_id() if dataset_id is None else dataset_id,
-                                    dataset_json["name"])
+        folder = new_dataset_folder(
+            target, self.dataset_id() if dataset_id is None else dataset_id, dataset_json["name"]
+        )
         reading = self.read(Path(source))
         reading.refuse_strange_names()
-        cases = [dataclasses.replace(case, test=case.test or case.patient in reading.split.test)
-                 for case in reading.cases]
+        cases = [
+            dataclasses.replace(case, test=case.test or case.patient in reading.split.test) for case in reading.cases
+        ]
         lists = self.split_file and hashlib.sha256(Path(self.split_file).read_bytes()).hexdigest()
         converter = f"nnunet_echo.dataset_conversion.{self.name} {__version__}"
-        return write_dataset(folder, cases, {**dataset_json, "converted_by": converter}, converter=converter,
-                             source=Path(source), options=self.recorded_options(), split_file_sha256=lists,
-                             make_folds=reading.split.make_folds, refused=reading.refused,
-                             warnings=[*reading.split.warnings, *reading.warnings], review=reading.review,
-                             workers=workers, progress=progress, replace=replace)
+        return write_dataset(
+            folder,
+            cases,
+            {**dataset_json, "converted_by": converter},
+            converter=converter,
+            source=Path(source),
+            options=self.recorded_options(),
+            split_file_sha256=lists,
+            make_folds=reading.split.make_folds,
+            refused=reading.refused,
+            warnings=[*reading.split.warnings, *reading.warnings],
+            review=reading.review,
+            workers=workers,
+            progress=progress,
+            replace=replace,
+        )
 
     def recorded_options(self) -> dict[str, object]:
         """What the report says of the options, and what makes a conversion another one: no places of this machine."""
@@ -176,11 +199,16 @@ class SequenceReader(Reader):
         for option, least in (("clip", 2), ("size", 64)):
             value = getattr(self, option)
             if value is not None and (self.mode == "frames" or value < least):
-                raise ValueError(f"{option} is {value} and mode {self.mode!r}; it must be at least {least} and is for "
-                                 "sequences")
+                raise ValueError(
+                    f"{option} is {value} and mode {self.mode!r}; it must be at least {least} and is for sequences"
+                )
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--clip", type=int, metavar="N",
-                            help="of each sequence N frames, evenly spaced, the first and the last included")
+        parser.add_argument(
+            "--clip",
+            type=int,
+            metavar="N",
+            help="of each sequence N frames, evenly spaced, the first and the last included",
+        )
         parser.add_argument("--size", type=int, metavar="N", help="resize the frames of sequences to N x N pixels")

@@ -34,8 +34,9 @@ def walk_folders(top: Path, enter: Callable[[str], bool]) -> Iterator[tuple[Path
         subfolders[:] = filter(enter, subfolders)
 
 
-def overlooked(top: Path, known: Callable[[Path], bool], suspicious: re.Pattern[str], case: re.Pattern[str],
-               hint: str) -> tuple[list[Note], list[Note]]:
+def overlooked(
+    top: Path, known: Callable[[Path], bool], suspicious: re.Pattern[str], case: re.Pattern[str], hint: str
+) -> tuple[list[Note], list[Note]]:
     """What below `top` is `suspicious` by its name and not `known`, refused or as warnings; `hint` says what to do.
 
     `known` gets paths relative to `top`. A folder stands for all that is in it, unless some of that is known. Refused

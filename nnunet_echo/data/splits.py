@@ -41,8 +41,9 @@ class Split:
     warnings: tuple[Note, ...] = ()
 
 
-def splits_by_patient(patients: Sequence[str], strata: Mapping[str, Sequence[str]], n_splits: int = 5,
-                      seed: int = 12345) -> list[Fold]:
+def splits_by_patient(
+    patients: Sequence[str], strata: Mapping[str, Sequence[str]], n_splits: int = 5, seed: int = 12345
+) -> list[Fold]:
     """Cross-validation folds of patients: every patient is validated once, fold sizes differ by one at most.
 
     Patients are ordered by stratum (`strata[patient]`, a tuple of strings), shuffled within it by a hash of seed and
@@ -51,8 +52,10 @@ def splits_by_patient(patients: Sequence[str], strata: Mapping[str, Sequence[str
     two folds or fewer patients than folds.
     """
     if not 2 <= n_splits <= len(set(patients)):
-        raise ValueError(f"n_splits is {n_splits} for {len(set(patients))} patients; it must be at least 2 and at most "
-                         "the number of patients")
+        raise ValueError(
+            f"n_splits is {n_splits} for {len(set(patients))} patients; it must be at least 2 and at most "
+            "the number of patients"
+        )
 
     def position(patient: str) -> tuple[tuple[str, ...], str]:
         return tuple(strata[patient]), _lot(seed, patient)
@@ -62,16 +65,18 @@ def splits_by_patient(patients: Sequence[str], strata: Mapping[str, Sequence[str
     return [{"train": sorted(set(dealt) - fold), "val": sorted(fold)} for fold in folds]
 
 
-def five_folds(patients: Collection[str], strata: Mapping[str, Sequence[str]], *, seed: int,
-               test: Collection[str] = ()) -> Split:
+def five_folds(
+    patients: Collection[str], strata: Mapping[str, Sequence[str]], *, seed: int, test: Collection[str] = ()
+) -> Split:
     """Five folds of `patients` but those for testing, or as many folds as there are patients."""
     count = len(set(patients) - set(test))
     fewer = Note("fewer folds", "split", f"{count} patients make {count} folds, not 5")
     return Split(partial(_stratified_folds, strata=strata, seed=seed), frozenset(test), (fewer,) * (count < 5))
 
 
-def listed_split(training: Collection[str], validation: Collection[str], test: Collection[str] = (),
-                 warnings: Sequence[Note] = ()) -> Split:
+def listed_split(
+    training: Collection[str], validation: Collection[str], test: Collection[str] = (), warnings: Sequence[Note] = ()
+) -> Split:
     """One fold, of these lists."""
     return Split(partial(listed_folds, lists=[(set(training), set(validation))]), frozenset(test), tuple(warnings))
 
@@ -103,8 +108,10 @@ def split_of_file(path: Path, patients: Collection[str]) -> Split:
         if subset not in SUBSETS:
             raise ValueError(f"{path}, line {line}: subset is {subset!r}; it must be {', '.join(SUBSETS)}")
         if lines.setdefault(patient, line) != line:
-            raise ValueError(f"{path}, line {line}: {patient} is in line {lines[patient]} already; a patient belongs "
-                             "to one subset, once")
+            raise ValueError(
+                f"{path}, line {line}: {patient} is in line {lines[patient]} already; a patient belongs "
+                "to one subset, once"
+            )
         subsets[subset].add(patient)
     return listed_split(*subsets.values(), unmatched(lines, patients, "is in imagesTr, but in no fold"))
 
@@ -112,20 +119,33 @@ def split_of_file(path: Path, patients: Collection[str]) -> Split:
 def unmatched(listed: Collection[str], patients: Collection[str], role: str) -> list[Note]:
     """Notes of the listed patients that are not there, and of those that no list names, who got this `role`."""
     absent, unlisted = sorted({*listed} - {*patients}), sorted({*patients} - {*listed})
-    notes = [Note("listed patient absent", "split", f"{len(absent)} patients of the split lists have no image of these "
-                  f"views in the source: {', '.join(absent)}")] if absent else []
+    notes = (
+        [
+            Note(
+                "listed patient absent",
+                "split",
+                f"{len(absent)} patients of the split lists have no image of these "
+                f"views in the source: {', '.join(absent)}",
+            )
+        ]
+        if absent
+        else []
+    )
     return notes + [Note("patient in no list", name, f"no split list names it; it {role}") for name in unlisted]
 
 
 def listed_folds(patients: set[str], lists: Sequence[tuple[set[str], set[str]]]) -> list[Fold]:
     """A fold for each (training, validation) pair of lists, with those of its patients that are there."""
-    folds = [{"train": sorted(patients & training), "val": sorted(patients & validation)}
-             for training, validation in lists]
+    folds = [
+        {"train": sorted(patients & training), "val": sorted(patients & validation)} for training, validation in lists
+    ]
     if not all(fold["train"] and fold["val"] for fold in folds):
         if len(patients) < 2:
-            raise ValueError(f"a fold of the split lists has no training or no validation patient here: "
-                             f"{len(patients)} are left outside the test list, too few for any split; convert more, or "
-                             "draw all anew, the test patients too, with --split 7:1:2 or --split file")
+            raise ValueError(
+                f"a fold of the split lists has no training or no validation patient here: "
+                f"{len(patients)} are left outside the test list, too few for any split; convert more, or "
+                "draw all anew, the test patients too, with --split 7:1:2 or --split file"
+            )
         raise ValueError("a fold of the split lists has no training or no validation patient here; use --split 5fold")
     return folds
 

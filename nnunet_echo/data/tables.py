@@ -63,11 +63,15 @@ def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], Iterator
     header = [text.strip() for text in header]
     missing = [name for name in required if header.count(name) != 1]
     if missing:
-        raise ValueError(f"{path}: its first line must name the columns {', '.join(required)}, separated by "
-                         f"commas, in UTF-8; {', '.join(missing)} is not there, or twice")
+        raise ValueError(
+            f"{path}: its first line must name the columns {', '.join(required)}, separated by "
+            f"commas, in UTF-8; {', '.join(missing)} is not there, or twice"
+        )
     empty = [""] * (len(header) - 1)
-    return header, ((line, dict(zip(header, row if len(row) == len(header) else [row[0], *empty], strict=True)))
-                    for line, row in rows)
+    return header, (
+        (line, dict(zip(header, row if len(row) == len(header) else [row[0], *empty], strict=True)))
+        for line, row in rows
+    )
 
 
 def _rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:

@@ -72,8 +72,10 @@ def _open_locked(path: Path, folder: Path, fcntl: ModuleType) -> int:
         except BlockingIOError as error:
             owner = os.read(lock, 1000).decode(errors="replace").strip() or "another process"
             os.close(lock)
-            raise BlockingIOError(f"{folder} is being written by {owner}; wait until that conversion has ended, or "
-                                  "choose another dataset id with -d") from error
+            raise BlockingIOError(
+                f"{folder} is being written by {owner}; wait until that conversion has ended, or "
+                "choose another dataset id with -d"
+            ) from error
         except OSError as error:
             _warn_of_no_lock(folder, str(error))
         try:
@@ -85,8 +87,9 @@ def _open_locked(path: Path, folder: Path, fcntl: ModuleType) -> int:
 
 
 def _warn_of_no_lock(folder: Path, reason: str) -> None:
-    logging.getLogger(__name__).warning("%s cannot be locked (%s): see that no other conversion writes to it", folder,
-                                        reason)
+    logging.getLogger(__name__).warning(
+        "%s cannot be locked (%s): see that no other conversion writes to it", folder, reason
+    )
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,11 @@ class Earlier:
         before, now = (_all_options(json.loads(json.dumps(content))) for content in (self.record, record))
         if not self.there or not before:
             return []
-        return [f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in {**before, **now}
-                if _plain(before.get(name)) != _plain(now.get(name))]
+        return [
+            f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+            for name in {**before, **now}
+            if _plain(before.get(name)) != _plain(now.get(name))
+        ]
 
 
 def look(folder: Path, converter: str) -> Earlier:
@@ -119,20 +125,25 @@ def look(folder: Path, converter: str) -> Earlier:
         owner = record["converter"].split()[0]
         files = {name for name in record["files"] if OUR_FILE.fullmatch(name)}
     except (OSError, ValueError, KeyError, AttributeError, TypeError, IndexError, RecursionError) as error:
-        raise FileExistsError(f"{folder} exists without a readable {REPORT}, so this converter did not write it; "
-                              "move it away or choose another dataset id") from error
+        raise FileExistsError(
+            f"{folder} exists without a readable {REPORT}, so this converter did not write it; "
+            "move it away or choose another dataset id"
+        ) from error
     if owner != converter.split()[0]:
         raise FileExistsError(f"{folder} was written by {owner}; move it away or choose another dataset id")
     # Others, such as the .DS_Store of a Mac, nnU-Net passes over, and we do.
     there = {f"{part}/{path.name}" for part in IMAGE_FOLDERS for path in (folder / part).glob(f"*{FILE_ENDING}")}
     if foreign := sorted(there - files):
-        raise FileExistsError(f"{folder} holds {len(foreign)} file(s) that this converter did not write, first "
-                              f"{foreign[0]}; nnU-Net would take them for cases: move them away")
+        raise FileExistsError(
+            f"{folder} holds {len(foreign)} file(s) that this converter did not write, first "
+            f"{foreign[0]}; nnU-Net would take them for cases: move them away"
+        )
     return Earlier(record, frozenset(files), frozenset(there))
 
 
-def begin(folder: Path, record: Mapping[str, object], earlier: Earlier, planned: Collection[str],
-          replace: bool) -> None:
+def begin(
+    folder: Path, record: Mapping[str, object], earlier: Earlier, planned: Collection[str], replace: bool
+) -> None:
     """Make the folder ours and unfinished; with `replace` without the files of the earlier conversion."""
     try:
         (folder / SCRATCH).mkdir(parents=True, exist_ok=True)
@@ -161,8 +172,14 @@ def give_way(folder: Path, contents: Mapping[str, str]) -> list[Note]:
     """
     old = [old for name, content in contents.items() for old in _drop_equal(folder / name, content.encode())]
     old += filter(None, [update_preprocessed_splits(folder.name, contents["splits_final.json"].encode())])
-    return [Note("kept beside", path.name.partition(OLD)[0], f"it was not what this conversion writes; what it was is "
-                 f"{path} now: take from it what you need") for path in old]
+    return [
+        Note(
+            "kept beside",
+            path.name.partition(OLD)[0],
+            f"it was not what this conversion writes; what it was is {path} now: take from it what you need",
+        )
+        for path in old
+    ]
 
 
 def _drop_equal(path: Path, content: bytes) -> list[Path]:
@@ -188,9 +205,11 @@ def _try_renaming(folder: Path) -> None:
             renamed.unlink()
         except OSError as error:
             trial.unlink(missing_ok=True)
-            raise OSError(f"cannot write {folder / part} ({error.strerror}). It must be a folder on the file system of "
-                          f"{folder}, where files become whole by being renamed; to keep the data elsewhere, put a "
-                          f"link in the place of {folder.name} as a whole") from error
+            raise OSError(
+                f"cannot write {folder / part} ({error.strerror}). It must be a folder on the file system of "
+                f"{folder}, where files become whole by being renamed; to keep the data elsewhere, put a "
+                f"link in the place of {folder.name} as a whole"
+            ) from error
 
 
 def write_json(folder: Path, name: str, content: object) -> None:
@@ -221,8 +240,18 @@ def missing_in_preprocessed(folder: Path, training: Sequence[str]) -> list[Note]
     """A warning where the preprocessed data of a dataset lack training cases."""
     masks = preprocessed_masks(folder.name)
     missing = [case for case in training if not (masks / f"{case}{FILE_ENDING}").exists()] if masks else []
-    return [Note("not preprocessed", folder.name, f"{masks.parent} lacks {len(missing)} training cases, such as "
-                 f"{missing[0]}; preprocess again before you train")] if missing else []
+    return (
+        [
+            Note(
+                "not preprocessed",
+                folder.name,
+                f"{masks.parent} lacks {len(missing)} training cases, such as "
+                f"{missing[0]}; preprocess again before you train",
+            )
+        ]
+        if missing
+        else []
+    )
 
 
 def set_aside(folder: Path) -> Path:

@@ -95,14 +95,18 @@ def _prepare(masks: Mapping[str, ndarray], spacing: tuple[float, float]) -> tupl
     side = min(spacing)
     # Nearest neighbours on square pixels of the smaller side.
     shape = next(iter(masks.values())).shape
-    rows, columns = (((np.arange(round(n * step / side)) + 0.5) * side / step).astype(int)
-                     for n, step in zip(shape, spacing, strict=True))
+    rows, columns = (
+        ((np.arange(round(n * step / side)) + 0.5) * side / step).astype(int)
+        for n, step in zip(shape, spacing, strict=True)
+    )
     square = {name: mask[rows][:, columns] for name, mask in masks.items()}
     background = ~np.any(list(square.values()), axis=0)
-    box = tuple(slice(max(where.min() - 1, 0), where.max() + 2) if len(where) else slice(0)
-                for where in np.nonzero(~background))
-    return background.size * _SMALL, {name: np.pad(mask[box], 1)
-                                      for name, mask in (square | {"background": background}).items()}
+    box = tuple(
+        slice(max(where.min() - 1, 0), where.max() + 2) if len(where) else slice(0) for where in np.nonzero(~background)
+    )
+    return background.size * _SMALL, {
+        name: np.pad(mask[box], 1) for name, mask in (square | {"background": background}).items()
+    }
 
 
 def _holes(mask: ndarray) -> int:

@@ -32,14 +32,7 @@ from nnunet_echo.evaluation.left_ventricle.volume import METHODS, LvShape, LvVol
 from nnunet_echo.evaluation.metrics import REGION_METRICS, SURFACE_METRICS, region_metrics, surface_metrics
 from nnunet_echo.evaluation.motion import frame_attributes
 from nnunet_echo.evaluation.output import write_results
-from nnunet_echo.evaluation.pairs import (
-    CaseId,
-    Dataset,
-    given_dataset,
-    pair_cases,
-    read_pair,
-    recorded_ef,
-)
+from nnunet_echo.evaluation.pairs import CaseId, Dataset, given_dataset, pair_cases, read_pair, recorded_ef
 from nnunet_echo.evaluation.sequences import LIMITS, SIDES, sequence_tables
 from nnunet_echo.evaluation.summary import (
     summarise_anatomy,
@@ -94,10 +87,20 @@ def metric_columns(unit: str) -> dict[str, str]:
     return {name: name for name in REGION_METRICS} | surface
 
 
-def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: str | Path | None = None,
-             labels: Sequence[str] = (), patients: str | None = None, method: str = "ase", rounding: bool = False,
-             subset: bool = False, consistency_limits: str = "references", workers: int | None = 1,
-             progress: bool = False) -> Evaluation:
+def evaluate(
+    predictions: str | Path,
+    references: str | Path,
+    *,
+    dataset_json: str | Path | None = None,
+    labels: Sequence[str] = (),
+    patients: str | None = None,
+    method: str = "ase",
+    rounding: bool = False,
+    subset: bool = False,
+    consistency_limits: str = "references",
+    workers: int | None = 1,
+    progress: bool = False,
+) -> Evaluation:
     """Compare the label maps in two folders, file by file of the same name: 2D frames, in NIfTI or PNG.
 
     `dataset_json` names the dataset's file where it is neither in or beside `references` nor in `predictions`; `labels`
@@ -124,8 +127,10 @@ def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: s
     if rounding and dataset.unit == "px":
         raise ValueError(f"rounding is for mL, which {path or references} excludes by its spacing_unit; leave it out")
     if consistency_limits not in LIMITS or (consistency_limits == "painchaud2022" and dataset.unit == "px"):
-        raise ValueError(f"consistency_limits is {consistency_limits!r}; choose from {LIMITS}, of which painchaud2022 "
-                         "needs images with a spacing in mm")
+        raise ValueError(
+            f"consistency_limits is {consistency_limits!r}; choose from {LIMITS}, of which painchaud2022 "
+            "needs images with a spacing in mm"
+        )
     on_record = recorded_ef(path) if path else {}
     cases, unpredicted = pair_cases(predictions, references, dataset, subset=subset)
     work = partial(_evaluate_case, predictions=predictions, references=references, dataset=dataset, method=method)
@@ -136,9 +141,12 @@ def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: s
     anatomy = [result.anatomy for result in results if result.anatomy]
     moving = [(case, result) for case, result in zip(cases, results, strict=True) if result.attributes]
     frames, sequences, limits = sequence_tables(
-        [case for case, _ in moving], [result.attributes for _, result in moving],
-        [{row["structure"]: row["dice"] for row in result.rows} for _, result in moving], dataset.unit,
-        consistency_limits)
+        [case for case, _ in moving],
+        [result.attributes for _, result in moving],
+        [{row["structure"]: row["dice"] for row in result.rows} for _, result in moving],
+        dataset.unit,
+        consistency_limits,
+    )
     columns = list(metric_columns(dataset.unit).values())
     summary = {
         "nnunet_echo": __version__,
@@ -155,10 +163,13 @@ def evaluate(predictions: str | Path, references: str | Path, *, dataset_json: s
         "averages": "frames of a patient, then patients",
         "structures": summarise_structures(rows, columns),
         "ejection_fraction": {"method": method, "rounding": rounding, **summarise_volumes(patients)}
-        if "LV" in dataset.structures else None,
+        if "LV" in dataset.structures
+        else None,
         "anatomy": {side: summarise_anatomy(anatomy, side) for side in SIDES} if anatomy else None,
         "sequences": {"limits_from": consistency_limits, "limits": limits}
-        | {side: summarise_sequences(sequences, side) for side in SIDES} if sequences else None,
+        | {side: summarise_sequences(sequences, side) for side in SIDES}
+        if sequences
+        else None,
         "warnings": _warnings(dataset, cases, [result.spacing for result in results], patients),
     }
     return Evaluation(rows, patients, anatomy, frames, sequences, summary)
@@ -183,41 +194,70 @@ def _evaluate_case(case: CaseId, predictions: Path, references: Path, dataset: D
     for structure in dataset.structures:
         pair = masks[0][structure], masks[1][structure]
         values = region_metrics(*pair) | surface_metrics(*pair, spacing)
-        rows.append({
-            "case": case.name, "patient": case.patient, "view": case.view, "phase": case.phase, "structure": structure,
-            **{column: values[name] for name, column in columns.items()},
-            "prediction_empty": int(not pair[0].any()), "reference_empty": int(not pair[1].any()),
-        })
+        rows.append(
+            {
+                "case": case.name,
+                "patient": case.patient,
+                "view": case.view,
+                "phase": case.phase,
+                "structure": structure,
+                **{column: values[name] for name, column in columns.items()},
+                "prediction_empty": int(not pair[0].any()),
+                "reference_empty": int(not pair[1].any()),
+            }
+        )
     anatomy = {}
     if {"LV", "MYO", "LA"} & dataset.structures.keys():
-        errors = {side: [name for name, violated in anatomical_errors(mask, spacing).items() if violated]
-                  for side, mask in zip(SIDES, masks, strict=True)}
+        errors = {
+            side: [name for name, violated in anatomical_errors(mask, spacing).items() if violated]
+            for side, mask in zip(SIDES, masks, strict=True)
+        }
         anatomy = {
-            "case": case.name, "patient": case.patient, "view": case.view, "phase": case.phase,
+            "case": case.name,
+            "patient": case.patient,
+            "view": case.view,
+            "phase": case.phase,
             **{f"{side}_violations": len(names) for side, names in errors.items()},
             **{f"{side}_criteria": " ".join(names) for side, names in errors.items()},
         }
     shapes, attributes = {}, {}
     if "LV" in dataset.structures:
-        shapes = {side: lv_shape(mask["LV"], spacing, method=method, myocardium=mask.get("MYO"))
-                  for side, mask in zip(SIDES, masks, strict=True)}
+        shapes = {
+            side: lv_shape(mask["LV"], spacing, method=method, myocardium=mask.get("MYO"))
+            for side, mask in zip(SIDES, masks, strict=True)
+        }
         if case.frame is not None:
             attributes = {side: frame_attributes(mask, spacing) for side, mask in zip(SIDES, masks, strict=True)}
     return _Result(rows, shapes, anatomy, attributes, spacing)
 
 
-def _patient_rows(cases: Sequence[CaseId], shapes: Sequence[Mapping[str, LvShape]], dataset: Dataset, method: str,
-                  rounding: bool, on_record: Mapping[str, float]) -> list[dict[str, object]]:
+def _patient_rows(
+    cases: Sequence[CaseId],
+    shapes: Sequence[Mapping[str, LvShape]],
+    dataset: Dataset,
+    method: str,
+    rounding: bool,
+    on_record: Mapping[str, float],
+) -> list[dict[str, object]]:
     """patients.csv; without a spacing in mm there are no mL, and EF alone is given."""
     frames: dict[str, dict[tuple[str, str], Mapping[str, LvShape]]] = {}
     for case, measured in zip(cases, shapes, strict=True):
         frames.setdefault(case.patient, {})[case.view, case.phase] = measured
     rows = []
     for patient, of_patient in frames.items():
-        volumes = {side: lv_volumes({key: measured[side] for key, measured in of_patient.items() if measured},
-                                    method=method, rounding=rounding) for side in SIDES}
-        row = {"patient": patient, "method": f"{method}, rounded" if rounding else method,
-               "planes": volumes["reference"].planes}
+        volumes = {
+            side: lv_volumes(
+                {key: measured[side] for key, measured in of_patient.items() if measured},
+                method=method,
+                rounding=rounding,
+            )
+            for side in SIDES
+        }
+        row = {
+            "patient": patient,
+            "method": f"{method}, rounded" if rounding else method,
+            "planes": volumes["reference"].planes,
+        }
         for side in SIDES:
             row |= {f"{side}_{name}": _value(volumes[side], name, dataset.unit) for name in VOLUMES}
         row["recorded_ef_percent"] = on_record.get(patient, math.nan)
@@ -229,19 +269,29 @@ def _value(volumes: LvVolumes, name: str, unit: str) -> float:
     return math.nan if unit == "px" and name.endswith("_ml") else getattr(volumes, name)
 
 
-def _warnings(dataset: Dataset, cases: Sequence[CaseId], spacings: Sequence[tuple[float, float]],
-              patients: Sequence[Mapping[str, object]]) -> list[str]:
+def _warnings(
+    dataset: Dataset,
+    cases: Sequence[CaseId],
+    spacings: Sequence[tuple[float, float]],
+    patients: Sequence[Mapping[str, object]],
+) -> list[str]:
     warnings = []
     ones = sum(spacing == (1.0, 1.0) for spacing in spacings)
     if dataset.unit == "mm" and ones:
-        warnings.append(f'{ones} reference(s) have a spacing of 1 x 1 mm; if that means "unknown", distances and '
-                        'volumes are wrong: say "spacing_unit": "px" in dataset.json')
+        warnings.append(
+            f'{ones} reference(s) have a spacing of 1 x 1 mm; if that means "unknown", distances and '
+            'volumes are wrong: say "spacing_unit": "px" in dataset.json'
+        )
     if "LV" in dataset.structures and not any(row["planes"] for row in patients):
         phases = ", ".join(sorted({case.phase or "none" for case in cases}))
-        warnings.append(f"no patient has an EF, which needs the phases ED and ES of one view; by case_id_pattern the "
-                        f"names of the cases give: {phases}")
+        warnings.append(
+            f"no patient has an EF, which needs the phases ED and ES of one view; by case_id_pattern the "
+            f"names of the cases give: {phases}"
+        )
     coarse = sum("coarse" in f"{row['reference_flags']} {row['prediction_flags']}" for row in patients)
     if coarse:
-        warnings.append(f"EF by camus is not to be trusted in {coarse} of {len(patients)} patients, whose masks have "
-                        "too few pixels for it (flag coarse); --ef-method ase does not need them")
+        warnings.append(
+            f"EF by camus is not to be trusted in {coarse} of {len(patients)} patients, whose masks have "
+            "too few pixels for it (flag coarse); --ef-method ase does not need them"
+        )
     return warnings

@@ -46,9 +46,17 @@ class Measurement:
         write_results(out, self.summary, {name: getattr(self, name) for name in TABLES})
 
 
-def measure(masks: str | Path, *, dataset_json: str | Path | None = None, labels: Sequence[str] = (),
-            patients: str | None = None, method: str = "ase", rounding: bool = False,
-            workers: int | None = 1, progress: bool = False) -> Measurement:
+def measure(
+    masks: str | Path,
+    *,
+    dataset_json: str | Path | None = None,
+    labels: Sequence[str] = (),
+    patients: str | None = None,
+    method: str = "ase",
+    rounding: bool = False,
+    workers: int | None = 1,
+    progress: bool = False,
+) -> Measurement:
     """Measure the label maps in the folder `masks`.
 
     Arguments and errors are as in `evaluate`.
@@ -62,14 +70,23 @@ def measure(masks: str | Path, *, dataset_json: str | Path | None = None, labels
     cases, _ = pair_cases(masks, masks, dataset)
     work = partial(_measure_case, masks=masks, dataset=dataset, method=method)
     results = list(map_in_order(work, cases, title="measure", workers=workers, progress=progress))
-    of_patients = _patient_rows(cases, [shape for *_, shape in results], dataset, method, rounding) \
-        if "LV" in dataset.structures else []
+    of_patients = (
+        _patient_rows(cases, [shape for *_, shape in results], dataset, method, rounding)
+        if "LV" in dataset.structures
+        else []
+    )
     anatomy = [row for _, row, _ in results if row]
     found = [row["ef_percent"] for row in of_patients if not math.isnan(row["ef_percent"])]
     summary = {
-        MARK: __version__, "masks": str(masks), "dataset_json": path and str(path), "cases": len(cases),
-        "patients": len({case.patient for case in cases}), "unit": dataset.unit, "method": method,
-        "rounding": rounding, "patients_with_ef": len(found),
+        MARK: __version__,
+        "masks": str(masks),
+        "dataset_json": path and str(path),
+        "cases": len(cases),
+        "patients": len({case.patient for case in cases}),
+        "unit": dataset.unit,
+        "method": method,
+        "rounding": rounding,
+        "patients_with_ef": len(found),
         "ef_percent_mean": float(np.mean(found)) if found else math.nan,
         "ef_percent_sd": float(np.std(found, ddof=1)) if len(found) > 1 else math.nan,
         "frames_with_anatomical_errors": sum(bool(row["violations"]) for row in anatomy) if anatomy else None,
@@ -77,16 +94,18 @@ def measure(masks: str | Path, *, dataset_json: str | Path | None = None, labels
     return Measurement([row for row, *_ in results], of_patients, anatomy, summary)
 
 
-def _measure_case(case: CaseId, masks: Path, dataset: Dataset,
-                  method: str) -> tuple[dict[str, object], dict[str, object], LvShape | None]:
+def _measure_case(
+    case: CaseId, masks: Path, dataset: Dataset, method: str
+) -> tuple[dict[str, object], dict[str, object], LvShape | None]:
     """Its rows of cases.csv and anatomy.csv, and its ventricle, in a worker."""
     file = masks / f"{case.name}{dataset.file_ending}"
     labels, _, spacing = read_pair(file, file, dataset)
     found = {name: np.isin(labels, values) for name, values in dataset.structures.items()}
     who = {"case": case.name, "patient": case.patient, "view": case.view, "phase": case.phase}
     row = who | {"frame": "" if case.frame is None else case.frame}
-    row |= {f"{name}_area_{dataset.unit}2": float(np.count_nonzero(mask) * np.prod(spacing))
-            for name, mask in found.items()}
+    row |= {
+        f"{name}_area_{dataset.unit}2": float(np.count_nonzero(mask) * np.prod(spacing)) for name, mask in found.items()
+    }
     anatomy, shape = {}, None
     if {"LV", "MYO", "LA"} & found.keys():
         errors = [name for name, violated in anatomical_errors(found, spacing).items() if violated]
@@ -100,8 +119,9 @@ def _measure_case(case: CaseId, masks: Path, dataset: Dataset,
     return row, anatomy, shape
 
 
-def _patient_rows(cases: Sequence[CaseId], shapes: Sequence[LvShape], dataset: Dataset, method: str,
-                  rounding: bool) -> list[dict[str, object]]:
+def _patient_rows(
+    cases: Sequence[CaseId], shapes: Sequence[LvShape], dataset: Dataset, method: str, rounding: bool
+) -> list[dict[str, object]]:
     """patients.csv; without a spacing in mm there are no mL, and EF alone is given."""
     patients: dict[str, dict[str, list[tuple[CaseId, LvShape]]]] = {}
     for case, shape in zip(cases, shapes, strict=True):
@@ -115,11 +135,17 @@ def _patient_rows(cases: Sequence[CaseId], shapes: Sequence[LvShape], dataset: D
             measured |= {(view, case.phase): shape for case, shape in by_area or frames}
         volumes = lv_volumes(measured, method=method, rounding=rounding)
         in_ml = dataset.unit == "mm"
-        rows.append({
-            "patient": patient, "method": f"{method}, rounded" if rounding else method, "planes": volumes.planes,
-            "edv_ml": volumes.edv_ml if in_ml else math.nan, "esv_ml": volumes.esv_ml if in_ml else math.nan,
-            "ef_percent": volumes.ef_percent, "flags": " ".join([*flags, *volumes.flags]),
-        })
+        rows.append(
+            {
+                "patient": patient,
+                "method": f"{method}, rounded" if rounding else method,
+                "planes": volumes.planes,
+                "edv_ml": volumes.edv_ml if in_ml else math.nan,
+                "esv_ml": volumes.esv_ml if in_ml else math.nan,
+                "ef_percent": volumes.ef_percent,
+                "flags": " ".join([*flags, *volumes.flags]),
+            }
+        )
     return rows
 
 
@@ -131,5 +157,6 @@ def _phases_by_area(frames: Sequence[tuple[CaseId, LvShape]]) -> list[tuple[Case
     found = ed_es_frames([shape.area for _, shape in ordered])
     if found is None or found[0] == found[1]:
         return []
-    return [(replace(ordered[index][0], phase=phase), ordered[index][1])
-            for index, phase in zip(found, PHASES, strict=True)]
+    return [
+        (replace(ordered[index][0], phase=phase), ordered[index][1]) for index, phase in zip(found, PHASES, strict=True)
+    ]

@@ -31,8 +31,11 @@ def structures(labels: Mapping[str, int | Sequence[int]]) -> dict[str, tuple[int
 
     The epicardial contour of the CAMUS papers encloses LV_EPI; MYO is the ring alone, and scores much lower.
     """
-    found = {name: (value,) if isinstance(value, int) else tuple(value)
-             for name, value in labels.items() if name != "background"}
+    found = {
+        name: (value,) if isinstance(value, int) else tuple(value)
+        for name, value in labels.items()
+        if name != "background"
+    }
     if "LV" in found and "MYO" in found:
         found.setdefault("LV_EPI", found["LV"] + found["MYO"])
     return found
@@ -102,7 +105,9 @@ def _ratio(part: int, whole: int) -> float:
 
 def _check(prediction: ndarray, reference: ndarray) -> None:
     if prediction.shape != reference.shape or prediction.ndim != 2:
-        raise ValueError(f"prediction has shape {prediction.shape}, reference {reference.shape}; both must be (H, W), "
-                         "on the grid of the reference")
+        raise ValueError(
+            f"prediction has shape {prediction.shape}, reference {reference.shape}; both must be (H, W), "
+            "on the grid of the reference"
+        )
     if prediction.dtype != bool or reference.dtype != bool:
         raise ValueError(f"prediction is {prediction.dtype}, reference {reference.dtype}; both must be bool masks")

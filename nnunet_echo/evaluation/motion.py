@@ -25,7 +25,12 @@ from nnunet_echo.evaluation.left_ventricle.volume import lv_shape
 
 # Attribute: the power of the spacing's unit that it has; None for degrees.
 ATTRIBUTES: dict[str, int | None] = {
-    "lv_area": 2, "lv_base_width": 1, "lv_length": 1, "lv_orientation": None, "myo_area": 2, "epi_center_x": 1,
+    "lv_area": 2,
+    "lv_base_width": 1,
+    "lv_length": 1,
+    "lv_orientation": None,
+    "myo_area": 2,
+    "epi_center_x": 1,
     "epi_center_y": 1,
 }
 
@@ -69,12 +74,19 @@ def frame_attributes(masks: Mapping[str, ndarray], spacing: tuple[float, float])
     """
     lv, myo = masks["LV"], masks.get("MYO")
     pixel = spacing[0] * spacing[1]
-    found = {"lv_area": np.count_nonzero(lv) * pixel, "lv_length": lv_shape(lv, spacing, myocardium=myo).length,
-             "lv_orientation": _orientation(lv, spacing)}
+    found = {
+        "lv_area": np.count_nonzero(lv) * pixel,
+        "lv_length": lv_shape(lv, spacing, myocardium=myo).length,
+        "lv_orientation": _orientation(lv, spacing),
+    }
     if myo is not None:
         y, x = _center(lv | myo, spacing)
-        found |= {"lv_base_width": _base_width(lv, myo, spacing), "myo_area": np.count_nonzero(myo) * pixel,
-                  "epi_center_x": x, "epi_center_y": y}
+        found |= {
+            "lv_base_width": _base_width(lv, myo, spacing),
+            "myo_area": np.count_nonzero(myo) * pixel,
+            "epi_center_x": x,
+            "epi_center_y": y,
+        }
     return {name: float(found[name]) for name in ATTRIBUTES if name in found}
 
 

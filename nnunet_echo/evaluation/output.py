@@ -47,8 +47,10 @@ def check_free(out: Path, names: Iterable[str], command: str, mark: str) -> None
     """
     there = [name for name in names if (out / name).exists()]
     if there and mark not in _summary(out):
-        raise ValueError(f"{out / there[0]}: is there already, and not by {command}, whose summary.json would have "
-                         f"{mark!r}; it is not replaced. Choose another folder with -o, or move it elsewhere")
+        raise ValueError(
+            f"{out / there[0]}: is there already, and not by {command}, whose summary.json would have "
+            f"{mark!r}; it is not replaced. Choose another folder with -o, or move it elsewhere"
+        )
 
 
 def _summary(out: Path) -> Mapping:

@@ -62,9 +62,11 @@ def find_dataset_json(*folders: Path) -> Path:
     for folder in places:
         if (folder / "dataset.json").is_file():
             return folder / "dataset.json"
-    raise FileNotFoundError(f"no dataset.json in {', '.join(map(str, places))}; name it with --dataset-json (it needs "
-                            '"labels", such as {"background": 0, "LV": 1}, and "file_ending"), or name the structures: '
-                            "--labels LV=1 MYO=2 LA=3")
+    raise FileNotFoundError(
+        f"no dataset.json in {', '.join(map(str, places))}; name it with --dataset-json (it needs "
+        '"labels", such as {"background": 0, "LV": 1}, and "file_ending"), or name the structures: '
+        "--labels LV=1 MYO=2 LA=3"
+    )
 
 
 def read_dataset(path: Path) -> Dataset:
@@ -82,13 +84,17 @@ def read_dataset(path: Path) -> Dataset:
     if ending not in ENDINGS:
         raise ValueError(f"{path}: file_ending is {ending!r}; {', '.join(ENDINGS)} can be evaluated")
     if "ignore" in labels:
-        raise ValueError(f"{path}: has an ignore label; partly labelled references cannot be evaluated. Of sequences, "
-                         "nnunet-echo frames writes the frames that have a reference")
+        raise ValueError(
+            f"{path}: has an ignore label; partly labelled references cannot be evaluated. Of sequences, "
+            "nnunet-echo frames writes the frames that have a reference"
+        )
     has_spacing = ending != ".png"
     unit = content.get("spacing_unit", "mm" if has_spacing else "px")
     if unit not in UNITS or (unit == "mm" and not has_spacing):
-        raise ValueError(f"{path}: spacing_unit is {unit!r}; {ending} files can have "
-                         f"{' or '.join(UNITS if has_spacing else UNITS[1:])}")
+        raise ValueError(
+            f"{path}: spacing_unit is {unit!r}; {ending} files can have "
+            f"{' or '.join(UNITS if has_spacing else UNITS[1:])}"
+        )
     allowed = frozenset({0}.union(*found.values()))
     return Dataset(found, allowed, ending, unit, pattern)
 
@@ -110,15 +116,22 @@ def labelled_folder(folder: Path, labels: Sequence[str], patients: str | None = 
     if not kinds:
         raise FileNotFoundError(f"{folder}: no label maps ({', '.join(ENDINGS)}) there")
     if len(kinds) > 1:
-        raise ValueError(f"{folder}: holds {' and '.join(kinds)} files; keep one kind there, or give a dataset.json "
-                         "with file_ending")
+        raise ValueError(
+            f"{folder}: holds {' and '.join(kinds)} files; keep one kind there, or give a dataset.json with file_ending"
+        )
     pattern = None if patients is None else patient_pattern(patients)
-    return Dataset(structures(read.values), frozenset({0, *read.values.values()}), kinds[0],
-                   "px" if kinds[0] == ".png" else "mm", pattern)
+    return Dataset(
+        structures(read.values),
+        frozenset({0, *read.values.values()}),
+        kinds[0],
+        "px" if kinds[0] == ".png" else "mm",
+        pattern,
+    )
 
 
-def given_dataset(folder: Path, dataset_json: str | Path | None, labels: Sequence[str], patients: str | None,
-                  *others: Path) -> tuple[Dataset, Path | None]:
+def given_dataset(
+    folder: Path, dataset_json: str | Path | None, labels: Sequence[str], patients: str | None, *others: Path
+) -> tuple[Dataset, Path | None]:
     """The dataset of the label maps in `folder`, and its dataset.json; None where `labels` say it all.
 
     Without either, dataset.json is looked for in and beside the folder, and in the `others`. Raises as those that read
@@ -126,15 +139,24 @@ def given_dataset(folder: Path, dataset_json: str | Path | None, labels: Sequenc
     """
     if not labels:
         if patients is not None:
-            raise ValueError(f"--patients {patients!r} goes with --labels; with a dataset.json its case_id_pattern "
-                             "tells the patients")
+            raise ValueError(
+                f"--patients {patients!r} goes with --labels; with a dataset.json its case_id_pattern "
+                "tells the patients"
+            )
         path = Path(dataset_json) if dataset_json else find_dataset_json(*others, folder)
         return read_dataset(path), path
-    there = [Path(dataset_json)] if dataset_json else [place / "dataset.json" for place in (
-        folder, folder.parent, *others) if (place / "dataset.json").is_file()]
+    there = (
+        [Path(dataset_json)]
+        if dataset_json
+        else [
+            place / "dataset.json" for place in (folder, folder.parent, *others) if (place / "dataset.json").is_file()
+        ]
+    )
     if there:
-        raise ValueError(f"--labels {' '.join(labels)}: {there[0]} says already what the labels are; leave --labels "
-                         "out, or move that file elsewhere")
+        raise ValueError(
+            f"--labels {' '.join(labels)}: {there[0]} says already what the labels are; leave --labels "
+            "out, or move that file elsewhere"
+        )
     return labelled_folder(folder, labels, patients), None
 
 
@@ -144,8 +166,9 @@ def recorded_ef(dataset_json: Path) -> dict[str, float]:
         table = case_table(dataset_json.parent).values()
         return {row["patient"]: float(row["ef_percent"]) for row in table if row.get("ef_percent")}
     except (ValueError, KeyError) as error:
-        raise ValueError(f"{dataset_json.with_name('cases.csv')}: not the table of a conversion ({error}); move it "
-                         "elsewhere") from error
+        raise ValueError(
+            f"{dataset_json.with_name('cases.csv')}: not the table of a conversion ({error}); move it elsewhere"
+        ) from error
 
 
 def pair_cases(
@@ -165,12 +188,16 @@ def pair_cases(
             raise FileNotFoundError(f"{folder}: no *{dataset.file_ending} file there")
     strangers = sorted(names[predictions] - names[references])
     if strangers:
-        raise ValueError(f"{predictions / strangers[0]}{dataset.file_ending}: has no reference of its name in "
-                         f"{references}; {len(strangers)} such prediction(s)")
+        raise ValueError(
+            f"{predictions / strangers[0]}{dataset.file_ending}: has no reference of its name in "
+            f"{references}; {len(strangers)} such prediction(s)"
+        )
     missing = sorted(names[references] - names[predictions])
     if missing and not subset:
-        raise ValueError(f"{references / missing[0]}{dataset.file_ending}: has no prediction in {predictions}; "
-                         f"{len(missing)} such reference(s). --subset evaluates the others, as for one fold")
+        raise ValueError(
+            f"{references / missing[0]}{dataset.file_ending}: has no prediction in {predictions}; "
+            f"{len(missing)} such reference(s). --subset evaluates the others, as for one fold"
+        )
     cases = [_case_id(name, dataset) for name in sorted(names[predictions])]
     seen: dict[tuple[object, ...], str] = {}
     sequences: dict[tuple[str, str], list[int]] = {}
@@ -180,17 +207,21 @@ def pair_cases(
         alike = [key] * (key[2:] != ("", None)) + [key[:3]] * (case.phase in PHASES and "LV" in dataset.structures)
         for same in alike:
             if same in seen:
-                raise ValueError(f"{case.name} and {seen[same]} are both {' '.join(str(part) for part in same if part)}"
-                                 "; one frame of each is needed: give case_id_pattern the groups that tell them apart, "
-                                 "or call one of them ED or ES alone")
+                raise ValueError(
+                    f"{case.name} and {seen[same]} are both {' '.join(str(part) for part in same if part)}"
+                    "; one frame of each is needed: give case_id_pattern the groups that tell them apart, "
+                    "or call one of them ED or ES alone"
+                )
             seen[same] = case.name
         if case.frame is not None:
             sequences.setdefault(key[:2], []).append(case.frame)
     for key, frames in sequences.items():
         if len(set(np.diff(sorted(frames)))) > 1:
-            raise ValueError(f"{' '.join(filter(None, key))}: frames {sorted(frames)} are not evenly spaced, so that "
-                             "neighbours cannot be compared; complete them, or leave the group frame out of "
-                             "case_id_pattern")
+            raise ValueError(
+                f"{' '.join(filter(None, key))}: frames {sorted(frames)} are not evenly spaced, so that "
+                "neighbours cannot be compared; complete them, or leave the group frame out of "
+                "case_id_pattern"
+            )
     return cases, len(missing)
 
 
@@ -207,12 +238,16 @@ def read_pair(prediction: Path, reference: Path, dataset: Dataset) -> tuple[ndar
         ("direction", ours.GetDirection(), theirs.GetDirection(), 1e-3),
     ):
         if not np.allclose(found, expected, rtol=0, atol=tolerance):
-            raise ValueError(f"{prediction}: {what} {_text(found)}, but the reference {reference} has "
-                             f"{_text(expected)}; predict on the original images or bring the prediction back to them")
+            raise ValueError(
+                f"{prediction}: {what} {_text(found)}, but the reference {reference} has "
+                f"{_text(expected)}; predict on the original images or bring the prediction back to them"
+            )
     width, height = theirs.GetSpacing()
     if dataset.unit == "px" and not np.allclose((width, height), 1, rtol=0, atol=1e-4):
-        raise ValueError(f'{reference}: spacing {width:g} x {height:g}, but dataset.json says spacing_unit "px", which '
-                         "needs 1 x 1; if the spacing is in mm, remove spacing_unit")
+        raise ValueError(
+            f'{reference}: spacing {width:g} x {height:g}, but dataset.json says spacing_unit "px", which '
+            "needs 1 x 1; if the spacing is in mm, remove spacing_unit"
+        )
     return _labels(ours, prediction, dataset), _labels(theirs, reference, dataset), (height, width)
 
 
@@ -221,10 +256,13 @@ def _case_id(name: str, dataset: Dataset) -> CaseId:
     groups = re.fullmatch(dataset.case_id_pattern, name).groupdict("") if dataset.case_id_pattern else {}
     frame = groups.get("frame") or None
     if frame is not None and not frame.isdecimal():
-        raise ValueError(f"{name}: its frame is {frame!r} by case_id_pattern {dataset.case_id_pattern!r}; the group "
-                         "frame must hold a number")
-    view, phase = (_capital(groups.get(group, ""), known) for group, known in (("view", BIPLANE_VIEWS),
-                                                                             ("phase", PHASES)))
+        raise ValueError(
+            f"{name}: its frame is {frame!r} by case_id_pattern {dataset.case_id_pattern!r}; the group "
+            "frame must hold a number"
+        )
+    view, phase = (
+        _capital(groups.get(group, ""), known) for group, known in (("view", BIPLANE_VIEWS), ("phase", PHASES))
+    )
     return CaseId(name, patient, view, phase, frame and int(frame))
 
 
@@ -237,8 +275,9 @@ def _read(path: Path, unit: str) -> sitk.Image:
         return read_frame(path, str(path), unit)
     pixels, _ = read_natural_image(path, str(path))  # of a palette the indices, which are the labels
     if pixels.ndim != 2:
-        raise ValueError(f"{path}: {pixels.shape[2]} values a pixel; one label is needed: grey values, or the indices "
-                         "of a palette")
+        raise ValueError(
+            f"{path}: {pixels.shape[2]} values a pixel; one label is needed: grey values, or the indices of a palette"
+        )
     return sitk.GetImageFromArray(pixels)
 
 
@@ -247,8 +286,10 @@ def _labels(image: sitk.Image, path: Path, dataset: Dataset) -> ndarray:
     labels = values.astype(np.uint8)
     if (labels != values).any() or set(np.unique(labels).tolist()) - dataset.allowed:
         unknown = sorted(set(np.unique(values).tolist()) - dataset.allowed)
-        raise ValueError(f"{path}: unknown labels {', '.join(f'{value:g}' for value in unknown[:8])}; dataset.json has "
-                         f"{sorted(dataset.allowed)}")
+        raise ValueError(
+            f"{path}: unknown labels {', '.join(f'{value:g}' for value in unknown[:8])}; dataset.json has "
+            f"{sorted(dataset.allowed)}"
+        )
     return labels
 
 

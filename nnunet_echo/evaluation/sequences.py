@@ -32,8 +32,11 @@ def attribute_columns(unit: str) -> dict[str, str]:
 
 
 def sequence_tables(
-    cases: Sequence[CaseId], attributes: Sequence[Mapping[str, Mapping[str, float]]],
-    dice: Sequence[Mapping[str, float]], unit: str, limits_from: str,
+    cases: Sequence[CaseId],
+    attributes: Sequence[Mapping[str, Mapping[str, float]]],
+    dice: Sequence[Mapping[str, float]],
+    unit: str,
+    limits_from: str,
 ) -> tuple[list[dict[str, object]], list[dict[str, object]], dict[str, dict]]:
     """Rows of frames.csv, rows of sequences.csv, and the limits as attribute -> field -> value.
 
@@ -42,8 +45,10 @@ def sequence_tables(
     sequences: dict[tuple[str, str], list[int]] = {}
     for index in sorted(range(len(cases)), key=lambda index: cases[index].frame):
         sequences.setdefault((cases[index].patient, cases[index].view), []).append(index)
-    curves = {key: {side: _curves([attributes[index][side] for index in indices]) for side in SIDES}
-              for key, indices in sorted(sequences.items())}
+    curves = {
+        key: {side: _curves([attributes[index][side] for index in indices]) for side in SIDES}
+        for key, indices in sorted(sequences.items())
+    }
     limits = PAINCHAUD_2022 if limits_from == "painchaud2022" else limits_of(c["reference"] for c in curves.values())
 
     columns = attribute_columns(unit)
@@ -55,13 +60,21 @@ def sequence_tables(
             row = {"case": case.name, "patient": patient, "view": view, "frame": case.frame}
             row |= {f"dice_{structure}": value for structure, value in dice[index].items()}
             row |= {f"{side}_{columns[name]}": values[time] for side in SIDES for name, values in sides[side].items()}
-            frames.append(row | {f"{side}_inconsistent": " ".join(name for name, flagged in flags[side].items()
-                                                                  if flagged[time]) for side in SIDES})
+            frames.append(
+                row
+                | {
+                    f"{side}_inconsistent": " ".join(name for name, flagged in flags[side].items() if flagged[time])
+                    for side in SIDES
+                }
+            )
         row = {"patient": patient, "view": view, "frames": len(of_sequence)}
         for side in SIDES:
             inconsistent = int(np.any(list(flags[side].values()), axis=0).sum())
-            ratios = [np.abs(consistency_errors(values, limits[name])) / limits[name].threshold
-                      for name, values in sides[side].items() if name in limits and limits[name].threshold]
+            ratios = [
+                np.abs(consistency_errors(values, limits[name])) / limits[name].threshold
+                for name, values in sides[side].items()
+                if name in limits and limits[name].threshold
+            ]
             phases = ed_es_frames(sides[side]["lv_area"])
             row |= {
                 f"{side}_inconsistent_frames": inconsistent,

@@ -45,8 +45,10 @@ def summarise_volumes(patients: Sequence[Row]) -> dict[str, object]:
             **{f"ef_below_{threshold:g}": classification(*ef, threshold) for threshold in EF_THRESHOLDS},
             "edv_ml": agreement(*pair("edv_ml")),
             "esv_ml": agreement(*pair("esv_ml")),
-            "recorded_ef": {side: agreement(values, [row["recorded_ef_percent"] for row in group])
-                            for side, values in zip(("prediction", "reference"), ef, strict=True)},
+            "recorded_ef": {
+                side: agreement(values, [row["recorded_ef_percent"] for row in group])
+                for side, values in zip(("prediction", "reference"), ef, strict=True)
+            },
         }
     result["patients_without_both_phases"] = sum(not row["planes"] for row in patients)
     for side in ("prediction", "reference"):
@@ -60,8 +62,12 @@ def summarise_anatomy(rows: Sequence[Row], side: str) -> dict[str, object]:
     found = [str(row[f"{side}_criteria"]).split() for row in rows]
     counts = Counter(name for names in found for name in names)
     errors = sum(map(bool, found))
-    return {"frames": len(rows), "frames_with_errors": errors, "rate": errors / len(rows),
-            "criteria": dict(sorted(counts.items()))}
+    return {
+        "frames": len(rows),
+        "frames_with_errors": errors,
+        "rate": errors / len(rows),
+        "criteria": dict(sorted(counts.items())),
+    }
 
 
 def summarise_sequences(rows: Sequence[Row], side: str) -> dict[str, object]:

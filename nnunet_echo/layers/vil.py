@@ -36,9 +36,7 @@ _LARGEST_EXPONENT = 80.0  # exp of it is finite in float32, and zero for all pur
 _EPSILON = 1e-6  # of the published code; keeps h finite where n . q passes through zero
 
 
-def mlstm(
-    q: Tensor, k: Tensor, v: Tensor, input_gate: Tensor, forget_gate: Tensor, chunk: int | None = None
-) -> Tensor:
+def mlstm(q: Tensor, k: Tensor, v: Tensor, input_gate: Tensor, forget_gate: Tensor, chunk: int | None = None) -> Tensor:
     """Hidden states h (B, H, S, d) of the recurrence in the module's docstring.
 
     q, k, v are (B, H, S, d); input_gate and forget_gate (B, H, S) are i~ and f~, before exp and sigmoid. Computes in

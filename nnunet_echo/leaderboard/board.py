@@ -102,17 +102,20 @@ class Board:
     @property
     def lengths(self) -> str:
         """A sentence where ranked trainers were trained for different numbers of iterations, else ""."""
-        found = {entry.model.name: entry.epochs_and_iterations for entry in self.entries
-                 if entry.model.status == WHOLE}
+        found = {entry.model.name: entry.epochs_and_iterations for entry in self.entries if entry.model.status == WHOLE}
         if len({epochs * iterations for epochs, iterations in found.values() if epochs == epochs}) < 2:
             return ""
-        each = (f"{name} {epochs:g} x {iterations:g}" if epochs == epochs else f"{name} not known"
-                for name, (epochs, iterations) in found.items())
-        return ("The ranked trainers were trained for different lengths, so their order is of these as well as of the "
-                f"networks (epochs x iterations): {', '.join(each)}.")
+        each = (
+            f"{name} {epochs:g} x {iterations:g}" if epochs == epochs else f"{name} not known"
+            for name, (epochs, iterations) in found.items()
+        )
+        return (
+            "The ranked trainers were trained for different lengths, so their order is of these as well as of the "
+            f"networks (epochs x iterations): {', '.join(each)}."
+        )
 
     def table(self, name: str) -> DataFrame:
-        """"leaderboard", "comparisons", or one of an evaluation, such as "patients", as a pandas DataFrame.
+        """ "leaderboard", "comparisons", or one of an evaluation, such as "patients", as a pandas DataFrame.
 
         docs/reference/leaderboard.md and metrics.md define the columns. Raises `ValueError` for another name.
         """
@@ -128,11 +131,23 @@ class Board:
         return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-def leaderboard(dataset: str | int, configuration: str = "2d", *, plans: str | None = None,
-                trainers: Sequence[str] | None = None, baseline: str | None = None, folds: Sequence[int] | None = None,
-                rank_by: str = "dice", method: str = "ase", rounding: bool = False,
-                consistency_limits: str = "references", seed: int = 0, scratch: Path | None = None,
-                workers: int | None = 1, progress: bool = False) -> Board:
+def leaderboard(
+    dataset: str | int,
+    configuration: str = "2d",
+    *,
+    plans: str | None = None,
+    trainers: Sequence[str] | None = None,
+    baseline: str | None = None,
+    folds: Sequence[int] | None = None,
+    rank_by: str = "dice",
+    method: str = "ase",
+    rounding: bool = False,
+    consistency_limits: str = "references",
+    seed: int = 0,
+    scratch: Path | None = None,
+    workers: int | None = 1,
+    progress: bool = False,
+) -> Board:
     """Evaluate and compare all models of `configuration` in nnU-Net's three folders, or those of `plans` or `trainers`.
 
     `baseline` names the model that the others are tested against (default: nnUNetTrainer, if it is whole); `folds`
@@ -158,16 +173,18 @@ def leaderboard(dataset: str | int, configuration: str = "2d", *, plans: str | N
         if scratch is None:
             raise ValueError(f"{raw.name} holds sequences; `scratch` is None and must be a folder for their frames")
         phases = "ignore" in dataset_json["labels"]
-        films = {name: (case, number) for case, row in case_table(raw).items()
-                 for name, number in frame_names(row, phases).items()}
+        films = {
+            name: (case, number)
+            for case, row in case_table(raw).items()
+            for name, number in frame_names(row, phases).items()
+        }
         references = scratch / "references"
         write_frames(raw / "labelsTr", raw, references, phases=phases, workers=workers, progress=progress)
     content_file = (references if films else raw) / "dataset.json"
     content = read_dataset(content_file)
     splits = preprocessed_splits(raw.name)
     split = read_split(splits if splits and splits.is_file() else raw / "splits_final.json", dataset_json, folds)
-    models = find_models(results_folder() / raw.name, configuration, split, content.file_ending, trainers,
-                         plans)
+    models = find_models(results_folder() / raw.name, configuration, split, content.file_ending, trainers, plans)
     baseline = _baseline(models, baseline, plans)
 
     def entry(model: Model) -> Entry:
@@ -177,44 +194,91 @@ def leaderboard(dataset: str | int, configuration: str = "2d", *, plans: str | N
             predictions = {fold: scratch / model.folder.name / f"fold_{fold}" for fold in folds}
             for fold, frames in predictions.items():
                 write_frames(model.validation(fold), raw, frames, phases=phases, workers=workers, progress=progress)
-        evaluations = {fold: evaluate(maps, references, dataset_json=content_file, method=method, rounding=rounding,
-                                      subset=True, consistency_limits=consistency_limits, workers=workers,
-                                      progress=progress)
-                       for fold, maps in predictions.items()}
+        evaluations = {
+            fold: evaluate(
+                maps,
+                references,
+                dataset_json=content_file,
+                method=method,
+                rounding=rounding,
+                subset=True,
+                consistency_limits=consistency_limits,
+                workers=workers,
+                progress=progress,
+            )
+            for fold, maps in predictions.items()
+        }
         training = read_training([model.folder / f"fold_{fold}" for fold in folds])
         costs = network_costs(model.folder, model.trainer, configuration)
         return Entry(model, predictions, in_one(evaluations, model.name), training, costs)
 
     entries = [entry(model) for model in models]
     patients = sorted({patient_of(case, dataset_json) for cases in split.validation.values() for case in cases})
-    return ranked(entries, dataset=content, raw=raw, references=references, films=films, configuration=configuration,
-                  split=split, patients=patients, rank_by=rank_by, baseline=baseline,
-                  method=f"{method}, rounded" if rounding else method, consistency_limits=consistency_limits, seed=seed)
+    return ranked(
+        entries,
+        dataset=content,
+        raw=raw,
+        references=references,
+        films=films,
+        configuration=configuration,
+        split=split,
+        patients=patients,
+        rank_by=rank_by,
+        baseline=baseline,
+        method=f"{method}, rounded" if rounding else method,
+        consistency_limits=consistency_limits,
+        seed=seed,
+    )
 
 
-def ranked(entries: Sequence[Entry], *, dataset: Dataset, patients: list[str], rank_by: str, baseline: str, seed: int,
-           **others: object) -> Board:
+def ranked(
+    entries: Sequence[Entry],
+    *,
+    dataset: Dataset,
+    patients: list[str],
+    rank_by: str,
+    baseline: str,
+    seed: int,
+    **others: object,
+) -> Board:
     """The board of entries that are evaluated: whole ones are ranked and tested; `others` are fields as they are."""
     weights = bootstrap_weights(len(patients), seed)
     sign = -1 if RANKING_METRICS[rank_by] else 1
-    of_entry = [(score_of(entry, rank_by, dataset, patients), entry) for entry in entries
-                if entry.model.status == WHOLE]
+    of_entry = [
+        (score_of(entry, rank_by, dataset, patients), entry) for entry in entries if entry.model.status == WHOLE
+    ]
     of_entry.sort(key=lambda scored: sign * scored[0].mean())
     whole = [entry for _, entry in of_entry]
     scores = np.array([score for score, _ in of_entry]).reshape(len(whole), len(patients)).T
     ranking = rank(scores, weights, higher_is_better=RANKING_METRICS[rank_by]) if whole else None
     unranked = sorted((entry for entry in entries if entry.model.status != WHOLE), key=lambda entry: entry.model.status)
     comparisons = _comparisons(whole, baseline, rank_by, scores, dataset, patients, weights)
-    return Board(dataset=dataset, entries=[*whole, *unranked], patients=patients, rank_by=rank_by, scores=scores,
-                 weights=weights, ranking=ranking, baseline=baseline, comparisons=comparisons, seed=seed, **others)
+    return Board(
+        dataset=dataset,
+        entries=[*whole, *unranked],
+        patients=patients,
+        rank_by=rank_by,
+        scores=scores,
+        weights=weights,
+        ranking=ranking,
+        baseline=baseline,
+        comparisons=comparisons,
+        seed=seed,
+        **others,
+    )
 
 
 def in_one(evaluations: Mapping[int, Evaluation], trainer: str) -> Evaluation:
     """The rows of the evaluations of several folds, each headed by `trainer` and `fold`; without a summary."""
     tables = [field.name for field in fields(Evaluation) if field.name != "summary"]
-    rows = {table: [{"trainer": trainer, "fold": fold} | row
-                    for fold, evaluation in evaluations.items() for row in getattr(evaluation, table)]
-            for table in tables}
+    rows = {
+        table: [
+            {"trainer": trainer, "fold": fold} | row
+            for fold, evaluation in evaluations.items()
+            for row in getattr(evaluation, table)
+        ]
+        for table in tables
+    }
     return Evaluation(summary={}, **rows)
 
 
@@ -238,8 +302,11 @@ def _baseline(models: Sequence[Model], given: str | None, plans: str | None) -> 
 
     Where all models have the same `plans`, a trainer's name is enough.
     """
-    names = {name: model for model in models
-             for name in (model.name, f"{model.trainer}__{model.plans}", model.trainer if plans else model.name)}
+    names = {
+        name: model
+        for model in models
+        for name in (model.name, f"{model.trainer}__{model.plans}", model.trainer if plans else model.name)
+    }
     model = names.get(given or DEFAULT_BASELINE)
     if model is not None and model.status == WHOLE:
         return model.name
@@ -249,8 +316,15 @@ def _baseline(models: Sequence[Model], given: str | None, plans: str | None) -> 
     return ""
 
 
-def _comparisons(entries: Sequence[Entry], baseline: str, rank_by: str, scores: ndarray, dataset: Dataset,
-                 patients: Sequence[str], weights: ndarray) -> list[dict[str, object]]:
+def _comparisons(
+    entries: Sequence[Entry],
+    baseline: str,
+    rank_by: str,
+    scores: ndarray,
+    dataset: Dataset,
+    patients: Sequence[str],
+    weights: ndarray,
+) -> list[dict[str, object]]:
     """Every ranked entry against the baseline; Holm's correction over the models of one structure and metric.
 
     All of one structure and metric are on the same patients.
@@ -260,9 +334,11 @@ def _comparisons(entries: Sequence[Entry], baseline: str, rank_by: str, scores: 
         return []
     columns = metric_columns(dataset.unit)
     values: dict[tuple[str, str], list[ndarray]] = {("score", columns[rank_by]): list(scores.T)}
-    values |= {(structure, columns[metric]): [scored_values(entry, structure, metric, dataset, patients)
-                                              for entry in entries]
-               for structure in dataset.structures for metric in TESTED_METRICS}
+    values |= {
+        (structure, columns[metric]): [scored_values(entry, structure, metric, dataset, patients) for entry in entries]
+        for structure in dataset.structures
+        for metric in TESTED_METRICS
+    }
     if "LV" in dataset.structures:
         planes = common_planes(entries)
         pairs = [ejection_fractions(entry, patients, planes) for entry in entries]
@@ -274,9 +350,13 @@ def _comparisons(entries: Sequence[Entry], baseline: str, rank_by: str, scores: 
         reference = of_models[names.index(baseline)]
         results: dict[str, Mapping[str, float]] = {
             name: compare(of_model, reference, weights)
-            for name, of_model in zip(names, of_models, strict=True) if name != baseline}
+            for name, of_model in zip(names, of_models, strict=True)
+            if name != baseline
+        }
         corrected = holm([result["p"] for result in results.values()])
         head = {"baseline": baseline, "structure": structure, "metric": metric}
-        rows += [{"trainer": name, **head, **result, "p_holm": p}
-                 for (name, result), p in zip(results.items(), corrected, strict=True)]
+        rows += [
+            {"trainer": name, **head, **result, "p_holm": p}
+            for (name, result), p in zip(results.items(), corrected, strict=True)
+        ]
     return rows

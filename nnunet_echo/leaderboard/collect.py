@@ -77,31 +77,51 @@ def read_split(path: Path, dataset_json: dict, folds: Sequence[int] | None = Non
     for fold in chosen:
         patients = [{patient_of(case, dataset_json) for case in side[fold]} for side in (training, validation)]
         if both := sorted(patients[0] & patients[1]):
-            raise ValueError(f"{path}: fold {fold} trains and validates on {both[0]} ({len(both)} such patients); its "
-                             "scores say nothing about new patients. Split by patient and train again")
-    repeated = sorted(case for case, n in Counter(case for cases in validation.values() for case in cases).items()
-                      if n > 1)
+            raise ValueError(
+                f"{path}: fold {fold} trains and validates on {both[0]} ({len(both)} such patients); its "
+                "scores say nothing about new patients. Split by patient and train again"
+            )
+    repeated = sorted(
+        case for case, n in Counter(case for cases in validation.values() for case in cases).items() if n > 1
+    )
     if repeated:
-        raise ValueError(f"{path}: {repeated[0]} is validated in several folds ({len(repeated)} such cases); choose "
-                         "folds that validate each case once with --folds")
+        raise ValueError(
+            f"{path}: {repeated[0]} is validated in several folds ({len(repeated)} such cases); choose "
+            "folds that validate each case once with --folds"
+        )
     canonical = json.dumps([[fold, sorted(training[fold]), sorted(validation[fold])] for fold in chosen])
-    return Split(training, validation, hashlib.sha256(canonical.encode()).hexdigest()[:12],
-                 partial(patient_of, dataset_json=dataset_json))
+    return Split(
+        training,
+        validation,
+        hashlib.sha256(canonical.encode()).hexdigest()[:12],
+        partial(patient_of, dataset_json=dataset_json),
+    )
 
 
-def find_models(results: Path, configuration: str, split: Split, file_ending: str,
-                names: Sequence[str] | None = None, plans: str | None = None) -> list[Model]:
+def find_models(
+    results: Path,
+    configuration: str,
+    split: Split,
+    file_ending: str,
+    names: Sequence[str] | None = None,
+    plans: str | None = None,
+) -> list[Model]:
     """All models of a configuration below the dataset's folder `results`, or of these `plans` or `names`, by name.
 
     A name is that of a trainer, with any plans, or TRAINER__PLANS. Raises `FileNotFoundError` where there is none and
     `ValueError` for a name that is not there.
     """
     folders = sorted(path for path in results.glob("*") if path.name.endswith(f"__{configuration}") and path.is_dir())
-    models = [_model(folder, configuration, split, file_ending) for folder in folders
-              if plans is None or folder.name.partition("__")[2] == f"{plans}__{configuration}"]
+    models = [
+        _model(folder, configuration, split, file_ending)
+        for folder in folders
+        if plans is None or folder.name.partition("__")[2] == f"{plans}__{configuration}"
+    ]
     if not models:
-        raise FileNotFoundError(f"{results}: no folder TRAINER__{plans or 'PLANS'}__{configuration} there; train one, "
-                                "or choose a configuration with -c" + (" or other plans with -p" if plans else ""))
+        raise FileNotFoundError(
+            f"{results}: no folder TRAINER__{plans or 'PLANS'}__{configuration} there; train one, "
+            "or choose a configuration with -c" + (" or other plans with -p" if plans else "")
+        )
     if names is None:
         return models
     known = {model.trainer for model in models} | {f"{model.trainer}__{model.plans}" for model in models}

@@ -22,8 +22,13 @@ from nnunet_echo.leaderboard.values import ef_doubts, ef_rows, ejection_fraction
 
 BLUE, RED, GREY = "#0072B2", "#D55E00", "#6e7781"
 # Names are text: a dollar sign in one begins no formula.
-STYLE = {"font.size": 8, "text.parse_math": False, "pdf.fonttype": 42, "axes.spines.top": False,
-         "axes.spines.right": False}
+STYLE = {
+    "font.size": 8,
+    "text.parse_math": False,
+    "pdf.fonttype": 42,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 
 
 def write_figures(board: Board, out: Path) -> list[Path]:
@@ -34,8 +39,10 @@ def write_figures(board: Board, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     shown = [entry for entry in board.entries if entry.model.status != REFUSED]
     names = short_names([entry.model.name for entry in board.entries])[: len(shown)]
-    names = [name if entry.model.status == WHOLE else f"{name} ({entry.model.status})"
-             for name, entry in zip(names, shown, strict=True)]
+    names = [
+        name if entry.model.status == WHOLE else f"{name} ({entry.model.status})"
+        for name, entry in zip(names, shown, strict=True)
+    ]
     if not shown:
         return []
     with matplotlib.rc_context(STYLE):
@@ -59,8 +66,14 @@ def _boxes_of(board: Board, names: Sequence[str], metric: str) -> Figure:
     structures = list(board.dataset.structures)
     figure, panels = _panels(len(structures), 2, 0.6 + 0.22 * len(names))
     for panel, structure in zip(panels, structures, strict=True):
-        _boxes(panel, names, [values_of(entry, structure, board.columns[metric], board.patients)
-                              for entry, _ in zip(board.entries, names, strict=False)])
+        _boxes(
+            panel,
+            names,
+            [
+                values_of(entry, structure, board.columns[metric], board.patients)
+                for entry, _ in zip(board.entries, names, strict=False)
+            ],
+        )
         panel.set_title(structure, fontsize=9)
         panel.set_xlabel(metric_title(metric, board.dataset.unit))
     return figure
@@ -71,8 +84,13 @@ def _ranks(board: Board, names: Sequence[str]) -> Figure:
     figure, (panel,) = _panels(1, 1, 0.7 + 0.3 * len(shares))
     model, place = np.nonzero(shares)
     panel.scatter(place + 1, model, s=260 * shares[model, place], color=BLUE, alpha=0.6, linewidths=0)
-    panel.set(xticks=range(1, len(shares) + 1), yticks=range(len(shares)), yticklabels=names[: len(shares)],
-              xlabel="rank (area: share of bootstrap samples of patients)", ylim=(len(shares) - 0.4, -0.6))
+    panel.set(
+        xticks=range(1, len(shares) + 1),
+        yticks=range(len(shares)),
+        yticklabels=names[: len(shares)],
+        xlabel="rank (area: share of bootstrap samples of patients)",
+        ylim=(len(shares) - 0.4, -0.6),
+    )
     return figure
 
 
@@ -92,20 +110,28 @@ def _ejection_fraction(board: Board, names: Sequence[str]) -> Figure:
         statistics = agreement(prediction, reference)
         doubtful = {row["patient"] for row in ef_rows(entry, board.ef_planes) if any(ef_doubts(row).values())}
         flagged = np.array([patient in doubtful for patient in board.patients])
-        beyond = [_points(scatter, reference, prediction, "value", flagged),
-                  _points(bland, (reference + prediction) / 2, prediction - reference, "error", flagged)]
+        beyond = [
+            _points(scatter, reference, prediction, "value", flagged),
+            _points(bland, (reference + prediction) / 2, prediction - reference, "error", flagged),
+        ]
         scatter.axline((50, 50), slope=1, color=GREY, linewidth=0.8)
         scatter.set(xlabel=f"reference EF, {board.ef_planes}, %{beyond[0]}", ylabel="predicted EF, %")
-        scatter.set_title(f"{name}: r = {statistics['pearson_r']:.3f}, MAE {statistics['mae']:.1f}, "
-                          f"{statistics['n']} of {np.isfinite(reference).sum()} patients"
-                          + f", {len(doubtful)} flagged" * bool(doubtful), fontsize=8)
+        scatter.set_title(
+            f"{name}: r = {statistics['pearson_r']:.3f}, MAE {statistics['mae']:.1f}, "
+            f"{statistics['n']} of {np.isfinite(reference).sum()} patients"
+            + f", {len(doubtful)} flagged"
+            * bool(doubtful),
+            fontsize=8,
+        )
         bland.axhline(0, color=GREY, linewidth=0.8)
         for value, style in (("bias", "-"), ("loa_low", "--"), ("loa_high", "--")):
             if EF_SHOWN["error"][0] <= statistics[value] <= EF_SHOWN["error"][1]:
                 bland.axhline(statistics[value], color=RED, linestyle=style, linewidth=1)
         bland.set(xlabel=f"mean of both, %{beyond[1]}", ylabel="prediction − reference, points")
-        bland.set_title(f"bias {statistics['bias']:.1f}, limits {statistics['loa_low']:.1f} to "
-                        f"{statistics['loa_high']:.1f}", fontsize=8)
+        bland.set_title(
+            f"bias {statistics['bias']:.1f}, limits {statistics['loa_low']:.1f} to {statistics['loa_high']:.1f}",
+            fontsize=8,
+        )
     return figure
 
 
@@ -116,8 +142,10 @@ def _points(panel: Axes, x: ndarray, y: ndarray, kind: str, hollow: ndarray) -> 
     shown_x, shown_y = np.clip(x, *EF_SHOWN["value"]), np.clip(y, *EF_SHOWN[kind])
     beyond = (shown_x != x) | (shown_y != y)
     for which, size, marker, colour, alpha in ((~beyond, 10, "o", BLUE, 0.5), (beyond, 16, "^", RED, 1)):
-        for part, style in ((which & ~hollow, {"color": colour, "linewidths": 0}),
-                            (which & hollow, {"facecolors": "none", "edgecolors": colour, "linewidths": 0.8})):
+        for part, style in (
+            (which & ~hollow, {"color": colour, "linewidths": 0}),
+            (which & hollow, {"facecolors": "none", "edgecolors": colour, "linewidths": 0.8}),
+        ):
             panel.scatter(shown_x[part], shown_y[part], s=size, marker=marker, alpha=alpha, **style)
     if not beyond.any():
         return ""
@@ -138,8 +166,15 @@ def _quality(board: Board, names: Sequence[str], cases: Sequence[str], quality: 
 def _boxes(panel: Axes, names: Sequence[str], groups: Sequence[ndarray]) -> None:
     """A row for each group: quartiles, whiskers of 1.5 boxes, and every value."""
     defined = [group[np.isfinite(group)] for group in groups]
-    panel.boxplot(defined, orientation="horizontal", positions=range(len(names)), widths=0.55, showfliers=False,
-                  medianprops={"color": RED, "linewidth": 1.4}, boxprops={"linewidth": 0.8})
+    panel.boxplot(
+        defined,
+        orientation="horizontal",
+        positions=range(len(names)),
+        widths=0.55,
+        showfliers=False,
+        medianprops={"color": RED, "linewidth": 1.4},
+        boxprops={"linewidth": 0.8},
+    )
     for row, values in enumerate(defined):
         spread = (np.arange(len(values)) * 0.618 % 1 - 0.5) * 0.5
         panel.scatter(np.sort(values), row + spread, s=5, color=BLUE, alpha=0.4, linewidths=0)

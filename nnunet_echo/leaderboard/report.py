@@ -36,8 +36,13 @@ CLIPS, CLIP_FRAMES = 6, 64
 # Colours that remain apart for colour-blind readers (Okabe and Ito, Color Universal Design, 2008).
 COLOURS = {"LV": "#E69F00", "LV_EPI": "#56B4E9", "MYO": "#56B4E9", "LA": "#CC79A7"}
 OTHER_COLOURS = ("#009E73", "#F0E442", "#D55E00", "#0072B2")
-PLOTTED = {"dice": "Dice", "hd95": "HD95", "hd95_penalised": "HD95, missed structures penalised", "assd": "ASSD",
-           "nsd_2": "Normalised surface Dice at 2"}
+PLOTTED = {
+    "dice": "Dice",
+    "hd95": "HD95",
+    "hd95_penalised": "HD95, missed structures penalised",
+    "assd": "ASSD",
+    "nsd_2": "Normalised surface Dice at 2",
+}
 # The axes of plots of EF in % and of its error end here at most: one absurd value would squeeze all others.
 EF_SHOWN = {"value": (-20, 120), "error": (-60, 60)}
 
@@ -45,14 +50,23 @@ EF_SHOWN = {"value": (-20, 120), "error": (-60, 60)}
 def write_report(board: Board, out: Path) -> None:
     """Write index.html to the folder `out`, made if need be."""
     out.mkdir(parents=True, exist_ok=True)
-    environment = Environment(loader=PackageLoader("nnunet_echo.leaderboard", "."), autoescape=True,
-                              trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("nnunet_echo.leaderboard", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     rows, names = leaderboard_rows(board), short_names([entry.model.name for entry in board.entries])
     text = environment.get_template("report.html.jinja").render(
-        board=board, rows=list(zip(names, rows, strict=True)), data=report_data(board, names), best=_best(board, rows),
-        structures=list(board.dataset.structures), missed=[missed(board, row) for row in rows], p_value=p_value,
-        flagged=flagged, WHOLE=WHOLE, other_planes=max((row["ef_patients_of_other_planes"] for row in rows), default=0))
+        board=board,
+        rows=list(zip(names, rows, strict=True)),
+        data=report_data(board, names),
+        best=_best(board, rows),
+        structures=list(board.dataset.structures),
+        missed=[missed(board, row) for row in rows],
+        p_value=p_value,
+        flagged=flagged,
+        WHOLE=WHOLE,
+        other_planes=max((row["ef_patients_of_other_planes"] for row in rows), default=0),
+    )
     (out / "index.html").write_text(text, encoding="utf-8")
 
 
@@ -70,19 +84,38 @@ def report_data(board: Board, names: Sequence[str]) -> dict[str, object]:
         "structures": list(board.dataset.structures),
         "colours": {name: COLOURS.get(name) or next(colours) for name in drawn_structures(board.dataset)},
         "unit": board.dataset.unit,
-        "metrics": [{
-            "name": metric_title(metric, board.dataset.unit), "better": RANKING_METRICS.get(metric, False),
-            "values": [[_rounded(values_of(entry, structure, board.columns[metric], board.patients))
-                        for entry in entries] for structure in board.dataset.structures],
-        } for metric in PLOTTED],
+        "metrics": [
+            {
+                "name": metric_title(metric, board.dataset.unit),
+                "better": RANKING_METRICS.get(metric, False),
+                "values": [
+                    [_rounded(values_of(entry, structure, board.columns[metric], board.patients)) for entry in entries]
+                    for structure in board.dataset.structures
+                ],
+            }
+            for metric in PLOTTED
+        ],
         "patients": board.patients,
-        "ef": [[[row["patient"], _rounded(row["reference_ef_percent"], 1), _rounded(row["prediction_ef_percent"], 1),
-                 "; ".join(f"{side}: {', '.join(found)}" for side, found in ef_doubts(row).items() if found)]
-                for row in ef_rows(entry, board.ef_planes)] for entry in entries],
+        "ef": [
+            [
+                [
+                    row["patient"],
+                    _rounded(row["reference_ef_percent"], 1),
+                    _rounded(row["prediction_ef_percent"], 1),
+                    "; ".join(f"{side}: {', '.join(found)}" for side, found in ef_doubts(row).items() if found),
+                ]
+                for row in ef_rows(entry, board.ef_planes)
+            ]
+            for entry in entries
+        ],
         "ef_shown": EF_SHOWN,
         "ranks": board.ranking.shares.round(4).tolist() if board.ranking else [],
-        "cases": cases, "scores": [_rounded(score) for score in scores], "quality": image_quality(board, cases),
-        "gallery": gallery, "pictures": pictures.frames, "clips": _clips(board, entries, pictures),
+        "cases": cases,
+        "scores": [_rounded(score) for score in scores],
+        "quality": image_quality(board, cases),
+        "gallery": gallery,
+        "pictures": pictures.frames,
+        "clips": _clips(board, entries, pictures),
         "full": pictures.full,
     }
 
@@ -106,10 +139,16 @@ class _Pictures:
         if frame is None:
             reference = self.board.references / f"{case}{ending}"
             frame = asdict(read_picture(image, number, reference, side, quality)) | {
-                "reference": read_outlines(reference, self.board.dataset), "models": [None] * len(self.entries)}
-        new = {model: read_outlines(self.entries[model].predictions[self.folds[model][case]] / f"{case}{ending}",
-                                    self.board.dataset)
-               for model in models if frame["models"][model] is None and case in self.folds[model]}
+                "reference": read_outlines(reference, self.board.dataset),
+                "models": [None] * len(self.entries),
+            }
+        new = {
+            model: read_outlines(
+                self.entries[model].predictions[self.folds[model][case]] / f"{case}{ending}", self.board.dataset
+            )
+            for model in models
+            if frame["models"][model] is None and case in self.folds[model]
+        }
         size = len(str(new)) + (0 if case in self.frames else len(str(frame)))
         if self.bytes + size > PICTURE_BYTES:
             self.full = True
@@ -125,7 +164,7 @@ def short_names(names: Sequence[str]) -> list[str]:
     """Without "nnUNetTrainer" in front, and without the words at the end that all of them share."""
     short = [name.removeprefix("nnUNetTrainer").lstrip("_") or name for name in names]
     shared = os.path.commonprefix([name[::-1] for name in short])[::-1]
-    shared = shared[shared.index("_"):] if "_" in shared and len(names) > 1 else ""
+    shared = shared[shared.index("_") :] if "_" in shared and len(names) > 1 else ""
     return [name.removesuffix(shared) or name for name in short]
 
 
@@ -138,8 +177,11 @@ def _chosen(scores: np.ndarray, cases: Sequence[str], pictures: _Pictures, model
     """The cases of a model to look at; of few cases, none twice."""
     order = [cases[index] for index in np.argsort(-scores) if np.isfinite(scores[index])]
     middle = max(len(order) // 2 - CASES_EACH // 2, 0)
-    groups = {"Worst": order[::-1][:CASES_EACH], "Median": order[middle : middle + CASES_EACH],
-              "Best": order[:CASES_EACH]}
+    groups = {
+        "Worst": order[::-1][:CASES_EACH],
+        "Median": order[middle : middle + CASES_EACH],
+        "Best": order[:CASES_EACH],
+    }
     seen: set[str] = set()
     for name, group in groups.items():
         groups[name] = [case for case in group if case not in seen and pictures.add(case, [model])]
@@ -163,16 +205,26 @@ def _clips(board: Board, entries: Sequence[Entry], pictures: _Pictures) -> list[
                 curves[row["patient"], row["view"]][model][row["frame"]] = row
     clips = []
     for (patient, view), models in curves.items():
-        frames = [number for number in sorted(models[0])[:CLIP_FRAMES]
-                  if pictures.add(models[0][number]["case"], range(len(entries)), side=288, quality=50)]
+        frames = [
+            number
+            for number in sorted(models[0])[:CLIP_FRAMES]
+            if pictures.add(models[0][number]["case"], range(len(entries)), side=288, quality=50)
+        ]
         if len(frames) > 1:
-            clips.append({
-                "name": " ".join(filter(None, (patient, view))),
-                "cases": [models[0][number]["case"] for number in frames],
-                "reference": [_rounded(models[0][number][f"reference_{area}"], 1) for number in frames],
-                "models": [[_rounded(rows[number][f"prediction_{area}"], 1) if number in rows else None
-                            for number in frames] for rows in models],
-            })
+            clips.append(
+                {
+                    "name": " ".join(filter(None, (patient, view))),
+                    "cases": [models[0][number]["case"] for number in frames],
+                    "reference": [_rounded(models[0][number][f"reference_{area}"], 1) for number in frames],
+                    "models": [
+                        [
+                            _rounded(rows[number][f"prediction_{area}"], 1) if number in rows else None
+                            for number in frames
+                        ]
+                        for rows in models
+                    ],
+                }
+            )
     return clips
 
 
@@ -180,10 +232,18 @@ def _best(board: Board, rows: Sequence[Mapping[str, object]]) -> dict[str, float
     """Column -> its best value among ranked models, of the columns that are over the same patients and frames."""
     ranked = [row for row in rows if row["status"] == WHOLE]
     entries = [entry for entry in board.entries if entry.model.status == WHOLE]
-    columns = {f"{structure}_{board.columns[metric]}_mean": better for structure in board.dataset.structures
-               if same_frames(entries, structure) for metric, better in (("dice", True), ("hd95_penalised", False))}
-    columns |= {"score_mean": RANKING_METRICS[board.rank_by], "ef_mae_penalised": False,
-                "anatomy_rate": False, "inconsistent_rate": False}
+    columns = {
+        f"{structure}_{board.columns[metric]}_mean": better
+        for structure in board.dataset.structures
+        if same_frames(entries, structure)
+        for metric, better in (("dice", True), ("hd95_penalised", False))
+    }
+    columns |= {
+        "score_mean": RANKING_METRICS[board.rank_by],
+        "ef_mae_penalised": False,
+        "anatomy_rate": False,
+        "inconsistent_rate": False,
+    }
     in_all = int(np.sum(same_ef_patients(entries, board.patients, board.ef_planes)))
     if all(row["ef_n"] == in_all for row in ranked):
         columns |= {"ef_mae": False, "ef_pearson_r": True}

@@ -89,16 +89,19 @@ def rank(values: ndarray, weights: ndarray, *, higher_is_better: bool) -> Rankin
     """
     undefined = np.count_nonzero(~np.isfinite(values), axis=0)
     if undefined.any():
-        raise ValueError(f"model {undefined.argmax()} has no defined score of {undefined.max()} of {len(values)} "
-                         "patients; it cannot be ranked with the others, which are averaged over all of them")
+        raise ValueError(
+            f"model {undefined.argmax()} has no defined score of {undefined.max()} of {len(values)} "
+            "patients; it cannot be ranked with the others, which are averaged over all of them"
+        )
     sign = -1 if higher_is_better else 1
     tolerance = TIE * np.abs(values).max(initial=0)
     ranks, _ = _ranks(sign * values.mean(axis=0, keepdims=True), tolerance)
     drawn, tied = _ranks(sign * _sample_means(values, weights), tolerance)
     ranks, models = ranks[0], values.shape[1]
     low, high = np.percentile(drawn, INTERVAL, axis=0, method="inverted_cdf")
-    shares = np.stack([(((drawn <= place) & (place < drawn + tied)) / tied).mean(axis=0)
-                       for place in range(1, models + 1)], axis=1)
+    shares = np.stack(
+        [(((drawn <= place) & (place < drawn + tied)) / tied).mean(axis=0) for place in range(1, models + 1)], axis=1
+    )
     first, second = np.triu_indices(models, 1)
     order, order_drawn = np.sign(ranks[first] - ranks[second]), np.sign(drawn[:, first] - drawn[:, second])
     agreeing = np.where(order == order_drawn, 1, order * order_drawn)

@@ -79,8 +79,10 @@ class Entry:
         """Epochs, and iterations of one: as logged, else as the trainer's name says, else NaN and nnU-Net's 250."""
         logged = self.training.epochs, self.training.iterations
         named = (re.search(rf"_(\d+){word}", self.model.trainer) for word in ("epochs", "iterations"))
-        return tuple(value if value == value else float(match[1]) if match else default
-                     for value, match, default in zip(logged, named, (math.nan, 250.0), strict=True))
+        return tuple(
+            value if value == value else float(match[1]) if match else default
+            for value, match, default in zip(logged, named, (math.nan, 250.0), strict=True)
+        )
 
 
 def scored_structures(dataset: Dataset) -> list[str]:
@@ -112,8 +114,10 @@ def values_of(entry: Entry, structure: str, column: str, patients: Sequence[str]
 
 def same_frames(entries: Sequence[Entry], structure: str) -> bool:
     """Whether the metrics of a structure are defined in the same frames of all entries."""
-    undefined = [{entry.by_structure[structure][row]["case"] for row in np.flatnonzero(entry.both_empty(structure))}
-                 for entry in entries]
+    undefined = [
+        {entry.by_structure[structure][row]["case"] for row in np.flatnonzero(entry.both_empty(structure))}
+        for entry in entries
+    ]
     return all(cases == undefined[0] for cases in undefined)
 
 
@@ -122,16 +126,23 @@ def common_planes(entries: Sequence[Entry]) -> str:
 
     One for all entries, whatever they predict. "" where no patient has a reference EF.
     """
-    of_patient = {row["patient"]: row["planes"] for entry in entries for row in entry.evaluation.patients
-                  if row["planes"] and math.isfinite(row["reference_ef_percent"])}
+    of_patient = {
+        row["patient"]: row["planes"]
+        for entry in entries
+        for row in entry.evaluation.patients
+        if row["planes"] and math.isfinite(row["reference_ef_percent"])
+    }
     count = Counter(of_patient.values())
     return max(sorted(count), key=count.__getitem__, default="")  # "biplane" comes first
 
 
 def ef_rows(entry: Entry, planes: str) -> list[dict[str, object]]:
     """The rows of the patients who have a reference EF of these planes: those over whom all of EF is."""
-    return [row for row in entry.evaluation.patients
-            if row["planes"] == planes and math.isfinite(row["reference_ef_percent"])]
+    return [
+        row
+        for row in entry.evaluation.patients
+        if row["planes"] == planes and math.isfinite(row["reference_ef_percent"])
+    ]
 
 
 def ef_doubts(row: Mapping[str, object]) -> dict[str, list[str]]:
@@ -142,8 +153,10 @@ def ef_doubts(row: Mapping[str, object]) -> dict[str, list[str]]:
 def ejection_fractions(entry: Entry, patients: Sequence[str], planes: str) -> tuple[ndarray, ndarray]:
     """Prediction and reference, each (P,), in percent; NaN for a patient who is not in `ef_rows`."""
     found = {row["patient"]: row for row in ef_rows(entry, planes)}
-    return tuple(np.array([found[patient][f"{side}_ef_percent"] if patient in found else np.nan
-                           for patient in patients]) for side in SIDES)
+    return tuple(
+        np.array([found[patient][f"{side}_ef_percent"] if patient in found else np.nan for patient in patients])
+        for side in SIDES
+    )
 
 
 def same_ef_patients(entries: Sequence[Entry], patients: Sequence[str], planes: str) -> ndarray:

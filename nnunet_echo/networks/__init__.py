@@ -65,24 +65,47 @@ _TOY_VIL = {"dim": 32, "depth": 4, "features": (8, 8, 16, 16)}
 
 NETWORKS: dict[str, Network] = {
     "lkm_unet": Network(
-        "nnunet_echo.networks.lkm_unet:LKMUNet", "LKM-UNet", "2403.07332", "nnUNetTrainerLKMUNet",
-        dims=(2, 3), scan=True, toy={**_TOY_U_NET, "window_sizes": (5, 5, 3, 3)},
+        "nnunet_echo.networks.lkm_unet:LKMUNet",
+        "LKM-UNet",
+        "2403.07332",
+        "nnUNetTrainerLKMUNet",
+        dims=(2, 3),
+        scan=True,
+        toy={**_TOY_U_NET, "window_sizes": (5, 5, 3, 3)},
     ),
     "umamba_bot": Network(
-        "nnunet_echo.networks.u_mamba:UMambaBot", "U-Mamba Bot", "2401.04722", "nnUNetTrainerUMambaBot",
-        dims=(2, 3), scan=True, toy=_TOY_U_NET,
+        "nnunet_echo.networks.u_mamba:UMambaBot",
+        "U-Mamba Bot",
+        "2401.04722",
+        "nnUNetTrainerUMambaBot",
+        dims=(2, 3),
+        scan=True,
+        toy=_TOY_U_NET,
     ),
     "umamba_enc": Network(
-        "nnunet_echo.networks.u_mamba:UMambaEnc", "U-Mamba Enc", "2401.04722", "nnUNetTrainerUMambaEnc",
-        dims=(2, 3), scan=True, toy=_TOY_U_NET,
+        "nnunet_echo.networks.u_mamba:UMambaEnc",
+        "U-Mamba Enc",
+        "2401.04722",
+        "nnUNetTrainerUMambaEnc",
+        dims=(2, 3),
+        scan=True,
+        toy=_TOY_U_NET,
     ),
     "no_mamba": Network(
-        "nnunet_echo.networks.u_mamba:NoMamba", "U-Mamba without its Mamba layers", "2404.09556",
-        "nnUNetTrainerNoMamba", dims=(2, 3), toy=_TOY_U_NET,
+        "nnunet_echo.networks.u_mamba:NoMamba",
+        "U-Mamba without its Mamba layers",
+        "2404.09556",
+        "nnUNetTrainerNoMamba",
+        dims=(2, 3),
+        toy=_TOY_U_NET,
     ),
     "vm_unet": Network(
-        "nnunet_echo.networks.vm_unet:VMUNet", "VM-UNet", "2402.02491", "nnUNetTrainerVMUNet",
-        scan=True, toy=_TOY_VM_UNET,
+        "nnunet_echo.networks.vm_unet:VMUNet",
+        "VM-UNet",
+        "2402.02491",
+        "nnUNetTrainerVMUNet",
+        scan=True,
+        toy=_TOY_VM_UNET,
     ),
     "vil": Network(
         "nnunet_echo.networks.vil.unet:ViLUNet", "Vision-LSTM 1", "2406.04303", "nnUNetTrainerViL", toy=_TOY_VIL
@@ -178,8 +201,10 @@ def network_from_plan(
     try:
         return row.load().from_plan(in_channels, num_classes, patch_size, planned, deep_supervision, **options)
     except TypeError as error:  # one number where there should be several, or the other way round
-        raise ValueError(f"{network} cannot be built with {shape | options}: {error}. Its options and their defaults: "
-                         f"{network_options(network)}.") from error
+        raise ValueError(
+            f"{network} cannot be built with {shape | options}: {error}. Its options and their defaults: "
+            f"{network_options(network)}."
+        ) from error
 
 
 def _row(name: str) -> Network:

@@ -16,8 +16,10 @@ from nnunet_echo.nnunet.folders import PREPROCESSED, replace_file
 from nnunet_echo.nnunet.logs import logged_split, read_json
 
 RECORD = "split.json"  # in the folder of a fold: {"train": [case, ...], "val": [case, ...]}
-REMEDY = ("Train the fold anew in an empty folder (move the old one away, or set nnUNet_results to another), or bring "
-          "the old split back")
+REMEDY = (
+    "Train the fold anew in an empty folder (move the old one away, or set nnUNet_results to another), or bring "
+    "the old split back"
+)
 
 Cases = Mapping[str, Sequence[str]]  # "train" and "val" -> cases
 
@@ -27,13 +29,15 @@ def read_splits(file: Path) -> list[dict[str, list[str]]]:
     try:
         folds = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{file} is not there; `nnunet-echo convert`, `nnunet-echo crossval` or nnU-Net's "
-                                "training write it") from error
+        raise FileNotFoundError(
+            f"{file} is not there; `nnunet-echo convert`, `nnunet-echo crossval` or nnU-Net's training write it"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON ({error}); convert the dataset again") from error
     if not isinstance(folds, list) or not folds or not all(map(_is_fold, folds)):
-        raise ValueError(f"{file} is not a list of folds, each with the lists of cases \"train\" and \"val\"; convert "
-                         "the dataset again")
+        raise ValueError(
+            f'{file} is not a list of folds, each with the lists of cases "train" and "val"; convert the dataset again'
+        )
     return folds
 
 
@@ -86,8 +90,9 @@ def other_split(folder: Path, now: Cases, patient: Callable[[str], str] = str) -
     else:
         logged = logged_split(folder)
         if logged and logged != (len(train), len(validation)):
-            return (f"it has {logged[0]} training and {logged[1]} validation cases, not {len(train)} and "
-                    f"{len(validation)}")
+            return (
+                f"it has {logged[0]} training and {logged[1]} validation cases, not {len(train)} and {len(validation)}"
+            )
     if strangers := sorted(_validated(folder) - validation):
         return f"it validates {strangers[0]} ({len(strangers)} such cases)"
     return ""
@@ -95,13 +100,16 @@ def other_split(folder: Path, now: Cases, patient: Callable[[str], str] = str) -
 
 def _difference(kept: Cases, train: Iterable[str], validation: Iterable[str], patient: Callable[[str], str]) -> str:
     old_train, old_validation, new_train, new_validation = (
-        {_named(case, patient) for case in cases} for cases in (kept["train"], kept["val"], train, validation))
+        {_named(case, patient) for case in cases} for cases in (kept["train"], kept["val"], train, validation)
+    )
     if leaked := sorted((old_train - old_validation) & new_validation):  # in fold_all both are the same
-        return (f"it was trained on {leaked[0]} ({len(leaked)} such patients), whom the split now has it validate")
+        return f"it was trained on {leaked[0]} ({len(leaked)} such patients), whom the split now has it validate"
     changed = sorted((old_train ^ new_train) | (old_validation ^ new_validation))
     example = f", the first that differs is {changed[0]}" if changed else ""
-    return (f"it was trained with {len(kept['train'])} training and {len(kept['val'])} validation cases, the split now "
-            f"has {len(set(train))} and {len(set(validation))}{example}")
+    return (
+        f"it was trained with {len(kept['train'])} training and {len(kept['val'])} validation cases, the split now "
+        f"has {len(set(train))} and {len(set(validation))}{example}"
+    )
 
 
 def _named(case: str, patient: Callable[[str], str]) -> str:
@@ -129,4 +137,5 @@ def _validated(folder: Path) -> set[str]:
 def _is_fold(content: object) -> bool:
     return isinstance(content, dict) and all(
         isinstance(content.get(side), list) and all(isinstance(case, str) for case in content[side])
-        for side in ("train", "val"))
+        for side in ("train", "val")
+    )

@@ -37,8 +37,9 @@ def silent(_text: str) -> None:
     """What functions tell of their progress by default: nothing."""
 
 
-def run_command(command: Sequence[str], environment: Mapping[str, str], log: Path,
-                say: Callable[[str], None] = silent) -> None:
+def run_command(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, say: Callable[[str], None] = silent
+) -> None:
     """Run `command`, a program of this Python environment first and of PATH else, with all its output in `log`.
 
     `say` is told the lines that are worth showing while it runs.
@@ -119,6 +120,7 @@ def kill_group(group: int) -> None:
 @contextmanager
 def _signals_raise() -> Iterator[None]:
     """TERM and HUP raise SystemExit as INT raises KeyboardInterrupt, so that what is running can be ended first."""
+
     def leave(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 

@@ -66,8 +66,10 @@ def find_dataset(dataset: str, raw: str | Path | None = None) -> Path:
     if not found:
         raise FileNotFoundError(f"no dataset {dataset} in {folder}; give an id, a name (Dataset751_CAMUS) or a path")
     if len(found) > 1:
-        raise ValueError(f"dataset id {dataset} is used by {', '.join(path.name for path in found)}; nnU-Net needs one "
-                         "folder an id: rename the others")
+        raise ValueError(
+            f"dataset id {dataset} is used by {', '.join(path.name for path in found)}; nnU-Net needs one "
+            "folder an id: rename the others"
+        )
     return found[0]
 
 
@@ -113,6 +115,8 @@ def free_name(path: Path) -> Path:
 
 def _no_tilde(folder: str | Path, what: str) -> Path:
     if str(folder).startswith("~"):
-        raise ValueError(f"{what} {str(folder)!r}: nobody expands the ~ in it, so it would be a folder of that name; "
-                         f"write the path in full or with $HOME, as in {str(folder).replace('~', '$HOME', 1)}")
+        raise ValueError(
+            f"{what} {str(folder)!r}: nobody expands the ~ in it, so it would be a folder of that name; "
+            f"write the path in full or with $HOME, as in {str(folder).replace('~', '$HOME', 1)}"
+        )
     return Path(folder)

@@ -149,8 +149,10 @@ def add_configuration(
         return
     if old is not None:
         changes = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-        raise ValueError(f"name={name!r}: {plans_file} has a configuration of this name with another "
-                         f"{', '.join(changes)}, which data and results may depend on. Choose another name.")
+        raise ValueError(
+            f"name={name!r}: {plans_file} has a configuration of this name with another "
+            f"{', '.join(changes)}, which data and results may depend on. Choose another name."
+        )
     plans["configurations"][name] = new
     replace_file(plans_file, json.dumps(plans, indent=4))
 
@@ -167,8 +169,10 @@ def plan_configuration(file: Path, configurations: Mapping[str, object], name: s
             what = f"configuration {chain[-1]} inherits from {name}" if chain else f"configuration {name}"
             raise ValueError(f"{what}: {file} has {', '.join(configurations)}")
         if name in chain:
-            raise ValueError(f"configuration {chain[0]}: in {file} it inherits from itself, "
-                             f"{' -> '.join([*chain, name])}; correct inherits_from there")
+            raise ValueError(
+                f"configuration {chain[0]}: in {file} it inherits from itself, "
+                f"{' -> '.join([*chain, name])}; correct inherits_from there"
+            )
         content = configurations[name]
         if not isinstance(content, dict):
             raise ValueError(f"configuration {name}: in {file} it is no object with settings; plan again")

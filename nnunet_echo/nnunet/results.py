@@ -86,8 +86,10 @@ def dataset_name(dataset: str) -> str:
             raise
         name = find_dataset(dataset).name
     if not re.fullmatch(r"Dataset[0-9]{3}_.+", name) or not name.isprintable():
-        raise ValueError(f"dataset {name!r}: nnU-Net takes folders called Dataset, three digits, _ and a name, such as "
-                         "Dataset751_CAMUS")
+        raise ValueError(
+            f"dataset {name!r}: nnU-Net takes folders called Dataset, three digits, _ and a name, such as "
+            "Dataset751_CAMUS"
+        )
     return name
 
 
@@ -98,8 +100,9 @@ def check_name(what: str, name: str) -> None:
     """
     if what == "trainer":
         if not name.isidentifier() or "__" in name:
-            raise ValueError(f"trainer {name!r}: a trainer is called as its Python class: letters, digits and single "
-                             "underscores")
+            raise ValueError(
+                f"trainer {name!r}: a trainer is called as its Python class: letters, digits and single underscores"
+            )
     elif not re.fullmatch(r"\w[\w.+-]*", name):
         raise ValueError(f"{what} {name!r}: a name of letters, digits and _ . + - is needed, the first no sign")
 

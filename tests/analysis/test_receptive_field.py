@@ -87,8 +87,11 @@ def test_command_with_random_weights(few_features: None, tmp_path: Path, capsys:
     command = ["erf", "--trainers", *names, "--size", "32x64", "--inputs", "1", "-o"]
     assert main([*command, str(tmp_path / "one")]) == 0
     assert main([*command, str(tmp_path / "two")]) == 0
-    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["erf.csv", "erf.png", *(f"{n}.png"
-                                                                                              for n in names)]
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
+        "erf.csv",
+        "erf.png",
+        *(f"{n}.png" for n in names),
+    ]
     table = rows(tmp_path / "one")
     assert table == rows(tmp_path / "two")
     assert [row["network"] for row in table] == names
@@ -112,18 +115,23 @@ def test_command_with_a_checkpoint(few_features: None, tmp_path: Path) -> None:
     (row,) = rows(tmp_path / "out")
     assert (row["network"], row["weights"], row["height"]) == (folder.name, str(folder), "32")
     trained = erf.effective_receptive_field(erf.trained_network(folder, None).network, torch.randn(1, 1, *SMALL))
-    random = erf.effective_receptive_field(erf.random_network("nnUNetTrainer", SMALL).network,
-                                           torch.randn(1, 1, *SMALL))
+    random = erf.effective_receptive_field(
+        erf.random_network("nnUNetTrainer", SMALL).network, torch.randn(1, 1, *SMALL)
+    )
     assert erf.area_fraction(trained, 0.5) < erf.area_fraction(random, 0.5) / 2
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["--size", "250x256"], "size is 250x256, which its stages do not divide; take 256x256"),
-    (["--checkpoint", "nowhere"], "has no fold_*/checkpoint_final.pth"),
-    (["--inputs", "0"], "--inputs 0: must be 1 or more"),
-])
-def test_arguments_that_do_not_fit(arguments: list[str], message: str, tmp_path: Path,
-                                   capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size", "250x256"], "size is 250x256, which its stages do not divide; take 256x256"),
+        (["--checkpoint", "nowhere"], "has no fold_*/checkpoint_final.pth"),
+        (["--inputs", "0"], "--inputs 0: must be 1 or more"),
+    ],
+)
+def test_arguments_that_do_not_fit(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     assert main(["erf", *arguments, "-o", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
 
@@ -137,9 +145,13 @@ def results_folder(folder: Path, **checkpoint: object) -> Path:
     dataset_json = {"channel_names": {"0": "us"}, "labels": {"background": 0, "LV": 1, "MYO": 2, "LA": 3}}
     (folder / "plans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps(dataset_json))
-    saved = {"trainer_name": "nnUNetTrainer", "init_args": {"configuration": "2d", "device": torch.device("cuda")},
-             "network_weights": subject.network.state_dict(), "_best_ema": np.float32(0.5),
-             "logging": {"train_losses": [np.float64(0.5)], "dice_per_class_or_region": [[np.float32(0.1)]]}}
+    saved = {
+        "trainer_name": "nnUNetTrainer",
+        "init_args": {"configuration": "2d", "device": torch.device("cuda")},
+        "network_weights": subject.network.state_dict(),
+        "_best_ema": np.float32(0.5),
+        "logging": {"train_losses": [np.float64(0.5)], "dice_per_class_or_region": [[np.float32(0.1)]]},
+    }
     torch.save(saved | checkpoint, folder / "fold_0" / "checkpoint_final.pth")
     return folder
 
@@ -156,8 +168,9 @@ class Touch:
 
 @pytest.mark.parametrize("where", ["network_weights", "logging", "extra"])
 @pytest.mark.parametrize("legacy", [False, True])
-def test_code_in_a_checkpoint_does_not_run(where: str, legacy: bool, few_features: None, tmp_path: Path,
-                                           capsys: pytest.CaptureFixture) -> None:
+def test_code_in_a_checkpoint_does_not_run(
+    where: str, legacy: bool, few_features: None, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     folder = results_folder(tmp_path / "X", **{where: Touch(tmp_path / "made")})
     file = folder / "fold_0" / "checkpoint_final.pth"
     if legacy:  # the format before zip files
@@ -172,8 +185,9 @@ def test_code_in_a_checkpoint_does_not_run(where: str, legacy: bool, few_feature
 
 @pytest.mark.parametrize("key", ["nonlin", "conv_op", "network_class_name"])
 @pytest.mark.parametrize("code", ["torch.nn.modules.module.warnings.warn", "os.system", "builtins.exec"])
-def test_code_in_a_plan_does_not_run(key: str, code: str, few_features: None, tmp_path: Path,
-                                     capsys: pytest.CaptureFixture) -> None:
+def test_code_in_a_plan_does_not_run(
+    key: str, code: str, few_features: None, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     folder = results_folder(tmp_path / "X")
     plans = json.loads((folder / "plans.json").read_text())
     architecture = plans["configurations"]["2d"]["architecture"]
@@ -183,15 +197,19 @@ def test_code_in_a_plan_does_not_run(key: str, code: str, few_features: None, tm
     assert f"the plan names '{code}', which would be called" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("change", [
-    lambda plans, network: network.update(network_class_name=None),
-    lambda plans, network: network.update(network_class_name="dynamic_network_architectures.nosuch.system"),
-    lambda plans, network: network["arch_kwargs"].update(n_stages=9),
-    lambda plans, network: plans.pop("configurations"),
-    None,
-])
-def test_plans_that_make_no_network_are_named(change: Callable, few_features: None, tmp_path: Path,
-                                              capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plans, network: network.update(network_class_name=None),
+        lambda plans, network: network.update(network_class_name="dynamic_network_architectures.nosuch.system"),
+        lambda plans, network: network["arch_kwargs"].update(n_stages=9),
+        lambda plans, network: plans.pop("configurations"),
+        None,
+    ],
+)
+def test_plans_that_make_no_network_are_named(
+    change: Callable, few_features: None, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     folder = results_folder(tmp_path / "X")
     plans = json.loads((folder / "plans.json").read_text())
     if change is not None:
@@ -209,18 +227,25 @@ def test_a_checkpoint_cut_in_half_is_named(few_features: None, tmp_path: Path, c
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 cut", b"\x80\x02K\x01."])
-def test_a_damaged_checkpoint_is_named(content: bytes, few_features: None, tmp_path: Path,
-                                       capsys: pytest.CaptureFixture) -> None:
+def test_a_damaged_checkpoint_is_named(
+    content: bytes, few_features: None, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     folder = results_folder(tmp_path / "X")
     (folder / "fold_0" / "checkpoint_final.pth").write_bytes(content)
     assert main(["erf", "--checkpoint", str(folder), "-o", str(tmp_path / "out")]) == 2
     assert "checkpoint_final.pth" in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_another_network_is_named(few_features: None, tmp_path: Path,
-                                                  capsys: pytest.CaptureFixture) -> None:
-    for change in ({"network_weights": {"a": torch.ones(1)}}, {"trainer_name": "nnUNetTrainerOfNobody"},
-                   {"init_args": {"configuration": "3d"}}, {"init_args": None}, {"init_args": {"configuration": []}}):
+def test_a_checkpoint_of_another_network_is_named(
+    few_features: None, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for change in (
+        {"network_weights": {"a": torch.ones(1)}},
+        {"trainer_name": "nnUNetTrainerOfNobody"},
+        {"init_args": {"configuration": "3d"}},
+        {"init_args": None},
+        {"init_args": {"configuration": []}},
+    ):
         folder = results_folder(tmp_path / f"X{len(list(tmp_path.iterdir()))}", **change)
         assert main(["erf", "--checkpoint", str(folder), "-o", str(tmp_path / "out")]) == 2
         assert "checkpoint_final.pth and" in capsys.readouterr().err
@@ -237,12 +262,16 @@ def test_folders_of_one_name_have_a_picture_each(few_features: None, tmp_path: P
     assert len({name.casefold() for name in pictures}) == 6
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["--checkpoint", "A/X", "A/../A/X"], "A/X is named twice"),
-    (["--trainers", "nnUNetTrainer", "nnUNetTrainer"], "one is named twice"),
-])
-def test_one_network_named_twice(arguments: list[str], message: str, tmp_path: Path,
-                                 capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--checkpoint", "A/X", "A/../A/X"], "A/X is named twice"),
+        (["--trainers", "nnUNetTrainer", "nnUNetTrainer"], "one is named twice"),
+    ],
+)
+def test_one_network_named_twice(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     assert main(["erf", *arguments, "-o", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -77,18 +77,27 @@ def test_demo_keeps_out_of_other_folders(tmp_path: Path, capsys: pytest.CaptureF
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(("options", "reason"), [
-    (("--trainer", "nnUNetTrainerNoMamba_50epochs"), "leave out _50epochs; the demo's length is set by --epochs"),
-    (("--trainer", "nnUNetTrainerNoMamba_50epochs_9iterations"), "leave out _50epochs_9iterations"),
-    (("--trainer", "nnUNetTrainer_5epoch"), "leave out _5epoch;"),
-    (("--trainer", "nnUNetTrainer"), "exists of this package's trainers only"),
-    (("--trainer", "nnUNetTrainerNoSuch"), "nnU-Net finds none of that name"),
-    (("--trainer", "../x"), "is called as its Python class"),
-    (("--epochs", "0"), "--epochs 0: "), (("--iterations", "-3"), "--iterations -3: "),
-    (("--device", "mps"), "--device mps: this machine has no Apple GPU"),
-])
-def test_demo_refuses_before_it_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
-                                      options: tuple[str, ...], reason: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--trainer", "nnUNetTrainerNoMamba_50epochs"), "leave out _50epochs; the demo's length is set by --epochs"),
+        (("--trainer", "nnUNetTrainerNoMamba_50epochs_9iterations"), "leave out _50epochs_9iterations"),
+        (("--trainer", "nnUNetTrainer_5epoch"), "leave out _5epoch;"),
+        (("--trainer", "nnUNetTrainer"), "exists of this package's trainers only"),
+        (("--trainer", "nnUNetTrainerNoSuch"), "nnU-Net finds none of that name"),
+        (("--trainer", "../x"), "is called as its Python class"),
+        (("--epochs", "0"), "--epochs 0: "),
+        (("--iterations", "-3"), "--iterations -3: "),
+        (("--device", "mps"), "--device mps: this machine has no Apple GPU"),
+    ],
+)
+def test_demo_refuses_before_it_draws(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    options: tuple[str, ...],
+    reason: str,
+) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert main(["demo", "--out", str(tmp_path / "new"), *options]) == 2
     assert reason in capsys.readouterr().err

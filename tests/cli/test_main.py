@@ -15,10 +15,20 @@ from nnunet_echo.data import target
 PACKAGE = Path(__file__).resolve().parents[2] / "nnunet_echo"
 # The least that each command can be told.
 LINES = {
-    "doctor": [], "demo": [], "phantom": ["camus", "out"], "convert": ["camus", "source"], "check": ["751"],
-    "crossval": ["751", "--trainers", "A"], "status": ["751"], "slurm-script": ["751", "--trainers", "A"],
-    "frames": ["maps", "-d", "753", "-o", "out"], "evaluate": ["predictions", "references", "-o", "out"],
-    "measure": ["masks"], "plan": ["751", "--spacing", "1"], "leaderboard": ["751", "-o", "out"], "erf": ["-o", "out"],
+    "doctor": [],
+    "demo": [],
+    "phantom": ["camus", "out"],
+    "convert": ["camus", "source"],
+    "check": ["751"],
+    "crossval": ["751", "--trainers", "A"],
+    "status": ["751"],
+    "slurm-script": ["751", "--trainers", "A"],
+    "frames": ["maps", "-d", "753", "-o", "out"],
+    "evaluate": ["predictions", "references", "-o", "out"],
+    "measure": ["masks"],
+    "plan": ["751", "--spacing", "1"],
+    "leaderboard": ["751", "-o", "out"],
+    "erf": ["-o", "out"],
 }
 
 
@@ -55,7 +65,8 @@ def test_the_library_reads_no_command_line_and_prints_nothing() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("error", [ValueError("the reason"), OSError("the reason"), RuntimeError("the reason")])
 def test_an_error_is_one_line_and_with_traceback_tells_where(
-        command: str, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    command: str, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setattr(module_of(command), "run", raises(error))
     assert main([command, *LINES[command]]) == 2
     line = f"nnunet-echo {command}: error: the reason\n"
@@ -65,8 +76,9 @@ def test_an_error_is_one_line_and_with_traceback_tells_where(
     assert said.startswith("Traceback") and "in run\n" in said and said.endswith(line)
 
 
-def test_traceback_may_stand_before_what_a_command_has_of_its_own(monkeypatch: pytest.MonkeyPatch,
-                                                                  capsys: pytest.CaptureFixture) -> None:
+def test_traceback_may_stand_before_what_a_command_has_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setattr(module_of("phantom"), "run", raises(ValueError("the reason")))
     assert main(["phantom", "--traceback", "camus", "out"]) == 2
     assert "Traceback" in capsys.readouterr().err

@@ -9,8 +9,16 @@ from test_main import LINES, module_of
 
 from nnunet_echo.cli.main import main
 
-OURS_AND_NNUNETS = {"--trainers": "-tr", "--trainer": "-tr", "--device": "-device", "--folds": "-f", "--plans": "-p",
-                    "--configuration": "-c", "--workers": "-np", "--output": "-o"}
+OURS_AND_NNUNETS = {
+    "--trainers": "-tr",
+    "--trainer": "-tr",
+    "--device": "-device",
+    "--folds": "-f",
+    "--plans": "-p",
+    "--configuration": "-c",
+    "--workers": "-np",
+    "--output": "-o",
+}
 SWEEP = ["--trainers A B", "--device cpu", "--folds 0 1-2", "--plans P", "--configuration 3d_fullres"]
 ACCEPTED = {
     "demo": ["--trainer A", "--device cpu", "--output elsewhere"],
@@ -20,8 +28,14 @@ ACCEPTED = {
     "status": ["--trainers A B", "--folds 0 1-2", "--plans P", "--configuration 3d_fullres"],
     "frames": ["--output elsewhere", "--workers 2"],
     "evaluate": ["--output elsewhere", "--workers 2"],
-    "leaderboard": ["--trainers A B", "--folds 0 1-2", "--plans P", "--configuration 3d_fullres", "--output elsewhere",
-                    "--workers 2"],
+    "leaderboard": [
+        "--trainers A B",
+        "--folds 0 1-2",
+        "--plans P",
+        "--configuration 3d_fullres",
+        "--output elsewhere",
+        "--workers 2",
+    ],
     "erf": ["--trainers A B", "--device cpu", "--output elsewhere"],
 }
 
@@ -29,6 +43,7 @@ ACCEPTED = {
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch):
     """What a line becomes for the command's `run`."""
+
     def parse(command: str, *words: str) -> dict[str, object]:
         found: list[argparse.Namespace] = []
         monkeypatch.setattr(module_of(command), "run", lambda args: found.append(args) or 0)
@@ -61,8 +76,9 @@ def test_the_dataset_is_an_argument_or_d(command: str, parsed, capsys: pytest.Ca
     assert "dataset" in capsys.readouterr().err
 
 
-def test_folds_of_the_leaderboard_may_be_ranges(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
-                                                tmp_path) -> None:
+def test_folds_of_the_leaderboard_may_be_ranges(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path
+) -> None:
     module, seen = module_of("leaderboard"), []
 
     def leaderboard(*_: object, folds: list[int] | None, **others: object) -> None:

@@ -22,24 +22,40 @@ def plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
     folder = tmp_path / "preprocessed" / "Dataset770_Images"
     folder.mkdir(parents=True)
-    (folder / "dataset.json").write_text(json.dumps({
-        "channel_names": {"0": "ultrasound"}, "labels": {"background": 0, "LV": 1}, "file_ending": ".nii.gz"}))
+    (folder / "dataset.json").write_text(
+        json.dumps(
+            {"channel_names": {"0": "ultrasound"}, "labels": {"background": 0, "LV": 1}, "file_ending": ".nii.gz"}
+        )
+    )
     arguments = {
-        **unet_architecture((128, 96)), "conv_op": "torch.nn.modules.conv.Conv2d", "conv_bias": True,
-        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d", "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-        "dropout_op": None, "dropout_op_kwargs": None, "nonlin": "torch.nn.LeakyReLU",
+        **unet_architecture((128, 96)),
+        "conv_op": "torch.nn.modules.conv.Conv2d",
+        "conv_bias": True,
+        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d",
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "dropout_op": None,
+        "dropout_op_kwargs": None,
+        "nonlin": "torch.nn.LeakyReLU",
         "nonlin_kwargs": {"inplace": True},
     }
     configuration = {
-        "data_identifier": "nnUNetPlans_2d", "batch_size": 12, "patch_size": [128, 96], "spacing": [0.5, 1.0],
+        "data_identifier": "nnUNetPlans_2d",
+        "batch_size": 12,
+        "patch_size": [128, 96],
+        "spacing": [0.5, 1.0],
         "median_image_size_in_voxels": [100.0, 75.0],
         "architecture": {
             "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-            "arch_kwargs": arguments, "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"]},
+            "arch_kwargs": arguments,
+            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        },
     }
     file = folder / "nnUNetPlans.json"
-    file.write_text(json.dumps({"dataset_name": "Dataset770_Images", "plans_name": "nnUNetPlans",
-                                "configurations": {"2d": configuration}}))
+    file.write_text(
+        json.dumps(
+            {"dataset_name": "Dataset770_Images", "plans_name": "nnUNetPlans", "configurations": {"2d": configuration}}
+        )
+    )
     return file
 
 
@@ -67,8 +83,30 @@ def test_the_fitting_patch_divides_itself() -> None:
 def test_every_option_has_its_effect_and_its_place(plans: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = plans.with_name("otherPlans.json")
     plans.rename(other)
-    assert main(["plan", "-d", "Dataset770_Images", "--spacing", "1", "2", "--patch", "32", "48", "--steps", "0", "-p",
-                 "otherPlans", "--name", "small", "-tr", "nnUNetTrainerNoMamba"]) == 0
+    assert (
+        main(
+            [
+                "plan",
+                "-d",
+                "Dataset770_Images",
+                "--spacing",
+                "1",
+                "2",
+                "--patch",
+                "32",
+                "48",
+                "--steps",
+                "0",
+                "-p",
+                "otherPlans",
+                "--name",
+                "small",
+                "-tr",
+                "nnUNetTrainerNoMamba",
+            ]
+        )
+        == 0
+    )
     new = added(other, "small")
     assert (new["spacing"], new["patch_size"], new["batch_size"]) == ([1.0, 2.0], [32, 48], 8)
     shown = capsys.readouterr().out
@@ -76,33 +114,41 @@ def test_every_option_has_its_effect_and_its_place(plans: Path, capsys: pytest.C
 
 
 def test_the_same_again_changes_nothing_and_another_never_replaces_it(
-        plans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["plan", "-d", "770", *SMALL]) == 0
     before = plans.read_bytes()
     assert main(["plan", "-d", "770", *SMALL]) == 0 and plans.read_bytes() == before
-    for changed, key in ((["--batch", "3"], "batch_size"), (["--patch", "48", "48"], "patch_size"),
-                         (["--name", "2d"], "inherits_from")):
+    for changed, key in (
+        (["--batch", "3"], "batch_size"),
+        (["--patch", "48", "48"], "patch_size"),
+        (["--name", "2d"], "inherits_from"),
+    ):
         assert main(["plan", "-d", "770", *SMALL, *changed]) == 2
         error = capsys.readouterr().err
         assert key in error and "Choose another name" in error
     assert plans.read_bytes() == before
 
 
-@pytest.mark.parametrize(("options", "reason"), [
-    (["--spacing", "0"], "--spacing 0: numbers above 0"),
-    (["--spacing", "nan"], "--spacing nan: numbers above 0"),
-    (["--spacing", "1", "1", "1"], "the configuration has 2 axes"),
-    (["--patch", "64"], "--patch 64: 2d has 2 axes"),
-    (["--patch", "30", "40"], "its stages need"),
-    (["--batch", "0"], "--batch 0: numbers above 0"),
-    (["--features", "16", "8"], "the first stage has no more than MOST"),
-    (["--name", "../x"], "configuration '../x': a name of letters"),
-    (["-c", "3d_fullres"], "configuration 3d_fullres"),
-    (["-p", "noPlans"], "let nnU-Net plan first: nnUNetv2_extract_fingerprint -d 770 && nnUNetv2_plan_experiment"),
-    (["-tr", "nnUNetTrainerNone", "--steps", "1"], "trainer nnUNetTrainerNone: nnU-Net finds none of that name"),
-])
-def test_bad_options_are_answered_in_words(plans: Path, capsys: pytest.CaptureFixture[str], options: list[str],
-                                           reason: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--spacing", "0"], "--spacing 0: numbers above 0"),
+        (["--spacing", "nan"], "--spacing nan: numbers above 0"),
+        (["--spacing", "1", "1", "1"], "the configuration has 2 axes"),
+        (["--patch", "64"], "--patch 64: 2d has 2 axes"),
+        (["--patch", "30", "40"], "its stages need"),
+        (["--batch", "0"], "--batch 0: numbers above 0"),
+        (["--features", "16", "8"], "the first stage has no more than MOST"),
+        (["--name", "../x"], "configuration '../x': a name of letters"),
+        (["-c", "3d_fullres"], "configuration 3d_fullres"),
+        (["-p", "noPlans"], "let nnU-Net plan first: nnUNetv2_extract_fingerprint -d 770 && nnUNetv2_plan_experiment"),
+        (["-tr", "nnUNetTrainerNone", "--steps", "1"], "trainer nnUNetTrainerNone: nnU-Net finds none of that name"),
+    ],
+)
+def test_bad_options_are_answered_in_words(
+    plans: Path, capsys: pytest.CaptureFixture[str], options: list[str], reason: str
+) -> None:
     before = plans.read_bytes()
     assert main(["plan", "-d", "770", *SMALL, *options]) == 2
     assert reason in capsys.readouterr().err and plans.read_bytes() == before

@@ -37,8 +37,9 @@ def test_every_fold_of_every_trainer(dataset: Dataset, capsys: pytest.CaptureFix
     assert [len(fold.starts()) for fold in folds] == [1] * 4
 
 
-def test_a_failure_leaves_the_others(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
-                                     tmp_path: Path) -> None:
+def test_a_failure_leaves_the_others(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
     monkeypatch.setenv("MODE_B", "fail")
     images = tmp_path / "imagesTs"
     images.mkdir()
@@ -94,14 +95,17 @@ def test_an_interrupted_loop_leaves_no_training(dataset: Dataset, monkeypatch: p
     assert "checkpoint_latest.pth" in {path.name for path in dataset.a[0].folder.iterdir()}
 
 
-@pytest.mark.parametrize(("options", "reason"), [
-    (["--gpus-per-job", "2"], "on one GPU or on a share"),
-    (["--predict", "nowhere"], "nowhere is no folder"),
-    (["--folds", "0-4"], "--folds 2: the split of Dataset751_CAMUS has folds 0 to 1"),
-    (["--folds", "x"], "give numbers"),
-    (["-c", "3d"], "configuration 3d: .*nnUNetPlans.json has 2d, 2d_small"),
-    (["-p", "other"], "other.json is not there"),
-])
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--gpus-per-job", "2"], "on one GPU or on a share"),
+        (["--predict", "nowhere"], "nowhere is no folder"),
+        (["--folds", "0-4"], "--folds 2: the split of Dataset751_CAMUS has folds 0 to 1"),
+        (["--folds", "x"], "give numbers"),
+        (["-c", "3d"], "configuration 3d: .*nnUNetPlans.json has 2d, 2d_small"),
+        (["-p", "other"], "other.json is not there"),
+    ],
+)
 def test_errors(dataset: Dataset, capsys: pytest.CaptureFixture, options: list[str], reason: str) -> None:
     assert crossval(*options) == 2
     error = capsys.readouterr().err
@@ -228,8 +232,9 @@ def test_when_ray_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 # The script for Slurm
 
 
-def test_slurm_script(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                      capsys: pytest.CaptureFixture) -> None:
+def test_slurm_script(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setenv("nnUNet_results", "/data/my results")
     monkeypatch.setattr(sys, "executable", "/bin/echo")
     assert main(["slurm-script", "751", "--trainers", "A", "B", "C", "--folds", "0", "1"]) == 0
@@ -239,11 +244,29 @@ def test_slurm_script(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.Monk
     assert "export nnUNet_results='/data/my results'\n" in script
     runs = []
     for task in range(6):
-        done = subprocess.run(["bash", "-c", script], env={**os.environ, "SLURM_ARRAY_TASK_ID": str(task)},
-                              capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["bash", "-c", script],
+            env={**os.environ, "SLURM_ARRAY_TASK_ID": str(task)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         runs.append(shlex.split(done.stdout))
-    expected = ["-m", "nnunet_echo.crossval.train_fold", DATASET, "2d", "FOLD", "-tr", "TRAINER", "-p", "nnUNetPlans",
-                "-device", "cuda", "--wait", "600"]
+    expected = [
+        "-m",
+        "nnunet_echo.crossval.train_fold",
+        DATASET,
+        "2d",
+        "FOLD",
+        "-tr",
+        "TRAINER",
+        "-p",
+        "nnUNetPlans",
+        "-device",
+        "cuda",
+        "--wait",
+        "600",
+    ]
     for run, (trainer, fold) in zip(runs, [(t, k) for t in "ABC" for k in "01"], strict=True):
         assert run == [{"FOLD": fold, "TRAINER": trainer}.get(word, word) for word in expected]
 

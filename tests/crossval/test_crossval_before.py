@@ -32,17 +32,34 @@ pytest_plugins = ("crossval_dataset",)
 
 
 @pytest.mark.parametrize("command", ["crossval", "status", "slurm-script"])
-@pytest.mark.parametrize(("word", "reason"), [
-    ("1-0", "--folds 1-0: the range ends before it begins; give 0-1"),
-    ("0-99999999999", "--folds 2: the split of Dataset751_CAMUS has folds 0 to 1"),
-    ("9" * 5000, "give numbers"), ("-1", "give numbers"), ("", "give numbers"), (" ", "give numbers"),
-    ("0-", "give numbers"), ("0,1", "give numbers"), ("0-1-2", "give numbers"), ("²", "give numbers"),
-    ("1.0", "give numbers"), ("all", "give numbers"), ("2", "--folds 2: the split"),
-])
-def test_folds_that_are_none(dataset: Dataset, capsys: pytest.CaptureFixture, command: str, word: str,
-                             reason: str) -> None:
-    assert main([command, "751", "--trainers", "A", "--folds", word]
-                    + (["--device", "cpu"] if command == "crossval" else [])) == 2
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("1-0", "--folds 1-0: the range ends before it begins; give 0-1"),
+        ("0-99999999999", "--folds 2: the split of Dataset751_CAMUS has folds 0 to 1"),
+        ("9" * 5000, "give numbers"),
+        ("-1", "give numbers"),
+        ("", "give numbers"),
+        (" ", "give numbers"),
+        ("0-", "give numbers"),
+        ("0,1", "give numbers"),
+        ("0-1-2", "give numbers"),
+        ("²", "give numbers"),
+        ("1.0", "give numbers"),
+        ("all", "give numbers"),
+        ("2", "--folds 2: the split"),
+    ],
+)
+def test_folds_that_are_none(
+    dataset: Dataset, capsys: pytest.CaptureFixture, command: str, word: str, reason: str
+) -> None:
+    assert (
+        main(
+            [command, "751", "--trainers", "A", "--folds", word]
+            + (["--device", "cpu"] if command == "crossval" else [])
+        )
+        == 2
+    )
     assert reason in capsys.readouterr().err
 
 
@@ -59,13 +76,27 @@ def test_folds_are_refused_before_hours_of_preprocessing(dataset: Dataset, monke
 
 
 @pytest.mark.parametrize("command", ["crossval", "status", "slurm-script"])
-@pytest.mark.parametrize(("option", "name"), [
-    ("-c", "$(touch x)"), ("-c", "2d; touch x"), ("-c", "*"), ("-c", "../2d"), ("-c", "2d\nx"), ("-c", ""),
-    ("-p", "`x`"), ("-p", "a/b"), ("--trainers", "A;x"), ("--trainers", "A__B"), ("--trainers", "$A"),
-    ("--trainers", "A B"), ("--trainers", ""),
-])
-def test_names_that_cannot_be(dataset: Dataset, capsys: pytest.CaptureFixture, command: str, option: str,
-                              name: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("-c", "$(touch x)"),
+        ("-c", "2d; touch x"),
+        ("-c", "*"),
+        ("-c", "../2d"),
+        ("-c", "2d\nx"),
+        ("-c", ""),
+        ("-p", "`x`"),
+        ("-p", "a/b"),
+        ("--trainers", "A;x"),
+        ("--trainers", "A__B"),
+        ("--trainers", "$A"),
+        ("--trainers", "A B"),
+        ("--trainers", ""),
+    ],
+)
+def test_names_that_cannot_be(
+    dataset: Dataset, capsys: pytest.CaptureFixture, command: str, option: str, name: str
+) -> None:
     options = {"--trainers": "A", option: name}
     assert main([command, "751", *(word for pair in options.items() for word in pair)]) == 2
     assert repr(name) in capsys.readouterr().err
@@ -80,13 +111,23 @@ def test_the_script_quotes_every_value(dataset: Dataset, tmp_path: Path, monkeyp
     monkeypatch.setattr(sys, "executable", str(echo))
     script = slurm_script.slurm_script(DATASET, "2d", "nnUNetPlans", ["A"], [0], "cpu")
     assert all(f' "${name}" ' in script for name in ("trainer", "fold"))
-    done = subprocess.run(["bash", "-c", script + 'printf %s "$nnUNet_results"'], cwd=tmp_path, text=True, check=True,
-                          env={**os.environ, "SLURM_ARRAY_TASK_ID": "0"}, capture_output=True)
+    done = subprocess.run(
+        ["bash", "-c", script + 'printf %s "$nnUNet_results"'],
+        cwd=tmp_path,
+        text=True,
+        check=True,
+        env={**os.environ, "SLURM_ARRAY_TASK_ID": "0"},
+        capture_output=True,
+    )
     words = f"-m nnunet_echo.crossval.train_fold {DATASET} 2d 0 -tr A -p nnUNetPlans -device cpu --wait 600"
     assert done.stdout == f"{words}\n{evil}"
     assert not (tmp_path / "hit").exists()
-    for names in (("Dataset751_$(touch x)", "2d", "p", ["A"]), (DATASET, "$(x)", "p", ["A"]),
-                  (DATASET, "2d", "p;", ["A"]), (DATASET, "2d", "p", ["A", "$(x)"])):
+    for names in (
+        ("Dataset751_$(touch x)", "2d", "p", ["A"]),
+        (DATASET, "$(x)", "p", ["A"]),
+        (DATASET, "2d", "p;", ["A"]),
+        (DATASET, "2d", "p", ["A", "$(x)"]),
+    ):
         with pytest.raises(ValueError, match="name|trainer"):
             slurm_script.slurm_script(*names, [0], "cpu")
 
@@ -96,8 +137,9 @@ def test_every_trainer_is_looked_up_as_nnunet_does(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
     checks.check_trainers(["nnUNetTrainer", "nnUNetTrainer_5epochs", "nnUNetTrainerNoMamba_2epochs_8iterations"])
     with pytest.raises(ValueError) as error:
-        checks.check_trainers(["nnUNetTrainer_2epochs_8iterations", "nnUNetTrainer", "nnUNetTrainerLKMUnet",
-                               "nnUNetTrainerOfMine"])
+        checks.check_trainers(
+            ["nnUNetTrainer_2epochs_8iterations", "nnUNetTrainer", "nnUNetTrainerLKMUnet", "nnUNetTrainerOfMine"]
+        )
     first, second, third = re.split("; (?=nnUNetT|trainer )", str(error.value))
     assert first.startswith("trainer nnUNetTrainer_2epochs_8iterations: nnU-Net finds none of that name")
     assert "any length, as _2epochs_8iterations here, exists of this package's trainers only" in first
@@ -109,7 +151,8 @@ def test_every_trainer_is_looked_up_as_nnunet_does(tmp_path: Path, monkeypatch: 
 
 
 def test_nothing_starts_with_a_trainer_or_a_device_that_is_not_there(
-        dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     import torch
 
     monkeypatch.setattr(sweep, "prepare", lambda *_: pytest.fail("prepared"))
@@ -123,15 +166,17 @@ def test_nothing_starts_with_a_trainer_or_a_device_that_is_not_there(
     assert not (dataset.a[0].folder).exists()
 
 
-def test_the_command_that_finishes_has_the_options_that_were_used(dataset: Dataset, tmp_path: Path,
-                                                                  capsys: pytest.CaptureFixture,
-                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_that_finishes_has_the_options_that_were_used(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = tmp_path / "my images"
     images.mkdir()
     monkeypatch.setenv("MODE", "fail")
     assert crossval("--folds", "0", "--predict", str(images), "--gpus-per-job", "0.5") == 1
-    wanted = (f"nnunet-echo crossval 751 -c 2d --trainers A B --folds 0 --device cpu --gpus-per-job 0.5 --predict "
-              f"{shlex.quote(str(images))}\n")
+    wanted = (
+        f"nnunet-echo crossval 751 -c 2d --trainers A B --folds 0 --device cpu --gpus-per-job 0.5 --predict "
+        f"{shlex.quote(str(images))}\n"
+    )
     assert f"To try again: {wanted}" in capsys.readouterr().out
     assert main(["status", "751", "--folds", "0"]) == 1
     assert f"To finish what is missing: {wanted}" in capsys.readouterr().out
@@ -156,18 +201,32 @@ def test_folders_of_other_plans_are_no_trainers(dataset: Dataset, capsys: pytest
 # Damaged files
 
 
-@pytest.mark.parametrize("line", [
-    "x: Epoch time: 1.2.3 s", "x: Epoch time: . s", f"x: Epoch time: {'9' * 400} s", "x: Epoch time: inf s",
-    "x: Epoch time: nan s", f"x: Epoch {'9' * 5000}", "x: Epoch ٣", "x: Peak memory ... GiB",
-    f"x: Peak memory {'9' * 400} GiB",
-    "2026-13-01 10:00:00.000000: predicting A", "2026-01-01 10:00:00.0: predicting A",
-    f"This split has {'9' * 5000} training and 2 validation cases", "\x00\x1b[2J", "",
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x: Epoch time: 1.2.3 s",
+        "x: Epoch time: . s",
+        f"x: Epoch time: {'9' * 400} s",
+        "x: Epoch time: inf s",
+        "x: Epoch time: nan s",
+        f"x: Epoch {'9' * 5000}",
+        "x: Epoch ٣",
+        "x: Peak memory ... GiB",
+        f"x: Peak memory {'9' * 400} GiB",
+        "2026-13-01 10:00:00.000000: predicting A",
+        "2026-01-01 10:00:00.0: predicting A",
+        f"This split has {'9' * 5000} training and 2 validation cases",
+        "\x00\x1b[2J",
+        "",
+    ],
+)
 def test_a_damaged_line_of_a_log_is_passed_over(tmp_path: Path, line: str) -> None:
-    good = ("x: This split has 6 training and 2 validation cases\n"
-            "x: Epoch 0\nx: Peak memory 1.5 GiB\nx: Epoch time: 3.0 s\n"
-            "2026-01-01 10:00:00.000000: predicting A\n2026-01-01 10:00:01.000000: predicting B\n"
-            "2026-01-01 09:00:00.000000: predicting C\n")
+    good = (
+        "x: This split has 6 training and 2 validation cases\n"
+        "x: Epoch 0\nx: Peak memory 1.5 GiB\nx: Epoch time: 3.0 s\n"
+        "2026-01-01 10:00:00.000000: predicting A\n2026-01-01 10:00:01.000000: predicting B\n"
+        "2026-01-01 09:00:00.000000: predicting C\n"
+    )
     log = tmp_path / "training_log_2026_1_1_10_00_00.txt"
     log.write_text(f"{line}\n{good}{line}\n")
     (tmp_path / "training_log_2026_2_1_10_00_00.txt").mkdir()
@@ -178,11 +237,24 @@ def test_a_damaged_line_of_a_log_is_passed_over(tmp_path: Path, line: str) -> No
     assert str(read_fold(tmp_path)).startswith("stopped, epoch 1/?")
 
 
-@pytest.mark.parametrize("content", [
-    '{"num_epochs": Infinity}', '{"num_epochs": "inf"}', '{"num_epochs": NaN}', '{"num_epochs": 1e400}',
-    '{"num_epochs": -5}', '{"num_epochs": [1]}', '{"num_epochs": null}', '{"num_epochs": "many"}', "[]", "5", "",
-    "[" * 10**5, '{"num_epochs": ' + "9" * 4000 + "}",
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"num_epochs": Infinity}',
+        '{"num_epochs": "inf"}',
+        '{"num_epochs": NaN}',
+        '{"num_epochs": 1e400}',
+        '{"num_epochs": -5}',
+        '{"num_epochs": [1]}',
+        '{"num_epochs": null}',
+        '{"num_epochs": "many"}',
+        "[]",
+        "5",
+        "",
+        "[" * 10**5,
+        '{"num_epochs": ' + "9" * 4000 + "}",
+    ],
+)
 def test_epochs_that_are_no_number(dataset: Dataset, capsys: pytest.CaptureFixture, content: str) -> None:
     folder = dataset.a[0].folder
     folder.mkdir(parents=True)
@@ -210,18 +282,24 @@ def test_a_summary_that_is_none_is_not_done(dataset: Dataset, content: str) -> N
 # Plans
 
 
-@pytest.mark.parametrize(("configurations", "reason"), [
-    ({"2d": {"inherits_from": "2d_x"}}, "configuration 2d inherits from 2d_x: .*nnUNetPlans.json has 2d"),
-    ({"2d": {"inherits_from": "b"}, "b": {"inherits_from": "2d"}}, "inherits from itself, 2d -> b -> 2d"),
-    ({"2d": {"inherits_from": "2d"}}, "inherits from itself, 2d -> 2d"),
-    ({"2d": {"inherits_from": ["x"]}}, "inherits from"),
-    ({"2d": 5}, "no object with settings"),
-    ({"2d": {}}, "no data_identifier"),
-    ({"2d": {"data_identifier": 5}}, "no data_identifier"),
-    ({}, "no plans"), ([], "no plans"), (None, "no plans"),
-])
-def test_plans_that_cannot_be(dataset: Dataset, capsys: pytest.CaptureFixture, configurations: object,
-                              reason: str) -> None:
+@pytest.mark.parametrize(
+    ("configurations", "reason"),
+    [
+        ({"2d": {"inherits_from": "2d_x"}}, "configuration 2d inherits from 2d_x: .*nnUNetPlans.json has 2d"),
+        ({"2d": {"inherits_from": "b"}, "b": {"inherits_from": "2d"}}, "inherits from itself, 2d -> b -> 2d"),
+        ({"2d": {"inherits_from": "2d"}}, "inherits from itself, 2d -> 2d"),
+        ({"2d": {"inherits_from": ["x"]}}, "inherits from"),
+        ({"2d": 5}, "no object with settings"),
+        ({"2d": {}}, "no data_identifier"),
+        ({"2d": {"data_identifier": 5}}, "no data_identifier"),
+        ({}, "no plans"),
+        ([], "no plans"),
+        (None, "no plans"),
+    ],
+)
+def test_plans_that_cannot_be(
+    dataset: Dataset, capsys: pytest.CaptureFixture, configurations: object, reason: str
+) -> None:
     dataset.plans.write_text(json.dumps({"configurations": configurations}))
     for command in ("crossval", "slurm-script"):
         assert main([command, "751", "--trainers", "A", "--device", "cpu"]) == 2
@@ -271,8 +349,9 @@ class Preparation:
         self.folder = dataset.folder
         names = [path.stem for path in dataset.data.glob("*.pkl")]
         dataset.splits.unlink()
-        (self.folder / "dataset.json").write_text(json.dumps(
-            json.loads((self.folder / "dataset.json").read_text()) | {"file_ending": ".nii.gz"}))
+        (self.folder / "dataset.json").write_text(
+            json.dumps(json.loads((self.folder / "dataset.json").read_text()) | {"file_ending": ".nii.gz"})
+        )
         (self.folder / "labelsTr").mkdir()
         for name in names:
             (self.folder / "labelsTr" / f"{name}.nii.gz").touch()
@@ -284,8 +363,9 @@ class Preparation:
 
     def start(self) -> subprocess.Popen:
         code = PREPARE.format(program=str(self.program), dataset=DATASET)
-        return subprocess.Popen([sys.executable, "-c", code], text=True, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            [sys.executable, "-c", code], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
 
     def runs(self) -> list[list[int]]:
         file = self.folder / "runs"
@@ -310,8 +390,14 @@ def test_two_preparations_take_turns(dataset: Dataset, capsys: pytest.CaptureFix
     assert len({case for fold in folds for case in fold["val"]}) == 12
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, *(pytest.param(number, marks=pytest.mark.slow)
-                                                                      for number in (signal.SIGINT, signal.SIGHUP))])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        signal.SIGKILL,
+        *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, signal.SIGHUP)),
+    ],
+)
 def test_preprocessing_ends_with_its_caller(dataset: Dataset, number: int) -> None:
     place = Preparation(dataset)
     process = place.start()

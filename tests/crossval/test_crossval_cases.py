@@ -71,8 +71,10 @@ def test_a_task_of_slurm_refuses_it(dataset: Dataset, mode: str) -> None:
         process.wait()
     turn_round(dataset)
     assert fold.run("train") == 1
-    assert f"A fold 0 is of another split: it was trained on {CASES[0]} (6 such" in last_lines(
-        fold.folder / "train_fold.log", 1)[0]
+    assert (
+        f"A fold 0 is of another split: it was trained on {CASES[0]} (6 such"
+        in last_lines(fold.folder / "train_fold.log", 1)[0]
+    )
     assert len(fold.starts()) == 1
     turn_round(dataset)
     assert fold.run("train") == 0
@@ -118,8 +120,9 @@ def test_a_training_on_windows_and_the_files_of_a_mac_are_no_other_split(dataset
     dataset.a[0].run("train")
     now = json.loads(dataset.splits.read_text())[0]
     (validation / f"._{CASES[6]}.nii.gz").touch()
-    (validation / "summary.json").write_text(json.dumps(
-        {"metric_per_case": [{"prediction_file": rf"C:\results\validation\{CASES[6]}.nii.gz"}]}))
+    (validation / "summary.json").write_text(
+        json.dumps({"metric_per_case": [{"prediction_file": rf"C:\results\validation\{CASES[6]}.nii.gz"}]})
+    )
     assert not other_split(validation.parent, now)
     (validation / f"{CASES[0]}.nii.gz").touch()
     assert f"it validates {CASES[0]} (1" in other_split(validation.parent, now)
@@ -130,7 +133,8 @@ def test_without_a_record_the_log_tells_the_numbers_of_cases(tmp_path: Path) -> 
     assert not other_split(tmp_path, {"train": list("abc"), "val": list("de")})
     for train, validation in (("ab", "de"), ("abc", "def"), ("de", "abc")):
         assert "it has 3 training and 2 validation cases, not" in other_split(
-            tmp_path, {"train": list(train), "val": list(validation)})
+            tmp_path, {"train": list(train), "val": list(validation)}
+        )
 
 
 def test_the_leaderboard_refuses_what_validated_the_right_cases_after_training_on_others(dataset: Dataset) -> None:
@@ -142,8 +146,10 @@ def test_the_leaderboard_refuses_what_validated_the_right_cases_after_training_o
     dataset.splits.write_text(json.dumps(folds))
     model = on_the_board(dataset)
     assert (model.status, model.folds) == ("refused", (1,))
-    assert model.reasons == ("fold 0 is of another split: it was trained with 6 training and 6 validation cases, the "
-                             "split now has 6 and 6, the first that differs is p2",)
+    assert model.reasons == (
+        "fold 0 is of another split: it was trained with 6 training and 6 validation cases, the "
+        "split now has 6 and 6, the first that differs is p2",
+    )
 
 
 def test_the_leaderboard_reads_odd_folders(dataset: Dataset) -> None:
@@ -166,8 +172,21 @@ def test_the_leaderboard_reads_odd_folders(dataset: Dataset) -> None:
         assert models[name].reasons == (f"its folder {name} is not called TRAINER__PLANS__2d",)
 
 
-@pytest.mark.parametrize("content", ["", "5", "[]", "[3, 4]", '[{"train": ["a"]}]', '[{"train": 1, "val": 2}]',
-                                     "[" * 10**5, '{"train": []}', "null", '[{"train": [], "val": [1]}]'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "5",
+        "[]",
+        "[3, 4]",
+        '[{"train": ["a"]}]',
+        '[{"train": 1, "val": 2}]',
+        "[" * 10**5,
+        '{"train": []}',
+        "null",
+        '[{"train": [], "val": [1]}]',
+    ],
+)
 def test_a_damaged_split_is_named(dataset: Dataset, capsys: pytest.CaptureFixture, content: str) -> None:
     dataset.splits.write_text(content)
     for command in (["status", "751"], ["crossval", "751", "--trainers", "A", "--device", "cpu"]):
@@ -177,8 +196,9 @@ def test_a_damaged_split_is_named(dataset: Dataset, capsys: pytest.CaptureFixtur
         read_split(dataset.splits, {})
 
 
-def test_status_without_the_folder_of_preprocessed_data(dataset: Dataset, monkeypatch: pytest.MonkeyPatch,
-                                                        capsys: pytest.CaptureFixture) -> None:
+def test_status_without_the_folder_of_preprocessed_data(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.delenv("nnUNet_preprocessed")
     assert main(["status", DATASET]) == 2
     assert "nnUNet_preprocessed is not set" in capsys.readouterr().err

@@ -39,8 +39,13 @@ def machines(place: Place) -> Iterator[Machines]:
 
 def crossval(place: Place, machines: Machines, *trainers: str) -> subprocess.Popen:
     command = ["crossval", "751", "-c", CONFIGURATION, "--trainers", *trainers, "--folds", "0-1", "--device", "cpu"]
-    return subprocess.Popen([sys.executable, "-m", "nnunet_echo.cli.main", *command], text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, env={**place.environment, **machines.environment})
+    return subprocess.Popen(
+        [sys.executable, "-m", "nnunet_echo.cli.main", *command],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**place.environment, **machines.environment},
+    )
 
 
 LOCAL = """

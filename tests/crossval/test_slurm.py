@@ -22,7 +22,8 @@ from nnunet_echo.nnunet.results import read_fold
 
 LACKING = [program for program in PROGRAMS if shutil.which(program) is None]
 pytestmark = [
-    pytest.mark.slurm, pytest.mark.nnunet,
+    pytest.mark.slurm,
+    pytest.mark.nnunet,
     pytest.mark.skipif(bool(LACKING), reason=f"{', '.join(LACKING)} not found: apt-get install slurm-wlm munge"),
     pytest.mark.skipif(os.geteuid() != 0, reason="Slurm's daemons are started as root"),
 ]
@@ -46,13 +47,29 @@ def slurm(tmp_path: Path, place: Place) -> Iterator[Slurm]:
 
 
 def nnunet_echo(place: Place, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "nnunet_echo.cli.main", *arguments], env=place.environment, text=True,
-                          capture_output=True)
+    return subprocess.run(
+        [sys.executable, "-m", "nnunet_echo.cli.main", *arguments],
+        env=place.environment,
+        text=True,
+        capture_output=True,
+    )
 
 
 def test_twice_stopped_and_a_node_lost(place: Place, slurm: Slurm) -> None:
-    command = ["slurm-script", "751", "-c", CONFIGURATION, "--trainers", OURS, STOCK, BROKEN, "--folds", "0-1",
-               "--device", "cpu"]
+    command = [
+        "slurm-script",
+        "751",
+        "-c",
+        CONFIGURATION,
+        "--trainers",
+        OURS,
+        STOCK,
+        BROKEN,
+        "--folds",
+        "0-1",
+        "--device",
+        "cpu",
+    ]
     refused = nnunet_echo(place, *command)
     assert refused.returncode == 2
     prepare = shlex.split(refused.stderr.partition("first run ")[2])

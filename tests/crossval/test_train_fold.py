@@ -215,14 +215,17 @@ def test_processes_are_held_to_the_processors_of_the_job(fold: FakeFold) -> None
     fold.run("nothing", SLURM_CPUS_PER_TASK="64", nnUNet_def_n_proc="5")
     assert (environment()["nnUNet_n_proc_DA"], environment()["nnUNet_def_n_proc"]) == ("12", "5")
     if hasattr(os, "sched_setaffinity"):
-        code = ("import os, sys; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
-                "os.execv(sys.argv[1], sys.argv[1:])")
+        code = (
+            "import os, sys; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
+            "os.execv(sys.argv[1], sys.argv[1:])"
+        )
         subprocess.run([sys.executable, "-c", code, *fold.command()], env=fold.environment("nothing"))
         assert environment()["nnUNet_n_proc_DA"] == "1"
 
 
-def test_without_locks_it_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                              caplog: pytest.LogCaptureFixture) -> None:
+def test_without_locks_it_goes_on_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def lockf(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -249,8 +252,11 @@ def test_standard_library_only() -> None:
     while todo:
         module = todo.pop()
         inside = module.removeprefix("nnunet_echo.").split(".")
-        found = [path for folder in (ROOT, ROOT / "nnunet_echo")
-                 if (path := folder.joinpath(*inside).with_suffix(".py")).exists()]
+        found = [
+            path
+            for folder in (ROOT, ROOT / "nnunet_echo")
+            if (path := folder.joinpath(*inside).with_suffix(".py")).exists()
+        ]
         if module in seen or not found:  # the name of a function, or a package, whose __init__.py imports nothing
             continue
         seen.add(module)

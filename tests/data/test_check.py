@@ -173,8 +173,9 @@ def test_the_command_takes_an_id_a_name_or_a_path(dataset: Path, capsys: pytest.
     assert "problem: 1 case(s) of imagesTr without a label" in capsys.readouterr().out
 
 
-def test_a_dataset_that_is_not_there_is_an_error(dataset: Path, monkeypatch: pytest.MonkeyPatch,
-                                                 capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dataset_that_is_not_there_is_an_error(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert check_command("752") == 2
     assert "no dataset 752" in capsys.readouterr().err
     shutil.copytree(dataset, dataset.with_name("Dataset751_Twin"))

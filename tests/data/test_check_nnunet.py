@@ -32,8 +32,14 @@ def save(path: Path, pixels: np.ndarray) -> None:
         sitk.WriteImage(image, str(path), True)
 
 
-def dataset(folder: Path, ending: str = ".nii.gz", shape: tuple[int, ...] = (20, 24), channels: int = 1,
-            label: Callable[[np.ndarray], np.ndarray] = lambda mask: mask, **fields: object) -> Path:
+def dataset(
+    folder: Path,
+    ending: str = ".nii.gz",
+    shape: tuple[int, ...] = (20, 24),
+    channels: int = 1,
+    label: Callable[[np.ndarray], np.ndarray] = lambda mask: mask,
+    **fields: object,
+) -> Path:
     """Three cases of noise, with a square of 1 in which there is one of 2."""
     for place in ("imagesTr", "labelsTr"):
         (folder / place).mkdir(parents=True)
@@ -45,8 +51,13 @@ def dataset(folder: Path, ending: str = ".nii.gz", shape: tuple[int, ...] = (20,
             noise = np.random.default_rng(case).integers(1, 200, shape, np.uint8)
             save(folder / "imagesTr" / f"c{case}_{channel:04d}{ending}", noise)
         save(folder / "labelsTr" / f"c{case}{ending}", label(mask))
-    content = {"channel_names": {str(channel): "us" for channel in range(channels)}, "numTraining": CASES,
-               "labels": {"background": 0, "outer": 1, "inner": 2}, "file_ending": ending, **fields}
+    content = {
+        "channel_names": {str(channel): "us" for channel in range(channels)},
+        "numTraining": CASES,
+        "labels": {"background": 0, "outer": 1, "inner": 2},
+        "file_ending": ending,
+        **fields,
+    }
     (folder / "dataset.json").write_text(json.dumps(content))
     return folder
 
@@ -80,8 +91,10 @@ def nnunet_stops(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], bool]:
             verification.verify_dataset_integrity(str(folder), 1)
             files = utils.get_filenames_of_train_images_and_targets(str(folder), content)
             reader = determine_reader_writer_from_dataset_json(content, next(iter(files.values()))["images"][0])
-            shapes = [DatasetFingerprintExtractor.analyze_case(case["images"], case["label"], reader, 10)[0]
-                      for case in files.values()]
+            shapes = [
+                DatasetFingerprintExtractor.analyze_case(case["images"], case["label"], reader, 10)[0]
+                for case in files.values()
+            ]
         except (Exception, AssertionError):
             return True
         # It does not stop at 2D and 3D together, but plans a 3D network for both, with a spacing between theirs.
@@ -100,21 +113,25 @@ ENDINGS += [(ending, (4, 20, 24)) for ending in (".nii.gz", ".nii", ".mha", ".nr
 
 @pytest.mark.parametrize(("ending", "shape"), ENDINGS)
 @pytest.mark.parametrize("channels", [1, 2])
-def test_a_sound_dataset_of_each_ending_passes_both(ending: str, shape: tuple[int, ...], channels: int,
-                                                    nnunet_stops: Callable, tmp_path: Path) -> None:
+def test_a_sound_dataset_of_each_ending_passes_both(
+    ending: str, shape: tuple[int, ...], channels: int, nnunet_stops: Callable, tmp_path: Path
+) -> None:
     folder = dataset(tmp_path / "Dataset001_X", ending, shape, channels)
     assert not nnunet_stops(folder)
     assert problems(folder) == []
 
 
-@pytest.mark.parametrize("fields", [
-    {"labels": {"background": 0, "whole": [1, 2], "inner": 2}, "regions_class_order": [1, 2]},
-    {"labels": {"background": 0, "outer": 1, "inner": 2, "ignore": 3}},
-    {"labels": {"background": 0, "whole": [1, 2], "inner": 2, "ignore": 3}, "regions_class_order": [1, 2]},
-    {"labels": {"background": 0, "outer": [1], "inner": [2]}},
-    {"labels": {"background": 0, "outer": "1", "inner": 2.0}},
-    {"overwrite_image_reader_writer": "SimpleITKIO"},
-])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"labels": {"background": 0, "whole": [1, 2], "inner": 2}, "regions_class_order": [1, 2]},
+        {"labels": {"background": 0, "outer": 1, "inner": 2, "ignore": 3}},
+        {"labels": {"background": 0, "whole": [1, 2], "inner": 2, "ignore": 3}, "regions_class_order": [1, 2]},
+        {"labels": {"background": 0, "outer": [1], "inner": [2]}},
+        {"labels": {"background": 0, "outer": "1", "inner": 2.0}},
+        {"overwrite_image_reader_writer": "SimpleITKIO"},
+    ],
+)
 def test_sound_labels_pass_both(fields: dict, nnunet_stops: Callable, tmp_path: Path) -> None:
     folder = dataset(tmp_path / "Dataset001_X", **fields)
     assert not nnunet_stops(folder)
@@ -177,30 +194,52 @@ FAULTS: list[tuple[dict, Callable[[Path], object], str]] = [
     ({"channels": 2}, at("imagesTr/c1_0001.nii.gz", Path.unlink), "c1 has 1 channel(s), but channel_names 2"),
     ({}, at("labelsTr/c1.nii.gz", Path.unlink), "1 case(s) of imagesTr without a label: c1"),
     ({}, at("imagesTr/c1_0000.nii.gz", lambda path: save(path, np.ones((3, 20, 24), np.uint8))), "have 3 axes"),
-    ({}, lambda folder: [save(folder / name, np.ones((3, 20, 24), np.uint8)) for name in (
-        "imagesTr/c1_0000.nii.gz", "labelsTr/c1.nii.gz")], "1 case(s) have 3 axes, the others 2: c1. nnU-Net needs"),
+    (
+        {},
+        lambda folder: [
+            save(folder / name, np.ones((3, 20, 24), np.uint8))
+            for name in ("imagesTr/c1_0000.nii.gz", "labelsTr/c1.nii.gz")
+        ],
+        "1 case(s) have 3 axes, the others 2: c1. nnU-Net needs",
+    ),
     ({}, at("imagesTr/c1_0000.nii.gz", lambda path: path.write_bytes(path.read_bytes()[:60])), "truncated or damaged"),
-    ({"ending": ".png"}, at("imagesTr/c1_0000.png", lambda path: path.write_bytes(path.read_bytes()[:200])),
-     "imagesTr/c1_0000.png: cannot be read"),
-    ({"ending": ".nrrd"}, at("imagesTr/c1_0000.nrrd", lambda path: path.write_bytes(path.read_bytes()[:-30])),
-     "imagesTr/c1_0000.nrrd: SimpleITK cannot read it"),
-    ({"ending": ".mha"}, at("imagesTr/c1_0000.mha", lambda path: path.write_bytes(path.read_bytes()[:-30])),
-     "imagesTr/c1_0000.mha: truncated"),
-    ({"ending": ".png", "label": lambda mask: (mask > 0) * np.uint8(255)}, None,
-     "labelsTr/c0.png: label values 255 are not in dataset.json; 255 stands for 1?"),
+    (
+        {"ending": ".png"},
+        at("imagesTr/c1_0000.png", lambda path: path.write_bytes(path.read_bytes()[:200])),
+        "imagesTr/c1_0000.png: cannot be read",
+    ),
+    (
+        {"ending": ".nrrd"},
+        at("imagesTr/c1_0000.nrrd", lambda path: path.write_bytes(path.read_bytes()[:-30])),
+        "imagesTr/c1_0000.nrrd: SimpleITK cannot read it",
+    ),
+    (
+        {"ending": ".mha"},
+        at("imagesTr/c1_0000.mha", lambda path: path.write_bytes(path.read_bytes()[:-30])),
+        "imagesTr/c1_0000.mha: truncated",
+    ),
+    (
+        {"ending": ".png", "label": lambda mask: (mask > 0) * np.uint8(255)},
+        None,
+        "labelsTr/c0.png: label values 255 are not in dataset.json; 255 stands for 1?",
+    ),
     ({"label": lambda mask: mask * np.uint8(2)}, None, "label values 4 are not in dataset.json"),
     ({"ending": ".png"}, at("labelsTr/c1.png", palette), "labelsTr/c1.png: nnU-Net sees 3 values a pixel"),
     ({"ending": ".png"}, at("imagesTr/c1_0000.png", palette), "c1 has 3 channel(s), but channel_names 1"),
-    ({"ending": ".png"}, at("imagesTr/c1_0000.png", lambda path: Image.open(path).convert("LA").save(path)),
-     "its pixels are LA"),
+    (
+        {"ending": ".png"},
+        at("imagesTr/c1_0000.png", lambda path: Image.open(path).convert("LA").save(path)),
+        "its pixels are LA",
+    ),
     ({}, at("labelsTr/c1.nii.gz", lambda path: save(path, np.ones((20, 25), np.uint8))), "labelsTr/c1.nii.gz: size"),
     ({}, at("labelsTr/c1.nii.gz", lambda path: spaced(path, (0.3, 0.30002))), "labelsTr/c1.nii.gz: spacing"),
 ]
 
 
 @pytest.mark.parametrize(("fields", "damage", "message"), FAULTS, ids=[str(number) for number in range(len(FAULTS))])
-def test_where_nnunet_stops_check_says_why(fields: dict, damage: Callable[[Path], object] | None, message: str,
-                                           nnunet_stops: Callable, tmp_path: Path) -> None:
+def test_where_nnunet_stops_check_says_why(
+    fields: dict, damage: Callable[[Path], object] | None, message: str, nnunet_stops: Callable, tmp_path: Path
+) -> None:
     folder = dataset(tmp_path / "Dataset001_X", **fields)
     if damage:
         damage(folder)
@@ -217,15 +256,19 @@ UNSEEN: list[tuple[dict, Callable[[Path], object], str]] = [
     ({}, blank("c1_0000.nii.gz"), "imagesTr: c1: every pixel is 0; the image has no content"),
     ({"channels": 2}, blank("c1_0000.nii.gz", "c1_0001.nii.gz"), "imagesTr: c1: every pixel is 0"),
     ({"ending": ".png"}, blank("c1_0000.png"), "imagesTr: c1: every pixel is 0"),
-    ({"ending": ".png"}, at("labelsTr/c1.png", lambda path: Image.open(path).convert("RGB").save(path)),
-     "labelsTr/c1.png: nnU-Net sees 3 values a pixel"),
+    (
+        {"ending": ".png"},
+        at("labelsTr/c1.png", lambda path: Image.open(path).convert("RGB").save(path)),
+        "labelsTr/c1.png: nnU-Net sees 3 values a pixel",
+    ),
     ({}, at("imagesTr/c1_0000.nii.gz", lambda path: save(path, np.full((20, 24), np.nan, np.float32))), "NaN"),
 ]
 
 
 @pytest.mark.parametrize(("fields", "damage", "message"), UNSEEN, ids=[str(number) for number in range(len(UNSEEN))])
-def test_what_nnunet_does_not_see_is_a_problem_too(fields: dict, damage: Callable[[Path], object], message: str,
-                                                   tmp_path: Path) -> None:
+def test_what_nnunet_does_not_see_is_a_problem_too(
+    fields: dict, damage: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
     folder = dataset(tmp_path / "Dataset001_X", **fields)
     damage(folder)
     (found,) = problems(folder)
@@ -238,13 +281,16 @@ def test_a_blank_channel_beside_another_is_none(tmp_path: Path) -> None:
     assert problems(folder) == []
 
 
-@pytest.mark.parametrize(("labels", "message"), [
-    ({"background": 0}, "nothing but the background"),
-    ({"background": 0, "outer": 1, "inner": 2, "more": []}, "label more is []"),
-    ({"background": 0, "outer": [1, [2]], "inner": 2}, "label outer is [1, [2]]"),
-    ({"background": 0, "outer": 1e400, "inner": 2}, "label outer is Infinity"),
-    ({"background": 0, "outer": -1, "inner": 1}, "labels [-1, 0, 1] must be consecutive"),
-])
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"background": 0}, "nothing but the background"),
+        ({"background": 0, "outer": 1, "inner": 2, "more": []}, "label more is []"),
+        ({"background": 0, "outer": [1, [2]], "inner": 2}, "label outer is [1, [2]]"),
+        ({"background": 0, "outer": 1e400, "inner": 2}, "label outer is Infinity"),
+        ({"background": 0, "outer": -1, "inner": 1}, "labels [-1, 0, 1] must be consecutive"),
+    ],
+)
 def test_labels_that_mean_nothing_are_named(labels: dict, message: str, tmp_path: Path) -> None:
     assert message in "\n".join(problems(dataset(tmp_path / "Dataset001_X", labels=labels)))
 
@@ -261,20 +307,51 @@ def test_two_names_of_one_value_are_a_remark(tmp_path: Path) -> None:
     assert any("several labels have the value 2" in finding.text for finding in check_dataset(folder, 1))
 
 
-@pytest.mark.parametrize("fields", [{"file_ending": ".tif"}, {"file_ending": ".gipl"}, {"file_ending": ".PNG"},
-                                    {"file_ending": ".mhd", "overwrite_image_reader_writer": "SimpleITKIO"},
-                                    {"dataset": {"c0": {"images": ["a.png"], "label": "b.png"}}}])
-def test_what_check_does_not_read_gets_no_verdict(fields: dict, tmp_path: Path,
-                                                  capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"file_ending": ".tif"},
+        {"file_ending": ".gipl"},
+        {"file_ending": ".PNG"},
+        {"file_ending": ".mhd", "overwrite_image_reader_writer": "SimpleITKIO"},
+        {"dataset": {"c0": {"images": ["a.png"], "label": "b.png"}}},
+    ],
+)
+def test_what_check_does_not_read_gets_no_verdict(
+    fields: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = dataset(tmp_path / "Dataset001_X", **fields)
     assert main(["check", str(folder), "--workers", "1"]) == 2
     out, error = capsys.readouterr()
     assert "gives no verdict" in error and "eady for" not in out and "stumble" not in out
 
 
-ODD = [None, True, 5, -1.5, 1e400, float("nan"), "", "x", "(", "(?P<patient>", "(?P<patient>.)?.*", [], [[]], [1, 2],
-       ["a"], {}, {"a": 1}, {"0": 5}, {"background": {}}, [{"train": [1], "val": [2]}], [{"train": "c0", "val": "c1"}],
-       [{"train": [None], "val": [["c1"]]}], {"background": 0, "a": True}, {"background": 0, "": "1"}]
+ODD = [
+    None,
+    True,
+    5,
+    -1.5,
+    1e400,
+    float("nan"),
+    "",
+    "x",
+    "(",
+    "(?P<patient>",
+    "(?P<patient>.)?.*",
+    [],
+    [[]],
+    [1, 2],
+    ["a"],
+    {},
+    {"a": 1},
+    {"0": 5},
+    {"background": {}},
+    [{"train": [1], "val": [2]}],
+    [{"train": "c0", "val": "c1"}],
+    [{"train": [None], "val": [["c1"]]}],
+    {"background": 0, "a": True},
+    {"background": 0, "": "1"},
+]
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "splits_final.json", "conversion_report.json"])
@@ -294,9 +371,23 @@ def test_json_of_any_shape_is_a_finding(name: str, tmp_path: Path, capsys: pytes
     assert f"{name} cannot be read" in "\n".join(problems(folder))
 
 
-@pytest.mark.parametrize("key", ["labels", "channel_names", "numTraining", "file_ending", "case_id_pattern", "sequence",
-                                 "spacing_unit", "regions_class_order", "overwrite_image_reader_writer", "refused",
-                                 "finished", "files"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "labels",
+        "channel_names",
+        "numTraining",
+        "file_ending",
+        "case_id_pattern",
+        "sequence",
+        "spacing_unit",
+        "regions_class_order",
+        "overwrite_image_reader_writer",
+        "refused",
+        "finished",
+        "files",
+    ],
+)
 def test_any_value_of_any_key_is_no_crash(key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = dataset(tmp_path / "Dataset001_X")
     name = "conversion_report.json" if key in ("refused", "finished", "files") else "dataset.json"

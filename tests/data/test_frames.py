@@ -51,8 +51,9 @@ def test_frames_are_those_of_the_sequence_and_name_ed_and_es(download: Path, raw
     assert count == 0
 
 
-def test_evaluation_sees_each_frame_each_sequence_and_the_ejection_fraction(download: Path, raw: Path,
-                                                                            tmp_path: Path) -> None:
+def test_evaluation_sees_each_frame_each_sequence_and_the_ejection_fraction(
+    download: Path, raw: Path, tmp_path: Path
+) -> None:
     _, films = datasets(download)
     predictions = shutil.copytree(films / "labelsTr", tmp_path / "predictions")
     path = sorted(predictions.iterdir())[0]
@@ -76,14 +77,17 @@ def test_evaluation_sees_each_frame_each_sequence_and_the_ejection_fraction(down
 
 
 @pytest.mark.parametrize("options", [{}, {"labels": "ed_es"}, {"clip": 8, "size": 80, "labels": "ed_es"}])
-def test_ed_and_es_can_be_compared_with_the_2d_dataset(download: Path, raw: Path, tmp_path: Path,
-                                                       options: dict[str, object]) -> None:
+def test_ed_and_es_can_be_compared_with_the_2d_dataset(
+    download: Path, raw: Path, tmp_path: Path, options: dict[str, object]
+) -> None:
     flat, films = datasets(download, **options)
     write_frames(films / "labelsTr", films, tmp_path / "out", phases=True, workers=1)
     assert {path.name for path in (tmp_path / "out").glob("*.gz")} == {p.name for p in (flat / "labelsTr").iterdir()}
     result = evaluate(tmp_path / "out", flat / "labelsTr", workers=1)
-    low = {structure: min(row["dice"] for row in result.cases if row["structure"] == structure)
-           for structure in ("LV", "MYO", "LA")}
+    low = {
+        structure: min(row["dice"] for row in result.cases if row["structure"] == structure)
+        for structure in ("LV", "MYO", "LA")
+    }
     if "size" in options:  # to 80 x 80 pixels and back
         assert 0.8 < min(low.values()) < 1 and low["LV"] > 0.93
         written = sitk.ReadImage(str(next((tmp_path / "out").glob("*patient0001_4CH_ED*"))))

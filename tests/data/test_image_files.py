@@ -18,15 +18,7 @@ from PIL import Image
 
 from nnunet_echo.cli.main import main
 from nnunet_echo.data.check import check_dataset
-from nnunet_echo.data.images import (
-    PLAUSIBLE_MM,
-    Frame,
-    SourceError,
-    check_grid,
-    read_frame,
-    read_image,
-    write_image,
-)
+from nnunet_echo.data.images import PLAUSIBLE_MM, Frame, SourceError, check_grid, read_frame, read_image, write_image
 from nnunet_echo.data.natural_image import read_natural_image
 from nnunet_echo.data.parallel import map_in_order
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
@@ -53,31 +45,49 @@ def patched(path: Path, place: int, kind: str, *values: float) -> Path:
 PIXDIM, DIM, DATATYPE, OFFSET, UNITS = 80, 40, 70, 108, 123
 
 
-@pytest.mark.parametrize("spacing", [(float("nan"), 0.3), (0.3, float("nan")), (0.0, 0.3), (0.3, 0.0),
-                                     (float("inf"), 0.3), (-0.3, 0.3), (0.3, -0.3)])
+@pytest.mark.parametrize(
+    "spacing",
+    [(float("nan"), 0.3), (0.3, float("nan")), (0.0, 0.3), (0.3, 0.0), (float("inf"), 0.3), (-0.3, 0.3), (0.3, -0.3)],
+)
 @pytest.mark.parametrize("unit", ["mm", "px"])
-def test_a_spacing_that_is_no_length_is_refused_in_any_unit(spacing: tuple[float, float], unit: str,
-                                                            tmp_path: Path) -> None:
+def test_a_spacing_that_is_no_length_is_refused_in_any_unit(
+    spacing: tuple[float, float], unit: str, tmp_path: Path
+) -> None:
     path = patched(write(tmp_path / "a.nii.gz"), PIXDIM, "<2f", *spacing)
     with pytest.raises(SourceError, match=r"dir/a.nii.gz: spacing .*each must be a positive number") as error:
         read_image(path, "dir/a.nii.gz", unit)
     assert all(f"{length:g}" in str(error.value) for length in spacing)
 
 
-@pytest.mark.parametrize("spacing", [(1e-30, 1e-30), (3.08e-4, 3.08e-4), (308, 308), (0.0308, 0.0154), (0.3, 0.0002),
-                                     (1000, 0.3), (0.049, 0.3), (0.3, 10.01)])
-def test_a_spacing_in_another_unit_than_mm_is_refused_with_its_value(spacing: tuple[float, float],
-                                                                     tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "spacing",
+    [
+        (1e-30, 1e-30),
+        (3.08e-4, 3.08e-4),
+        (308, 308),
+        (0.0308, 0.0154),
+        (0.3, 0.0002),
+        (1000, 0.3),
+        (0.049, 0.3),
+        (0.3, 10.01),
+    ],
+)
+def test_a_spacing_in_another_unit_than_mm_is_refused_with_its_value(
+    spacing: tuple[float, float], tmp_path: Path
+) -> None:
     path = write(tmp_path / "a.nii.gz", spacing)
     with pytest.raises(SourceError, match=f"spacing {spacing[0]:g} x {spacing[1]:g} mm, but pixels of an echo are "):
         read_image(path, "a.nii.gz")
     assert read_image(path, "a.nii.gz", "px").GetSize() == SIZE
 
 
-@pytest.mark.parametrize("spacing", [(0.154, 0.308), (0.308, 0.154, 1.54), (1, 1), (1, 1, 999), (0.3, 0.3, 1e-3),
-                                     (4.4, 4.4, 5.0), PLAUSIBLE_MM])
-def test_a_spacing_of_an_echo_passes_whatever_the_step_of_slices_or_time(spacing: tuple[float, ...],
-                                                                         tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "spacing",
+    [(0.154, 0.308), (0.308, 0.154, 1.54), (1, 1), (1, 1, 999), (0.3, 0.3, 1e-3), (4.4, 4.4, 5.0), PLAUSIBLE_MM],
+)
+def test_a_spacing_of_an_echo_passes_whatever_the_step_of_slices_or_time(
+    spacing: tuple[float, ...], tmp_path: Path
+) -> None:
     image = read_image(write(tmp_path / "a.nii.gz", spacing, slices=2 * (len(spacing) == 3)), "a.nii.gz")
     assert image.GetSpacing() == pytest.approx(spacing)
 
@@ -115,14 +125,18 @@ except SourceError as error:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the memory")
-@pytest.mark.parametrize(("sizes", "message"), [
-    (None, "b.nii.gz: not a NIfTI-1 file"),
-    (SIZE, "b.nii.gz: damaged: more than 600 bytes of pixels where the header promises 600"),
-    ((20000, 20000), "b.nii.gz: truncated: 314572800 bytes of pixels where the header promises 400000000"),
-    ((32000, 32000, 32000), "b.nii.gz: the header promises 32768000000000 bytes of pixels, more than"),
-])
-def test_a_gzip_bomb_is_read_no_further_than_its_header_allows(sizes: tuple[int, ...] | None, message: str,
-                                                               tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        (None, "b.nii.gz: not a NIfTI-1 file"),
+        (SIZE, "b.nii.gz: damaged: more than 600 bytes of pixels where the header promises 600"),
+        ((20000, 20000), "b.nii.gz: truncated: 314572800 bytes of pixels where the header promises 400000000"),
+        ((32000, 32000, 32000), "b.nii.gz: the header promises 32768000000000 bytes of pixels, more than"),
+    ],
+)
+def test_a_gzip_bomb_is_read_no_further_than_its_header_allows(
+    sizes: tuple[int, ...] | None, message: str, tmp_path: Path
+) -> None:
     header = bytearray(gzip.decompress(write(tmp_path / "a.nii.gz").read_bytes())[:352] if sizes else 352)
     if sizes:
         struct.pack_into(f"<{len(sizes) + 1}h", header, DIM, len(sizes), *sizes)
@@ -140,14 +154,17 @@ def test_a_frame_is_smaller_than_a_film_may_be(tmp_path: Path) -> None:
         read_image(path, "a")
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (lambda data: data[:-9], "truncated or damaged gzip data"),
-    (lambda data: data[:-4] + bytes(4), "truncated or damaged gzip data"),
-    (lambda data: data + b"x", "truncated or damaged gzip data"),
-    (lambda data: data + gzip.compress(b"x"), "more than 600 bytes"),
-    (lambda data: gzip.compress(gzip.decompress(data)[:-1]), "truncated: 599 bytes of pixels where the header"),
-    (lambda data: gzip.compress(gzip.decompress(data)[:347]), r"not a NIfTI-1 file \(347 bytes\)"),
-])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[:-9], "truncated or damaged gzip data"),
+        (lambda data: data[:-4] + bytes(4), "truncated or damaged gzip data"),
+        (lambda data: data + b"x", "truncated or damaged gzip data"),
+        (lambda data: data + gzip.compress(b"x"), "more than 600 bytes"),
+        (lambda data: gzip.compress(gzip.decompress(data)[:-1]), "truncated: 599 bytes of pixels where the header"),
+        (lambda data: gzip.compress(gzip.decompress(data)[:347]), r"not a NIfTI-1 file \(347 bytes\)"),
+    ],
+)
 def test_a_damaged_gzip_is_named(damage: Callable[[bytes], bytes], message: str, tmp_path: Path) -> None:
     path = write(tmp_path / "a.nii.gz")
     path.write_bytes(damage(path.read_bytes()))
@@ -156,15 +173,22 @@ def test_a_damaged_gzip_is_named(damage: Callable[[bytes], bytes], message: str,
 
 
 def test_headers_that_simpleitk_reads_otherwise_are_damaged(tmp_path: Path) -> None:
-    for place, kind, value in ((DATATYPE, "<h", 4), (DATATYPE + 2, "<h", 16), (DATATYPE, "<h", 9), (DIM, "<h", 0),
-                               (OFFSET, "<f", float("nan")), (DIM + 2, "<h", -30)):
+    for place, kind, value in (
+        (DATATYPE, "<h", 4),
+        (DATATYPE + 2, "<h", 16),
+        (DATATYPE, "<h", 9),
+        (DIM, "<h", 0),
+        (OFFSET, "<f", float("nan")),
+        (DIM + 2, "<h", -30),
+    ):
         with pytest.raises(SourceError, match="damaged NIfTI header"):
             read_image(patched(write(tmp_path / "a.nii.gz"), place, kind, value), "a")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_floats_are_finite_also_beyond_the_first_piece(value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                       ) -> None:
+def test_floats_are_finite_also_beyond_the_first_piece(
+    value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nnunet_echo.data.nifti.CHUNK", 64)
     path = write(tmp_path / "a.nii.gz", dtype=np.float32)
     assert read_image(path, "a").GetSize() == SIZE
@@ -172,12 +196,18 @@ def test_floats_are_finite_also_beyond_the_first_piece(value: float, tmp_path: P
         read_image(patched(path, 352 + 4 * 599, "<f", value), "a")
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda label: label.SetDirection((1, 0, 0, -1)), "b: direction 1 x 0 x 0 x -1, but the image a has 1 x 0 x 0 x 1"),
-    (lambda label: label.SetDirection((0, 1, 1, 0)), "b: direction"),
-    (lambda label: label.SetSpacing((0.2, 0.3)), "b: spacing 0.2 x 0.3, but the image a has 0.3 x 0.2"),
-    (lambda label: label.SetSpacing((0.3, 0.2005)), "b: spacing 0.3 x 0.2005"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda label: label.SetDirection((1, 0, 0, -1)),
+            "b: direction 1 x 0 x 0 x -1, but the image a has 1 x 0 x 0 x 1",
+        ),
+        (lambda label: label.SetDirection((0, 1, 1, 0)), "b: direction"),
+        (lambda label: label.SetSpacing((0.2, 0.3)), "b: spacing 0.2 x 0.3, but the image a has 0.3 x 0.2"),
+        (lambda label: label.SetSpacing((0.3, 0.2005)), "b: spacing 0.3 x 0.2005"),
+    ],
+)
 def test_mask_and_image_lie_on_one_grid(change: Callable[[sitk.Image], None], message: str, tmp_path: Path) -> None:
     image, label = (read_image(write(tmp_path / "a.nii.gz"), name) for name in "ab")
     check_grid(Frame(image, "a", label, "b"))
@@ -204,8 +234,9 @@ def png(path: Path, mode: str, bits: int | None = None) -> np.ndarray:
     return mask
 
 
-@pytest.mark.parametrize(("mode", "bits"), [("L", None), ("1", None), ("I;16", None), ("P", None), ("P", 1), ("P", 2),
-                                            ("P", 4)])
+@pytest.mark.parametrize(
+    ("mode", "bits"), [("L", None), ("1", None), ("I;16", None), ("P", None), ("P", 1), ("P", 2), ("P", 4)]
+)
 def test_masks_in_png_are_grey_values_or_the_indices_of_a_palette(mode: str, bits: int | None, tmp_path: Path) -> None:
     mask = png(tmp_path / "a.png", mode, bits)
     pixels, found = read_natural_image(tmp_path / "a.png", "a.png")
@@ -223,8 +254,9 @@ def test_a_path_that_is_no_utf8_is_an_error_in_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["source", "raw", "patient"])
-def test_conversions_name_a_folder_that_is_no_utf8(place: str, tmp_path: Path,
-                                                   capsys: pytest.CaptureFixture[str]) -> None:
+def test_conversions_name_a_folder_that_is_no_utf8(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     strange = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
     source = Path(strange if place == "source" else tmp_path / "source")
     write_camus(tmp_path / "phantom", 4, 3, spacing_mm=2.0, half_sequence=False)
@@ -242,8 +274,9 @@ def test_conversions_name_a_folder_that_is_no_utf8(place: str, tmp_path: Path,
     if place == "patient":
         assert code == 1
         assert r"caf\udce9/patient0002" in (Path(raw) / "Dataset751_CAMUS" / "conversion_report.txt").read_text()
-        assert not [finding for finding in check_dataset(Path(raw) / "Dataset751_CAMUS", 1)
-                    if "patient0002" in finding.text]
+        assert not [
+            finding for finding in check_dataset(Path(raw) / "Dataset751_CAMUS", 1) if "patient0002" in finding.text
+        ]
     else:
         assert code == 2 and "is no UTF-8; rename the folder" in error
         assert r"caf\udce9" in error

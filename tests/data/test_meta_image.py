@@ -45,8 +45,9 @@ def replaced(old: str, new: str) -> str:
 def test_a_file_is_read_as_it_is_packed_or_not_of_every_type_and_order(tmp_path: Path) -> None:
     assert np.array_equal(sitk.GetArrayFromImage(read_image(write(tmp_path), "a")), PIXELS)
     packed = replaced("CompressedData = False", "CompressedData = True")
-    assert np.array_equal(sitk.GetArrayFromImage(read_image(write(tmp_path, packed, zlib.compress(PIXELS.tobytes())),
-                                                            "a")), PIXELS)
+    assert np.array_equal(
+        sitk.GetArrayFromImage(read_image(write(tmp_path, packed, zlib.compress(PIXELS.tobytes())), "a")), PIXELS
+    )
     for kind, name in (("i2", "SHORT"), ("u2", "USHORT"), ("i4", "INT"), ("f4", "FLOAT"), ("f8", "DOUBLE")):
         for order, word in (("<", "False"), (">", "True")):
             header = replaced("MET_UCHAR", f"MET_{name}").replace("MSB = False", f"MSB = {word}")
@@ -121,8 +122,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("header", "data", "message"), REFUSED, ids=[refused[2] for refused in REFUSED])
-def test_a_header_or_pixels_that_leave_a_doubt_are_refused(header: str, data: bytes, message: str,
-                                                           tmp_path: Path) -> None:
+def test_a_header_or_pixels_that_leave_a_doubt_are_refused(
+    header: str, data: bytes, message: str, tmp_path: Path
+) -> None:
     path = write(tmp_path, header, data or (b"" if header is TRUE else PIXELS.tobytes()))
     (tmp_path / "b.raw").write_bytes(PIXELS[::-1].tobytes())
     with pytest.raises(SourceError, match=message) as error:
@@ -130,14 +132,84 @@ def test_a_header_or_pixels_that_leave_a_doubt_are_refused(header: str, data: by
     assert "patient/a.mhd" in str(error.value)
 
 
-VALUES = ["", "0", "1", "-1", "2", "3", "1e3", "1e-30", "nan", "inf", "0x8", "8 6", "6 8", "8 6 1", "48 1", "2e308",
-          "0.154 0.308", "True", "False", "true", "TRUE", "T", "1 0 0 1", "0 1 1 0", "0 0 0 0", "MET_CHAR", "MET_INT",
-          "MET_UCHAR", "a.raw", "b.raw", "LOCAL", "LIST", "1,5 2", "8_0 6", "+8 +6", "08 06", "8.0 6.0", "Image", "??",
-          "0.308 0.154 9", "LPS", "8 6 # comment", "0.308mm 0.154mm", "3.08e-1 1.54e-1", ".308 .154", "1 2"]
-KEYS = ["HeaderSize", "HeaderSizePerSlice", "ElementNumberOfChannels", "ElementByteOrderMSB", "ElementSize", "Origin",
-        "Position", "Rotation", "Orientation", "ElementMin", "ElementMax", "ElementToIntensityFunctionSlope", "Name",
-        "ElementToIntensityFunctionOffset", "CompressedDataSize", "DistanceUnits", "Modality", "SequenceID", "Comment",
-        "ObjectSubType", "TransformType", "ID", "ParentID", "Color", "AcquisitionDate", "ITK_Note", "dimsize", "Bogus"]
+VALUES = [
+    "",
+    "0",
+    "1",
+    "-1",
+    "2",
+    "3",
+    "1e3",
+    "1e-30",
+    "nan",
+    "inf",
+    "0x8",
+    "8 6",
+    "6 8",
+    "8 6 1",
+    "48 1",
+    "2e308",
+    "0.154 0.308",
+    "True",
+    "False",
+    "true",
+    "TRUE",
+    "T",
+    "1 0 0 1",
+    "0 1 1 0",
+    "0 0 0 0",
+    "MET_CHAR",
+    "MET_INT",
+    "MET_UCHAR",
+    "a.raw",
+    "b.raw",
+    "LOCAL",
+    "LIST",
+    "1,5 2",
+    "8_0 6",
+    "+8 +6",
+    "08 06",
+    "8.0 6.0",
+    "Image",
+    "??",
+    "0.308 0.154 9",
+    "LPS",
+    "8 6 # comment",
+    "0.308mm 0.154mm",
+    "3.08e-1 1.54e-1",
+    ".308 .154",
+    "1 2",
+]
+KEYS = [
+    "HeaderSize",
+    "HeaderSizePerSlice",
+    "ElementNumberOfChannels",
+    "ElementByteOrderMSB",
+    "ElementSize",
+    "Origin",
+    "Position",
+    "Rotation",
+    "Orientation",
+    "ElementMin",
+    "ElementMax",
+    "ElementToIntensityFunctionSlope",
+    "Name",
+    "ElementToIntensityFunctionOffset",
+    "CompressedDataSize",
+    "DistanceUnits",
+    "Modality",
+    "SequenceID",
+    "Comment",
+    "ObjectSubType",
+    "TransformType",
+    "ID",
+    "ParentID",
+    "Color",
+    "AcquisitionDate",
+    "ITK_Note",
+    "dimsize",
+    "Bogus",
+]
 
 
 def mutated(rng: Generator) -> str:
@@ -163,9 +235,22 @@ def mutated(rng: Generator) -> str:
             separator = rng.choice(["=", ": ", " =  ", " = = ", "\t=\t", " ", " == ", "= \r"])
             lines[place] = f"{key}{separator}{value}"
         elif kind == 7:
-            lines[place] = str(rng.choice([key.lower() + " = " + value, " " + lines[place], lines[place] + "  ", "",
-                                           lines[place] + "\r", lines[place] + "\0", "# " + lines[place],
-                                           lines[place] + " 7", lines[place] + "\v", "\xef\xbb\xbf" + key]))
+            lines[place] = str(
+                rng.choice(
+                    [
+                        key.lower() + " = " + value,
+                        " " + lines[place],
+                        lines[place] + "  ",
+                        "",
+                        lines[place] + "\r",
+                        lines[place] + "\0",
+                        "# " + lines[place],
+                        lines[place] + " 7",
+                        lines[place] + "\v",
+                        "\xef\xbb\xbf" + key,
+                    ]
+                )
+            )
         else:
             at = int(rng.integers(len(lines[place]) + 1))
             lines[place] = lines[place][:at] + chr(rng.integers(256)) + lines[place][at + 1 :]

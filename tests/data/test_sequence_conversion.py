@@ -17,13 +17,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_echo.data.avi import read_frames
 from nnunet_echo.data.check import check_dataset
-from nnunet_echo.data.cine import (
-    TIME_STEP,
-    resize_image,
-    resize_labels,
-    sampled_frames,
-    stray_pixels,
-)
+from nnunet_echo.data.cine import TIME_STEP, resize_image, resize_labels, sampled_frames, stray_pixels
 from nnunet_echo.data.findings import Report
 from nnunet_echo.dataset_conversion import echonet as echonet_module
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
@@ -54,8 +48,10 @@ def convert(source: Path, **options: object) -> Report:
 
 def case_arrays(report: Report, case: str, row: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
     part = "Ts" if row["split"] == "ts" else "Tr"
-    return (array(report.folder / f"images{part}" / f"{case}_0000.nii.gz"),
-            array(report.folder / f"labels{part}" / f"{case}.nii.gz"))
+    return (
+        array(report.folder / f"images{part}" / f"{case}_0000.nii.gz"),
+        array(report.folder / f"labels{part}" / f"{case}.nii.gz"),
+    )
 
 
 def source_arrays(source: Path, row: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
@@ -154,19 +150,34 @@ def paint(change: Callable[[np.ndarray], object]) -> Damage:
         def changed(mask: np.ndarray) -> np.ndarray:
             change(mask)
             return mask
+
         rewrite(path.with_name(MASK), changed, SPACING_MM)
+
     return apply
 
 
-@pytest.mark.parametrize(("damage", "kind", "text"), [
-    (reverse_numbers, "ED not larger than ES", "they stay as the cfg names them"),
-    (lambda path: rename_field(path, "ED: 1", "ED: 3"), "frames left out", "the cfg has ED 3 and ES "),
-    (lambda path: path.with_name("Info_4CH.cfg").unlink(), "ED and ES by area", "1 is ED, with the larger ventricle"),
-    (paint(lambda mask: mask[3, :2, :2].fill(3)), "stray pixels",
-     "4 pixels lie apart from the largest part of their structure, in 1 of"),
-    (paint(lambda mask: np.place(mask[2:4], mask[2:4] == 3, 0)), "structure missing",
-     "frame 3 of the case: the mask has no LA; 2 such frame(s)"),
-])
+@pytest.mark.parametrize(
+    ("damage", "kind", "text"),
+    [
+        (reverse_numbers, "ED not larger than ES", "they stay as the cfg names them"),
+        (lambda path: rename_field(path, "ED: 1", "ED: 3"), "frames left out", "the cfg has ED 3 and ES "),
+        (
+            lambda path: path.with_name("Info_4CH.cfg").unlink(),
+            "ED and ES by area",
+            "1 is ED, with the larger ventricle",
+        ),
+        (
+            paint(lambda mask: mask[3, :2, :2].fill(3)),
+            "stray pixels",
+            "4 pixels lie apart from the largest part of their structure, in 1 of",
+        ),
+        (
+            paint(lambda mask: np.place(mask[2:4], mask[2:4] == 3, 0)),
+            "structure missing",
+            "frame 3 of the case: the mask has no LA; 2 such frame(s)",
+        ),
+    ],
+)
 def test_what_is_odd_about_a_film_is_said(films: Path, damage: Damage, kind: str, text: str) -> None:
     damage(films / "database_nifti" / "patient0001" / FILM)
     report = convert(films)
@@ -185,18 +196,25 @@ def test_without_a_cfg_a_film_that_runs_backwards_is_turned_by_its_areas(films: 
     assert (label[0] == 1).sum() > (label[-1] == 1).sum()
 
 
-@pytest.mark.parametrize(("damage", "text"), [
-    (cut(5), "5 frames, but its cfg has ED 1"),
-    (cut(1), "a sequence of 2D frames was expected"),
-    (lambda path: rewrite(path, lambda film: film[0], SPACING_MM), "a sequence of 2D frames was expected"),
-    (lambda path: rewrite(path, lambda film: film[:-1], SPACING_MM), "mask and image must lie on one grid"),
-    (lambda path: rewrite(path, lambda film: film / 3, SPACING_MM), "not all whole numbers in 0..255"),
-    (paint(lambda mask: mask[4].fill(0)), "frame 5 of the case: the mask is empty"),
-    (paint(lambda mask: mask[4, :2].fill(4)), "unknown labels [4]; allowed are [0, 1, 2, 3]"),
-    (lambda path: rewrite(path, lambda film: np.where(np.arange(len(film))[:, None, None] == 3, 7, film), SPACING_MM),
-     "frame 4 of the case: every pixel is 7"),
-    (lambda path: path.with_name(MASK).unlink(), "is there, but not its mask"),
-])
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (cut(5), "5 frames, but its cfg has ED 1"),
+        (cut(1), "a sequence of 2D frames was expected"),
+        (lambda path: rewrite(path, lambda film: film[0], SPACING_MM), "a sequence of 2D frames was expected"),
+        (lambda path: rewrite(path, lambda film: film[:-1], SPACING_MM), "mask and image must lie on one grid"),
+        (lambda path: rewrite(path, lambda film: film / 3, SPACING_MM), "not all whole numbers in 0..255"),
+        (paint(lambda mask: mask[4].fill(0)), "frame 5 of the case: the mask is empty"),
+        (paint(lambda mask: mask[4, :2].fill(4)), "unknown labels [4]; allowed are [0, 1, 2, 3]"),
+        (
+            lambda path: rewrite(
+                path, lambda film: np.where(np.arange(len(film))[:, None, None] == 3, 7, film), SPACING_MM
+            ),
+            "frame 4 of the case: every pixel is 7",
+        ),
+        (lambda path: path.with_name(MASK).unlink(), "is there, but not its mask"),
+    ],
+)
 def test_a_film_that_cannot_be_used_is_refused_by_name(films: Path, damage: Damage, text: str) -> None:
     damage(films / "database_nifti" / "patient0001" / FILM)
     report = convert(films, labels="ed_es" if "unknown" in text else "all")
@@ -224,10 +242,17 @@ def test_a_film_with_time_as_its_fourth_axis(films: Path) -> None:
     assert report.exit_code == 0 and image.ndim == 3
 
 
-@pytest.mark.parametrize("options", [
-    {"mode": "frames", "clip": 10}, {"mode": "frames", "size": 64}, {"mode": "frames", "labels": "ed_es"},
-    {"clip": 1}, {"size": 63}, {"labels": "none"},
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "frames", "clip": 10},
+        {"mode": "frames", "size": 64},
+        {"mode": "frames", "labels": "ed_es"},
+        {"clip": 1},
+        {"size": 63},
+        {"labels": "none"},
+    ],
+)
 def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="mode"):
         convert_camus(tmp_path, **{"mode": "half_sequence", **options})
@@ -285,8 +310,11 @@ def test_clips_of_echonet_have_the_ignore_label_between_two_masks(echonet: Path)
 
 def test_only_the_frames_of_the_clip_are_decoded(echonet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
-    monkeypatch.setattr(echonet_module, "read_frames", lambda path, name, taken, *rest: decoded.append(
-        [path.stem, *taken]) or read_frames(path, name, taken, *rest))
+    monkeypatch.setattr(
+        echonet_module,
+        "read_frames",
+        lambda path, name, taken, *rest: decoded.append([path.stem, *taken]) or read_frames(path, name, taken, *rest),
+    )
     report = convert_echonet(echonet, mode="clip", clip=4, size=64)
     taken = {name: frames for name, *frames in decoded}
     assert {len(frames) for frames in taken.values()} == {4} and len(decoded) == len(taken) == len(regular_videos())
@@ -309,14 +337,18 @@ def with_step(image: sitk.Image, step: float) -> sitk.Image:
     return image
 
 
-@pytest.mark.parametrize(("change", "text"), [
-    (lambda image: image * 0 + 4, "nothing but the ignore label"),
-    (lambda image: with_step(image, 1.54), "nnU-Net takes the axis of the largest for that of slices"),
-    (lambda image: image[:, :, 0], "2 axes; a sequence has x, y and t"),
-    (lambda image: image + 1, "label values 5 are not in dataset.json"),
-])
-def test_check_names_what_is_wrong_with_a_sequence(films: Path, change: Callable[[sitk.Image], sitk.Image],
-                                                   text: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda image: image * 0 + 4, "nothing but the ignore label"),
+        (lambda image: with_step(image, 1.54), "nnU-Net takes the axis of the largest for that of slices"),
+        (lambda image: image[:, :, 0], "2 axes; a sequence has x, y and t"),
+        (lambda image: image + 1, "label values 5 are not in dataset.json"),
+    ],
+)
+def test_check_names_what_is_wrong_with_a_sequence(
+    films: Path, change: Callable[[sitk.Image], sitk.Image], text: str
+) -> None:
     report = convert(films, labels="ed_es")
     name = change_label(report, change)
     problems = [finding.text for finding in check_dataset(report.folder, 1) if finding.problem]

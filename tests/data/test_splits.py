@@ -47,8 +47,9 @@ def test_splits_by_patient_depend_on_the_seed_and_not_on_the_order() -> None:
         splits_by_patient(patients[:3], strata)
 
 
-@pytest.mark.parametrize(("count", "expected"), [(500, (350, 50, 100)), (10, (7, 1, 2)), (98, (68, 10, 20)),
-                                                 (3, (1, 1, 1))])
+@pytest.mark.parametrize(
+    ("count", "expected"), [(500, (350, 50, 100)), (10, (7, 1, 2)), (98, (68, 10, 20)), (3, (1, 1, 1))]
+)
 def test_seven_one_two_has_its_shares_of_patients(count: int, expected: tuple[int, int, int]) -> None:
     people = set(PEOPLE[:count])
     split = seven_one_two(people, seed=1)
@@ -75,25 +76,33 @@ def test_five_folds_follow_the_seed() -> None:
 
 def test_a_list_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
-    path.write_text("\ufeffsubset,remark,patient\r\ntrain,x,p000\r\nval, ,A_p001\r\ntest,,p002\r\ntrain,, p003 \r\n"
-                    "train,,p777\r\n", encoding="utf-8")
+    path.write_text(
+        "\ufeffsubset,remark,patient\r\ntrain,x,p000\r\nval, ,A_p001\r\ntest,,p002\r\ntrain,, p003 \r\ntrain,,p777\r\n",
+        encoding="utf-8",
+    )
     split = split_of_file(path, PEOPLE[:6])
     assert split.test == {"A_p002"}
     assert split.make_folds(set(PEOPLE[:6]) - split.test) == [{"train": ["A_p000", "A_p003"], "val": ["A_p001"]}]
     assert [(note.kind, note.subject) for note in split.warnings] == [
-        ("listed patient absent", "split"), ("patient in no list", "A_p004"), ("patient in no list", "A_p005")]
+        ("listed patient absent", "split"),
+        ("patient in no list", "A_p004"),
+        ("patient in no list", "A_p005"),
+    ]
     assert split.warnings[0].message.endswith("in the source: p777")
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("patient,subset\np000,train\np000,val\n", "line 3: A_p000 is in line 2 already"),
-    ("patient,subset\np000,train\nA_p000,train\n", "line 3: A_p000 is in line 2 already"),
-    ("patient,subset\np000,valid\n", "line 2: subset is 'valid'; it must be train, val, test"),
-    ("patient,subset\np000\n", "line 2: subset is ''"),
-    ("name,subset\np000,train\n", "must name the columns patient, subset"),
-    ("", "must name the columns patient, subset"),
-    (None, "cannot be read"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("patient,subset\np000,train\np000,val\n", "line 3: A_p000 is in line 2 already"),
+        ("patient,subset\np000,train\nA_p000,train\n", "line 3: A_p000 is in line 2 already"),
+        ("patient,subset\np000,valid\n", "line 2: subset is 'valid'; it must be train, val, test"),
+        ("patient,subset\np000\n", "line 2: subset is ''"),
+        ("name,subset\np000,train\n", "must name the columns patient, subset"),
+        ("", "must name the columns patient, subset"),
+        (None, "cannot be read"),
+    ],
+)
 def test_a_file_that_is_no_split_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "list.csv"
     if text is not None:
@@ -111,7 +120,9 @@ def test_a_conversion_with_a_list_in_a_file(source: Path, raw: Path, tmp_path: P
     report = convert(source, **by_file(tmp_path, "patient0007,train\npatient0001,val\npatient0003,test\n"))
     (fold,) = load(report.folder, "splits_final.json")
     assert {side: {case[:17] for case in cases} for side, cases in fold.items()} == {
-        "train": {"CAMUS_patient0007"}, "val": {"CAMUS_patient0001"}}
+        "train": {"CAMUS_patient0007"},
+        "val": {"CAMUS_patient0001"},
+    }
     rows = table(report.folder)
     assert {row["patient"] for row in rows.values() if row["split"] == "ts"} == {"CAMUS_patient0003"}
     assert report.training_cases == CASES - 4

@@ -13,17 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from camus_download import (
-    CASES,
-    PATIENTS,
-    SPACING_MM,
-    array,
-    convert,
-    load,
-    table,
-    tree,
-    write_challenge_release,
-)
+from camus_download import CASES, PATIENTS, SPACING_MM, array, convert, load, table, tree, write_challenge_release
 from conftest import shared
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
@@ -44,8 +34,10 @@ def test_every_case_keeps_its_pixels_and_spacing(source: Path, raw: Path) -> Non
     for case_id, row in rows.items():
         part = "Ts" if row["split"] == "ts" else "Tr"
         original = source / row["source"]
-        for name, file in ((f"images{part}/{case_id}_0000.nii.gz", original),
-                           (f"labels{part}/{case_id}.nii.gz", Path(str(original).replace(".nii.gz", "_gt.nii.gz")))):
+        for name, file in (
+            (f"images{part}/{case_id}_0000.nii.gz", original),
+            (f"labels{part}/{case_id}.nii.gz", Path(str(original).replace(".nii.gz", "_gt.nii.gz"))),
+        ):
             image = sitk.ReadImage(str(folder / name))
             assert image.GetPixelID() == sitk.sitkUInt8 and image.GetDimension() == 2
             assert np.array_equal(sitk.GetArrayFromImage(image), array(file))
@@ -54,7 +46,8 @@ def test_every_case_keeps_its_pixels_and_spacing(source: Path, raw: Path) -> Non
         info = (original.parent / f"Info_{row['view']}.cfg").read_text()
         assert f"EF: {row['ef_percent']}\n" in info and f"ImageQuality: {row['quality']}\n" in info
     assert {case for case, row in rows.items() if row["split"] == "ts"} == {
-        f"CAMUS_patient0007_{view}_{phase}" for view in ("2CH", "4CH") for phase in ("ED", "ES")}
+        f"CAMUS_patient0007_{view}_{phase}" for view in ("2CH", "4CH") for phase in ("ED", "ES")
+    }
 
 
 def test_dataset_json_is_what_nnunet_and_the_trainers_read(source: Path, raw: Path) -> None:
@@ -86,12 +79,15 @@ def test_five_folds_by_patient_reach_a_preprocessed_folder_that_exists(source: P
 def test_official_split_is_the_list(source: Path, raw: Path) -> None:
     assert convert(source, split="official", views=["4CH"]).exit_code == 0
     (fold,) = load(raw / "Dataset751_CAMUS", "splits_final.json")
-    lists = {subset: (source / "database_split" / f"subgroup_{subset}.txt").read_text().split()
-             for subset in ("training", "validation", "testing")}
+    lists = {
+        subset: (source / "database_split" / f"subgroup_{subset}.txt").read_text().split()
+        for subset in ("training", "validation", "testing")
+    }
     for side, subset in (("train", "training"), ("val", "validation")):
         assert fold[side] == [f"CAMUS_{name}_4CH_{phase}" for name in sorted(lists[subset]) for phase in ("ED", "ES")]
     assert {row["patient"] for row in table(raw / "Dataset751_CAMUS").values() if row["split"] == "ts"} == {
-        f"CAMUS_{name}" for name in lists["testing"]}
+        f"CAMUS_{name}" for name in lists["testing"]
+    }
 
 
 def write_ten_folds(source: Path) -> list[list[str]]:
@@ -143,7 +139,9 @@ def test_challenge_release_keeps_both_persons_called_patient0001(pristine: Path,
     assert report.exit_code == 0 and (report.training_cases, report.test_cases) == (20, 8)
     rows, dataset_json = table(folder), load(folder, "dataset.json")
     assert {patient_of(case, dataset_json) for case, row in rows.items() if row["split"] == "ts"} == {
-        "CAMUS_test0001", "CAMUS_test0002"}
+        "CAMUS_test0001",
+        "CAMUS_test0002",
+    }
     assert not list((folder / "labelsTs").iterdir()) and len(list((folder / "labelsTr").iterdir())) == 20
     assert rows["CAMUS_patient0001_4CH_ED"]["spacing_mm"] == "0.308 0.154"
     assert rows["CAMUS_patient0001_4CH_ED"]["ef_percent"] != ""
@@ -171,8 +169,10 @@ def test_patient_of() -> None:
 
 
 def test_torch_is_not_imported() -> None:
-    code = ("import sys; import nnunet_echo.dataset_conversion.camus, nnunet_echo.data.check; "
-            "sys.exit('torch' in sys.modules)")
+    code = (
+        "import sys; import nnunet_echo.dataset_conversion.camus, nnunet_echo.data.check; "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -181,7 +181,10 @@ def test_the_real_patients_all_convert(raw: Path) -> None:
     report = convert(data, workers=2)
     assert report.exit_code == 0 and (report.training_cases, report.test_cases, report.patients) == (200, 0, 100)
     assert Counter(note.kind for note in report.warnings) == {
-        "view missing": 1, "cfg missing": 1, "listed patient absent": 1}
+        "view missing": 1,
+        "cfg missing": 1,
+        "listed patient absent": 1,
+    }
     folder = raw / "Dataset751_CAMUS"
     splits, rows = load(folder, "splits_final.json"), table(folder)
     assert [len(fold["val"]) for fold in splits] == [40] * 5

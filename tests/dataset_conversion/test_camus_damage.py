@@ -13,15 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from camus_download import (
-    CASES,
-    IMAGE,
-    MASK,
-    convert,
-    load,
-    rewrite,
-    write_challenge_release,
-)
+from camus_download import CASES, IMAGE, MASK, convert, load, rewrite, write_challenge_release
 
 from nnunet_echo.data.check import check_dataset
 
@@ -108,7 +100,8 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("name", "damage", "message"), REFUSALS, ids=[refusal[2][:24] for refusal in REFUSALS])
 def test_a_damaged_case_is_refused_by_name_and_the_rest_converted(
-        source: Path, raw: Path, name: str, damage: Callable[[Path], object], message: str) -> None:
+    source: Path, raw: Path, name: str, damage: Callable[[Path], object], message: str
+) -> None:
     damage(source / "database_nifti" / "patient0002" / name)
     report = convert(source)
     (note,) = report.refused
@@ -173,10 +166,12 @@ WARNINGS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "damage", "kind", "message", "lost"), WARNINGS,
-                         ids=[warning[2] for warning in WARNINGS])
-def test_what_the_download_lacks_is_a_warning(source: Path, raw: Path, name: str, damage: Callable[[Path], object],
-                                              kind: str, message: str, lost: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "damage", "kind", "message", "lost"), WARNINGS, ids=[warning[2] for warning in WARNINGS]
+)
+def test_what_the_download_lacks_is_a_warning(
+    source: Path, raw: Path, name: str, damage: Callable[[Path], object], kind: str, message: str, lost: int
+) -> None:
     damage(source / "database_nifti" / "patient0002" / name)
     report = convert(source)
     (note,) = [note for note in report.warnings if note.kind == kind]
@@ -224,8 +219,7 @@ def test_the_two_patients_with_a_suspect_ef_are_named(source: Path) -> None:
     for path in (folder / "patient0185").iterdir():
         path.rename(path.with_name(path.name.replace("patient0003", "patient0185")))
     assert [note.subject for note in convert(source).warnings if note.kind == "suspect EF"] == ["CAMUS_patient0185"]
-    assert not [note for note in convert(source, views=["4CH"], replace=True).warnings
-                if note.kind == "suspect EF"]
+    assert not [note for note in convert(source, views=["4CH"], replace=True).warnings if note.kind == "suspect EF"]
 
 
 def test_nothing_usable_leaves_a_report_and_no_dataset(source: Path, raw: Path) -> None:

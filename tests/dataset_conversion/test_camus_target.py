@@ -12,15 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from camus_download import (
-    CASES,
-    COMMAND,
-    IMAGE,
-    MASK,
-    array,
-    convert,
-    tree,
-)
+from camus_download import CASES, COMMAND, IMAGE, MASK, array, convert, tree
 
 from nnunet_echo.data import raw_dataset
 from nnunet_echo.data.check import check_dataset
@@ -32,26 +24,38 @@ def damage_list(name: str, text: str) -> Callable[[Path, Path], None]:
     return lambda source, raw: (source / "database_split" / name).write_text(text)
 
 
-@pytest.mark.parametrize(("prepare", "options", "message"), [
-    (lambda source, raw: shutil.rmtree(source), {}, "does not exist"),
-    (lambda source, raw: shutil.rmtree(source / "database_nifti"), {}, "no folder patientXXXX below"),
-    (lambda source, raw: shutil.copytree(source, source / "copy"), {}, "patient0001 is in two folders"),
-    (lambda source, raw: (source / "database_split" / "subgroup_testing.txt").unlink(), {}, "lacks subgroup_testing"),
-    (lambda source, raw: shutil.rmtree(source / "database_split"), {"split": "official"}, "use --split 5fold"),
-    (lambda source, raw: None, {"split": "10fold"}, "needs subGroup1_training.txt"),
-    (damage_list("subgroup_training.txt", "patient0001\n../patient2\n"), {}, "line 2: '../patient2' is not a patient"),
-    (damage_list("subgroup_training.txt", "patient0001\npatient0007\n"), {}, "a patient belongs to one list"),
-    (damage_list("subgroup_training.txt", "patient0001\npatient0001\n"), {}, "names a patient twice"),
-    (damage_list("subgroup_validation.txt", ""), {"split": "official"}, "no training or no validation patient"),
-    (lambda source, raw: None, {"dataset_id": 1000}, "nnU-Net takes 1 to 999"),
-    (lambda source, raw: None, {"views": ("3CH",)}, "choose from"),
-    (lambda source, raw: None, {"split": "random"}, "choose from"),
-    (lambda source, raw: None, {"workers": 0}, "it must be at least 1"),
-    (lambda source, raw: (raw / "Dataset751_Other").mkdir(), {}, "dataset id 751 is taken by"),
-    (lambda source, raw: (raw / "Dataset751_CAMUS").write_text(""), {}, "cannot create"),
-])
-def test_what_cannot_start_says_why_and_touches_nothing(source: Path, raw: Path, prepare: Callable, options: dict,
-                                                        message: str) -> None:
+@pytest.mark.parametrize(
+    ("prepare", "options", "message"),
+    [
+        (lambda source, raw: shutil.rmtree(source), {}, "does not exist"),
+        (lambda source, raw: shutil.rmtree(source / "database_nifti"), {}, "no folder patientXXXX below"),
+        (lambda source, raw: shutil.copytree(source, source / "copy"), {}, "patient0001 is in two folders"),
+        (
+            lambda source, raw: (source / "database_split" / "subgroup_testing.txt").unlink(),
+            {},
+            "lacks subgroup_testing",
+        ),
+        (lambda source, raw: shutil.rmtree(source / "database_split"), {"split": "official"}, "use --split 5fold"),
+        (lambda source, raw: None, {"split": "10fold"}, "needs subGroup1_training.txt"),
+        (
+            damage_list("subgroup_training.txt", "patient0001\n../patient2\n"),
+            {},
+            "line 2: '../patient2' is not a patient",
+        ),
+        (damage_list("subgroup_training.txt", "patient0001\npatient0007\n"), {}, "a patient belongs to one list"),
+        (damage_list("subgroup_training.txt", "patient0001\npatient0001\n"), {}, "names a patient twice"),
+        (damage_list("subgroup_validation.txt", ""), {"split": "official"}, "no training or no validation patient"),
+        (lambda source, raw: None, {"dataset_id": 1000}, "nnU-Net takes 1 to 999"),
+        (lambda source, raw: None, {"views": ("3CH",)}, "choose from"),
+        (lambda source, raw: None, {"split": "random"}, "choose from"),
+        (lambda source, raw: None, {"workers": 0}, "it must be at least 1"),
+        (lambda source, raw: (raw / "Dataset751_Other").mkdir(), {}, "dataset id 751 is taken by"),
+        (lambda source, raw: (raw / "Dataset751_CAMUS").write_text(""), {}, "cannot create"),
+    ],
+)
+def test_what_cannot_start_says_why_and_touches_nothing(
+    source: Path, raw: Path, prepare: Callable, options: dict, message: str
+) -> None:
     prepare(source, raw)
     before = tree(raw)
     with pytest.raises((ValueError, OSError), match=re.escape(message)):
@@ -80,8 +84,9 @@ def test_a_stranger_among_our_cases_stops_the_conversion(source: Path, raw: Path
 
 
 def test_the_command_line_answers_in_words(source: Path, raw: Path) -> None:
-    done = subprocess.run([*COMMAND, str(source), "-d", "9", "--views", "4CH", "--workers", "1"],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [*COMMAND, str(source), "-d", "9", "--views", "4CH", "--workers", "1"], capture_output=True, text=True
+    )
     assert done.returncode == 0 and f"{CASES // 2} of {CASES // 2} source cases converted" in done.stdout
     assert (raw / "Dataset009_CAMUS" / "dataset.json").is_file()
     failed = subprocess.run([*COMMAND, str(source / "nowhere")], capture_output=True, text=True)
@@ -94,9 +99,11 @@ def test_the_command_line_answers_in_words(source: Path, raw: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_FSIZE is POSIX")
 def test_a_full_disk_is_an_error_and_not_a_dataset(source: Path, raw: Path) -> None:
-    limit = ("import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-             "resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000)); "
-             "from nnunet_echo.cli.main import main; sys.exit(main(['convert', 'camus', *sys.argv[1:]]))")
+    limit = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000)); "
+        "from nnunet_echo.cli.main import main; sys.exit(main(['convert', 'camus', *sys.argv[1:]]))"
+    )
     done = subprocess.run([sys.executable, "-c", limit, str(source), "--workers", "1"], capture_output=True, text=True)
     assert done.returncode == 2 and "cannot write" in done.stderr and "is the disk full" in done.stderr
     assert "Traceback" not in done.stderr and not (raw / "Dataset751_CAMUS" / "dataset.json").exists()
@@ -131,8 +138,9 @@ def test_a_case_damaged_since_the_last_run_does_not_stay(source: Path, raw: Path
 
 
 @pytest.mark.parametrize("writes", [0, 1, 7, 30, 2 * CASES - 1])
-def test_stopped_between_any_two_files_and_run_again(source: Path, raw: Path, tmp_path: Path, writes: int,
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_between_any_two_files_and_run_again(
+    source: Path, raw: Path, tmp_path: Path, writes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     convert(source, raw=tmp_path / "undisturbed")
     convert(source, views=["2CH"])  # so that there is an earlier dataset to be taken for a whole one
     real, count = raw_dataset.write_image, 0

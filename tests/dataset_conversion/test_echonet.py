@@ -60,16 +60,23 @@ def test_pixels_masks_and_phases_are_the_true_ones(echonet: Path, raw: Path) -> 
         for phase, frame in (("ED", video.ed), ("ES", video.es)):
             row = rows[f"ECHONET_{video.name}_{phase}"]
             part = "Ts" if video.split == "TEST" else "Tr"
-            image, label = (sitk.ReadImage(str(folder / name)) for name in (
-                f"images{part}/{row['case']}_0000.nii.gz", f"labels{part}/{row['case']}.nii.gz"))
+            image, label = (
+                sitk.ReadImage(str(folder / name))
+                for name in (f"images{part}/{row['case']}_0000.nii.gz", f"labels{part}/{row['case']}.nii.gz")
+            )
             assert image.GetSize() == label.GetSize() == (112, 112) and image.GetSpacing() == (1.0, 1.0)
             pixels = frame_by_index(echonet / "Videos" / f"{video.name}.avi", frame)
             assert np.array_equal(sitk.GetArrayFromImage(image), pixels)
 
             lines = np.rint(lines_of(echonet, frame, video.name)[1:])
             expected = np.zeros((112, 112), np.uint8)
-            expected[polygon(np.concatenate([lines[:, 1], lines[::-1, 3]]),
-                             np.concatenate([lines[:, 0], lines[::-1, 2]]), expected.shape)] = 1
+            expected[
+                polygon(
+                    np.concatenate([lines[:, 1], lines[::-1, 3]]),
+                    np.concatenate([lines[:, 0], lines[::-1, 2]]),
+                    expected.shape,
+                )
+            ] = 1
             mask = sitk.GetArrayFromImage(label)
             assert np.array_equal(mask, expected)
             truth = video.section(frame).labels(*video.grid()) == LV
@@ -77,7 +84,8 @@ def test_pixels_masks_and_phases_are_the_true_ones(echonet: Path, raw: Path) -> 
             assert (row["frame"], row["subset"]) == (str(frame), video.split)
             assert float(row["ef_percent"]) == pytest.approx(video.heart.ef_percent, abs=1e-3)
     assert [finding.text for finding in check_dataset(folder, 1)] == [
-        f"the conversion refused {ODD} source case(s); see conversion_report.txt"]
+        f"the conversion refused {ODD} source case(s); see conversion_report.txt"
+    ]
 
 
 def test_dataset_json_says_that_lengths_are_in_pixels(echonet: Path, raw: Path) -> None:
@@ -98,15 +106,18 @@ def subsets(*names: str) -> set[str]:
 def test_splits_are_the_official_ones_or_five_folds(echonet: Path, raw: Path) -> None:
     for split, count in (("official", 1), ("5fold", 5)):
         convert(echonet, split=split, replace=True)
-        folds = [{side: {case[:-3] for case in cases} for side, cases in fold.items()}
-                 for fold in load(raw / DATASET, "splits_final.json")]
+        folds = [
+            {side: {case[:-3] for case in cases} for side, cases in fold.items()}
+            for fold in load(raw / DATASET, "splits_final.json")
+        ]
         assert len(folds) == count
         if split == "official":
             assert folds == [{"train": subsets("TRAIN"), "val": subsets("VAL")}]
         assert all(fold["train"] | fold["val"] == subsets("TRAIN", "VAL") for fold in folds)
         assert not any(fold["train"] & fold["val"] for fold in folds)
         assert {path.name[:-7] for path in (raw / DATASET / "labelsTs").iterdir()} == {
-            f"{name}_{phase}" for name in subsets("TEST") for phase in ("ED", "ES")}
+            f"{name}_{phase}" for name in subsets("TEST") for phase in ("ED", "ES")
+        }
     assert Counter(name for fold in folds for name in fold["val"]) == Counter(subsets("TRAIN", "VAL"))
 
 
@@ -152,7 +163,9 @@ def test_names_order_and_place_of_the_rows_do_not_matter(echonet: Path, raw: Pat
     convert(echonet.parent / "download")
     after = tree(raw / DATASET)
     assert {name for name in before if before[name] != after[name]} <= {
-        "conversion_report.txt", "conversion_report.json"}  # they name lines
+        "conversion_report.txt",
+        "conversion_report.json",
+    }  # they name lines
     assert set(before) == set(after)
 
 
@@ -179,8 +192,9 @@ def test_second_run_other_options_and_workers_change_no_byte(echonet: Path, raw:
 def test_killed_and_run_again(echonet: Path, raw: Path, tmp_path: Path, written: int) -> None:
     convert(echonet, raw=tmp_path / "undisturbed")
     folder = raw / DATASET
-    process = subprocess.Popen([*COMMAND, str(echonet), "--workers", "1"], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*COMMAND, str(echonet), "--workers", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while process.poll() is None and len(list(folder.glob("labels*/*"))) < written:
         time.sleep(0.001)
     process.kill()

@@ -143,7 +143,8 @@ def check_the_rest(folder: Path, undamaged: dict[str, str], lost: set[str]) -> N
 
 @pytest.mark.parametrize(("damage", "message"), VIDEO_DAMAGES + TABLE_DAMAGES)
 def test_a_damaged_video_is_refused_by_name_and_the_rest_converted(
-        echonet: Path, raw: Path, undamaged: dict[str, str], damage: Damage, message: str | None) -> None:
+    echonet: Path, raw: Path, undamaged: dict[str, str], damage: Damage, message: str | None
+) -> None:
     damage(echonet)
     report = convert(echonet)
     texts = [note.message for note in report.refused if FIRST.name in note.subject]
@@ -154,10 +155,13 @@ def test_a_damaged_video_is_refused_by_name_and_the_rest_converted(
     check_the_rest(raw / DATASET, undamaged, lost)
 
 
-@pytest.mark.parametrize(("frame", "message"), [(LAST, None), (LAST + 1, f"it has frames 0 to {LAST}"),
-                                                (10**12, f"it has frames 0 to {LAST}")])
-def test_the_last_frame_is_there_and_the_next_is_not(echonet: Path, raw: Path, undamaged: dict[str, str], frame: int,
-                                                     message: str | None) -> None:
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [(LAST, None), (LAST + 1, f"it has frames 0 to {LAST}"), (10**12, f"it has frames 0 to {LAST}")],
+)
+def test_the_last_frame_is_there_and_the_next_is_not(
+    echonet: Path, raw: Path, undamaged: dict[str, str], frame: int, message: str | None
+) -> None:
     on_tracing(to_frame(frame))(echonet)
     report = convert(echonet)
     texts = [note.message for note in report.refused if note.subject == f"ECHONET_{FIRST.name}_ED"]
@@ -178,8 +182,9 @@ def test_a_frame_that_is_no_jpeg_costs_its_case_alone(echonet: Path, raw: Path, 
 
 @pytest.mark.parametrize("name", ["../../evil", "/etc/evil", "..", "a/b", "C:\\evil", "", "a b", "0X\u0661", "x\0y"])
 @pytest.mark.parametrize("file", ["FileList.csv", "VolumeTracings.csv"])
-def test_a_path_in_a_table_is_no_name(echonet: Path, raw: Path, undamaged: dict[str, str], file: str,
-                                      name: str) -> None:
+def test_a_path_in_a_table_is_no_name(
+    echonet: Path, raw: Path, undamaged: dict[str, str], file: str, name: str
+) -> None:
     change_rows(file, lambda rows: rows + [re.sub(r"^[^,]+", lambda _: name, row) for row in rows])(echonet)
     shutil.copy(echonet / "Videos" / f"{FIRST.name}.avi", echonet.parent / "evil.avi")
     before = set(tree(raw.parent))
@@ -211,21 +216,28 @@ def rewrite(name: str, change: Callable[[bytes], bytes]) -> Damage:
     return lambda source: (source / name).write_bytes(change((source / name).read_bytes()))
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (shutil.rmtree, "does not exist"),
-    (lambda source: (source / "FileList.csv").unlink(), "no FileList.csv below"),
-    (lambda source: (source / "VolumeTracings.csv").unlink(), "has no VolumeTracings.csv beside"),
-    (lambda source: shutil.copytree(source, source / "copy"), "give the folder of one copy"),
-    (rewrite("FileList.csv", lambda data: b""), "must name the columns FileName, EF"),
-    (rewrite("FileList.csv", lambda data: data.partition(b"\n")[2]), "must name the columns"),
-    (rewrite("VolumeTracings.csv", lambda data: data.replace(b"X1", b"X", 1)), "X1 is not there, or twice"),
-    (rewrite("VolumeTracings.csv", lambda data: data.replace(b"Y1", b"X1", 1)), "X1, Y1 is not there, or twice"),
-    (rewrite("FileList.csv", lambda data: data.decode().encode("utf-16")), "in UTF-8"),
-    (rewrite("FileList.csv", lambda data: data + b'"' + b"x" * 200_000), "cannot be read (field larger than"),
-    (rewrite("FileList.csv", lambda data: data.replace(b",VAL", b",TRAIN")), "no training or no validation patient"),
-])
-def test_what_cannot_be_read_at_all_is_one_error_and_touches_nothing(echonet: Path, raw: Path, damage: Damage,
-                                                                     message: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (shutil.rmtree, "does not exist"),
+        (lambda source: (source / "FileList.csv").unlink(), "no FileList.csv below"),
+        (lambda source: (source / "VolumeTracings.csv").unlink(), "has no VolumeTracings.csv beside"),
+        (lambda source: shutil.copytree(source, source / "copy"), "give the folder of one copy"),
+        (rewrite("FileList.csv", lambda data: b""), "must name the columns FileName, EF"),
+        (rewrite("FileList.csv", lambda data: data.partition(b"\n")[2]), "must name the columns"),
+        (rewrite("VolumeTracings.csv", lambda data: data.replace(b"X1", b"X", 1)), "X1 is not there, or twice"),
+        (rewrite("VolumeTracings.csv", lambda data: data.replace(b"Y1", b"X1", 1)), "X1, Y1 is not there, or twice"),
+        (rewrite("FileList.csv", lambda data: data.decode().encode("utf-16")), "in UTF-8"),
+        (rewrite("FileList.csv", lambda data: data + b'"' + b"x" * 200_000), "cannot be read (field larger than"),
+        (
+            rewrite("FileList.csv", lambda data: data.replace(b",VAL", b",TRAIN")),
+            "no training or no validation patient",
+        ),
+    ],
+)
+def test_what_cannot_be_read_at_all_is_one_error_and_touches_nothing(
+    echonet: Path, raw: Path, damage: Damage, message: str
+) -> None:
     damage(echonet)
     before = tree(raw)
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):

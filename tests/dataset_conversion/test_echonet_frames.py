@@ -74,14 +74,18 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
     assert peak < 5e5
 
 
-@pytest.mark.parametrize(("shape", "frames", "expected", "message"), [
-    (SHAPE, [3], None, "frame 3 is traced, but it has frames 0 to 2"),
-    (SHAPE, [-1], None, "frame -1 is traced"),
-    (SHAPE, [0], 4, "3 frames where 4 are listed"),
-    ((112, 96), [0], 3, "frame 0 has 112 x 112 pixels, not 112 x 96"),
-])
-def test_what_the_video_does_not_have(tmp_path: Path, shape: tuple[int, int], frames: list[int], expected: int | None,
-                                      message: str) -> None:
+@pytest.mark.parametrize(
+    ("shape", "frames", "expected", "message"),
+    [
+        (SHAPE, [3], None, "frame 3 is traced, but it has frames 0 to 2"),
+        (SHAPE, [-1], None, "frame -1 is traced"),
+        (SHAPE, [0], 4, "3 frames where 4 are listed"),
+        ((112, 96), [0], 3, "frame 0 has 112 x 112 pixels, not 112 x 96"),
+    ],
+)
+def test_what_the_video_does_not_have(
+    tmp_path: Path, shape: tuple[int, int], frames: list[int], expected: int | None, message: str
+) -> None:
     path = tmp_path / "v.avi"
     path.write_bytes(mjpeg_avi(numbered(3), 50.0))
     with pytest.raises(SourceError, match=message):
@@ -128,17 +132,23 @@ def test_a_regular_tracing_is_regular_in_every_direction() -> None:
     assert why_irregular(TRACING[[0, *range(20, 0, -1)]]) == ""  # from the mitral plane up
 
 
-@pytest.mark.parametrize(("tracing", "reason"), [
-    (TRACING[:20], "20 rows instead of 21"),
-    (np.concatenate([TRACING, TRACING[:1]]), "22 rows instead of 21"),
-    (moved(*range(1, 21), 0), "its first row is not the long axis"),
-    (moved(1, 0, *range(2, 21)), "its first row is not the long axis"),
-    (moved(0, 1, 3, 2, *range(4, 21)), "not in order along the long axis"),
-    (moved(0, 1, 1, *range(3, 21)), "not in order along the long axis"),
-    (np.where(np.arange(21)[:, None] == 7, TRACING[:, [2, 3, 0, 1]], TRACING), "its outline crosses itself"),
-    (np.where(np.arange(21)[:, None] == 7, TRACING[:, [0, 1, 0, 1]], TRACING), "its first row is not the long axis"),
-    (np.zeros((21, 4)), "its first row is not the long axis"),
-])
+@pytest.mark.parametrize(
+    ("tracing", "reason"),
+    [
+        (TRACING[:20], "20 rows instead of 21"),
+        (np.concatenate([TRACING, TRACING[:1]]), "22 rows instead of 21"),
+        (moved(*range(1, 21), 0), "its first row is not the long axis"),
+        (moved(1, 0, *range(2, 21)), "its first row is not the long axis"),
+        (moved(0, 1, 3, 2, *range(4, 21)), "not in order along the long axis"),
+        (moved(0, 1, 1, *range(3, 21)), "not in order along the long axis"),
+        (np.where(np.arange(21)[:, None] == 7, TRACING[:, [2, 3, 0, 1]], TRACING), "its outline crosses itself"),
+        (
+            np.where(np.arange(21)[:, None] == 7, TRACING[:, [0, 1, 0, 1]], TRACING),
+            "its first row is not the long axis",
+        ),
+        (np.zeros((21, 4)), "its first row is not the long axis"),
+    ],
+)
 def test_an_irregular_tracing_is_told(tracing: np.ndarray, reason: str) -> None:
     assert reason in why_irregular(tracing)
 

@@ -37,16 +37,20 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def pair(tmp_path: Path) -> Callable[..., Path]:
     """A folder with two images, whose first image or mask the test gives; the second is plain."""
+
     def make(image: object = None, mask: object = None, image_name: str = "a.png", mask_name: str = "a.png") -> Path:
         folder = tmp_path / "pair"
         for part in ("images", "masks"):
             (folder / part).mkdir(parents=True, exist_ok=True)
-        for part, given, name, plain in (("images", image, image_name, heart(9)[0]),
-                                         ("masks", mask, mask_name, heart(9)[1])):
+        for part, given, name, plain in (
+            ("images", image, image_name, heart(9)[0]),
+            ("masks", mask, mask_name, heart(9)[1]),
+        ):
             save(folder / part / name, plain if given is None else given)
             save(folder / part / "b.png", plain)
             save(folder / part / "c.png", plain)
         return folder
+
     return make
 
 
@@ -71,8 +75,10 @@ def convert(source: Path, **options: object) -> Report:
 
 
 def written(report: Report, case: str) -> tuple[ndarray, ndarray, tuple[float, ...]]:
-    image, label = (sitk.ReadImage(str(report.folder / name)) for name in (f"imagesTr/{case}_0000.nii.gz",
-                                                                           f"labelsTr/{case}.nii.gz"))
+    image, label = (
+        sitk.ReadImage(str(report.folder / name))
+        for name in (f"imagesTr/{case}_0000.nii.gz", f"labelsTr/{case}.nii.gz")
+    )
     assert image.GetSpacing() == label.GetSpacing()
     return sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(label), image.GetSpacing()
 
@@ -97,12 +103,17 @@ def test_a_folder_of_png_becomes_a_dataset_with_folds_by_patient(own: Path) -> N
     with (report.folder / "cases.csv").open(newline="") as file:
         row = next(csv.DictReader(file))
     assert (row["case"], row["view"], row["phase"], row["source"]) == (
-        "p01_2CH_ED", "2CH", "ED", "images/p01_2CH_ED.png")
+        "p01_2CH_ED",
+        "2CH",
+        "ED",
+        "images/p01_2CH_ED.png",
+    )
     assert not check_dataset(report.folder, 1)
 
 
-def test_the_same_again_changes_nothing_and_another_is_asked_for(own: Path, tmp_path: Path,
-                                                                 capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_same_again_changes_nothing_and_another_is_asked_for(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["convert", "images", str(own), "--labels", *LABELS, "--spacing", "px", "--workers", "1"]
     assert main([*command, "--patients", PATIENTS]) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "raw" / NAME).rglob("*") if path.is_file()}
@@ -125,8 +136,15 @@ def test_a_table_tells_patients_views_phases_and_subsets(own: Path, tmp_path: Pa
     rows = [["image", "patient", "view", "phase", "subset"]]
     for path in sorted((own / "images").iterdir()):
         patient, view, phase = path.stem.split("_")
-        rows.append([path.name if patient == "p01" else path.stem, f"Mrs {patient[1:]}", view, phase.replace("ES", ""),
-                     {"p01": "train", "p02": "val", "p03": "test"}[patient]])
+        rows.append(
+            [
+                path.name if patient == "p01" else path.stem,
+                f"Mrs {patient[1:]}",
+                view,
+                phase.replace("ES", ""),
+                {"p01": "train", "p02": "val", "p03": "test"}[patient],
+            ]
+        )
     table = tmp_path / "patients.csv"
     with table.open("w", newline="") as file:
         csv.writer(file).writerows([*rows, ["gone", "Mrs 01", "2CH", "", "train"]])
@@ -146,16 +164,19 @@ def test_a_table_tells_patients_views_phases_and_subsets(own: Path, tmp_path: Pa
     assert {case[:6] for case in fold["train"]} == {"Mrs-01"} and {case[:6] for case in fold["val"]} == {"Mrs-02"}
 
 
-@pytest.mark.parametrize(("text", "reason"), [
-    ("image,patient\na,\n", "line 2: image is 'a' and patient ''"),
-    ("image,patient\na,x\na,y\n", "line 3: a is in the table already"),
-    ("image,patient\na,x 1\nb,x-1\n", "line 3: patients 'x 1' and 'x-1' would both be called x-1"),
-    ("image,patient,subset\na,x,train\nb,x,val\n", "line 3: x is in subset 'train' above and 'val' here"),
-    ("image,patient,subset\na,x,learn\n", "line 2: subset is 'learn'; it must be train, val, test"),
-    ("image,patient,frame\na,x,one\n", "line 2: frame is 'one'"),
-    ("image,patient\n", "no rows"),
-    ("image,person\na,x\n", "patient is not there"),
-])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("image,patient\na,\n", "line 2: image is 'a' and patient ''"),
+        ("image,patient\na,x\na,y\n", "line 3: a is in the table already"),
+        ("image,patient\na,x 1\nb,x-1\n", "line 3: patients 'x 1' and 'x-1' would both be called x-1"),
+        ("image,patient,subset\na,x,train\nb,x,val\n", "line 3: x is in subset 'train' above and 'val' here"),
+        ("image,patient,subset\na,x,learn\n", "line 2: subset is 'learn'; it must be train, val, test"),
+        ("image,patient,frame\na,x,one\n", "line 2: frame is 'one'"),
+        ("image,patient\n", "no rows"),
+        ("image,person\na,x\n", "patient is not there"),
+    ],
+)
 def test_a_table_that_contradicts_itself_is_refused(own: Path, tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(ValueError, match=re.escape(reason)):
@@ -165,8 +186,9 @@ def test_a_table_that_contradicts_itself_is_refused(own: Path, tmp_path: Path, t
 def test_images_that_a_table_or_pattern_does_not_know_are_refused(own: Path, tmp_path: Path) -> None:
     report = convert(own, patients=r"(?P<patient>p0[12])")
     assert [note.kind for note in report.refused] == ["no patient"] * 4 and report.training_cases == 8
-    (tmp_path / "t.csv").write_text("image,patient\n" + "".join(
-        f"{path.stem},{path.stem[:3]}\n" for path in (own / "images").glob("p0[12]*")))
+    (tmp_path / "t.csv").write_text(
+        "image,patient\n" + "".join(f"{path.stem},{path.stem[:3]}\n" for path in (own / "images").glob("p0[12]*"))
+    )
     shutil.copytree(own / "images", own / "images" / "again")
     shutil.copytree(own / "masks", own / "masks" / "again")
     shutil.rmtree(report.folder)
@@ -174,24 +196,27 @@ def test_images_that_a_table_or_pattern_does_not_know_are_refused(own: Path, tmp
         convert(own, patients=str(tmp_path / "t.csv"))
 
 
-@pytest.mark.parametrize(("options", "reason"), [
-    ({"labels": ()}, "--labels is missing"),
-    ({"labels": ("LV",)}, "--labels LV: it must be NAME=VALUE"),
-    ({"labels": ("LV=1", "MYO=1")}, "1 is there twice"),
-    ({"labels": ("LV=1", "MYO=#00ff00")}, "values and colours side by side"),
-    ({"labels": ("LV=0",)}, "that is the background's"),
-    ({"labels": ("ignore=4", "LV=1")}, "partly labelled masks are not read"),
-    ({"spacing": ()}, "has no spacing; give --spacing R C"),
-    ({"spacing": ("1",)}, "two lengths in mm are needed"),
-    ({"spacing": ("1", "one")}, "two lengths in mm are needed"),
-    ({"spacing": ("1", "0")}, "must be a positive number"),
-    ({"spacing": ("0.0003", "0.0003")}, "pixels of an echo are"),
-    ({"patients": "(?P<patient"}, "neither a file nor a regular expression"),
-    ({"patients": r"p\d+"}, "needs a group patient"),
-    ({"patients": "nowhere.csv"}, "nowhere.csv: cannot be read"),
-    ({"images": "../elsewhere"}, "--images ../elsewhere: it must lie inside"),
-    ({"split": "table"}, "needs --patients TABLE with a column subset"),
-])
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"labels": ()}, "--labels is missing"),
+        ({"labels": ("LV",)}, "--labels LV: it must be NAME=VALUE"),
+        ({"labels": ("LV=1", "MYO=1")}, "1 is there twice"),
+        ({"labels": ("LV=1", "MYO=#00ff00")}, "values and colours side by side"),
+        ({"labels": ("LV=0",)}, "that is the background's"),
+        ({"labels": ("ignore=4", "LV=1")}, "partly labelled masks are not read"),
+        ({"spacing": ()}, "has no spacing; give --spacing R C"),
+        ({"spacing": ("1",)}, "two lengths in mm are needed"),
+        ({"spacing": ("1", "one")}, "two lengths in mm are needed"),
+        ({"spacing": ("1", "0")}, "must be a positive number"),
+        ({"spacing": ("0.0003", "0.0003")}, "pixels of an echo are"),
+        ({"patients": "(?P<patient"}, "neither a file nor a regular expression"),
+        ({"patients": r"p\d+"}, "needs a group patient"),
+        ({"patients": "nowhere.csv"}, "nowhere.csv: cannot be read"),
+        ({"images": "../elsewhere"}, "--images ../elsewhere: it must lie inside"),
+        ({"split": "table"}, "needs --patients TABLE with a column subset"),
+    ],
+)
 def test_bad_options_are_answered_in_words(own: Path, options: dict, reason: str) -> None:
     with pytest.raises(ValueError, match=re.escape(reason)):
         convert(own, **options)
@@ -224,11 +249,21 @@ def test_one_folder_may_hold_both_by_suffix_and_have_folders_of_patients(own: Pa
     assert (report.folder / "labelsTr" / "p01_2CH_ED.nii.gz").is_file()
 
 
-@pytest.mark.parametrize(("image", "mask"), [
-    ("a_0000.png", "a.png"), ("a.png", "a_mask.png"), ("a_image.png", "a-label.png"), ("a.jpg", "a_gt.bmp"),
-    ("a.tif", "a.tiff"), ("a.nii.gz", "a_seg.nii.gz"), ("a.mha", "a.png"), ("a.png", "a.nii.gz"), ("A.PNG", "A.png"),
-    ("a_0000.png", "a_0000_mask.png"),
-])
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("a_0000.png", "a.png"),
+        ("a.png", "a_mask.png"),
+        ("a_image.png", "a-label.png"),
+        ("a.jpg", "a_gt.bmp"),
+        ("a.tif", "a.tiff"),
+        ("a.nii.gz", "a_seg.nii.gz"),
+        ("a.mha", "a.png"),
+        ("a.png", "a.nii.gz"),
+        ("A.PNG", "A.png"),
+        ("a_0000.png", "a_0000_mask.png"),
+    ],
+)
 def test_names_are_paired_and_every_kind_is_read(pair: Callable[..., Path], image: str, mask: str) -> None:
     report = convert(pair(image_name=image, mask_name=mask))
     assert not report.refused and report.training_cases == 3
@@ -274,8 +309,14 @@ def test_masks_by_value_by_index_and_by_colour(pair: Callable[..., Path]) -> Non
     red = RED_GREEN_BLUE[mask]
     opaque = np.dstack([red, np.where(mask, 255, 0).astype(np.uint8)])
     opaque[mask == 0, :3] = 77  # whatever colour lies where nothing is seen
-    for content, labels in ((palette(mask), LABELS), (np.dstack([mask] * 3), LABELS), (red, COLOURS), (opaque, COLOURS),
-                            (palette(mask), COLOURS), (mask * 85, ("LV=85", "MYO=170", "LA=255"))):
+    for content, labels in (
+        (palette(mask), LABELS),
+        (np.dstack([mask] * 3), LABELS),
+        (red, COLOURS),
+        (opaque, COLOURS),
+        (palette(mask), COLOURS),
+        (mask * 85, ("LV=85", "MYO=170", "LA=255")),
+    ):
         folder = pair(mask=content)
         if labels is not LABELS:
             for name in ("b.png", "c.png"):
@@ -343,7 +384,8 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("part", "name", "write", "message"), REFUSALS)
 def test_what_cannot_be_used_is_refused_by_name_and_the_rest_converted(
-        pair: Callable[..., Path], part: str, name: str, write: Callable[[Path], None], message: str) -> None:
+    pair: Callable[..., Path], part: str, name: str, write: Callable[[Path], None], message: str
+) -> None:
     folder = pair()
     if name in ("a.tif", "a.nii.gz", "a.jpg"):
         (folder / part / "a.png").unlink()

@@ -49,52 +49,84 @@ def write(name: str) -> Damage:
 
 CAMUS, TED = "database_nifti/patient0002", "database/patient002"
 PASSED_OVER = [  # the source, what happens to it, what is named, whether a case is lost by it
-    *(("camus", rename(CAMUS, f"database_nifti/{name}"), f"database_nifti/{name}", True)
-      for name in ("Patient0002", "patient_0002", "patient002", "patient 0002", "PATIENT-0002", "pat0002", "Patient2")),
+    *(
+        ("camus", rename(CAMUS, f"database_nifti/{name}"), f"database_nifti/{name}", True)
+        for name in ("Patient0002", "patient_0002", "patient002", "patient 0002", "PATIENT-0002", "pat0002", "Patient2")
+    ),
     ("camus", copied(CAMUS, "database_nifti/patient0002 (1)"), "database_nifti/patient0002 (1)", False),
     ("camus", copied(CAMUS, "database_nifti/patient002"), "database_nifti/patient002", False),
     ("camus", copied(CAMUS, f"{CAMUS}/patient0002"), f"{CAMUS}/patient0002", False),
     ("camus", rename(CAMUS, "database_nifti/patient0009 (1)"), "database_nifti/patient0009 (1)", True),
-    ("camus", rename(f"{CAMUS}/patient0002_2CH_ED.nii.gz", f"{CAMUS}/patient0002_2ch_ED.nii.gz"),
-     f"{CAMUS}/patient0002_2ch_ED.nii.gz", True),
-    ("camus", rename(f"{CAMUS}/patient0002_2CH_ED.nii.gz", f"{CAMUS}/0002_2CH_ED.nii.gz"),
-     f"{CAMUS}/0002_2CH_ED.nii.gz", True),
+    (
+        "camus",
+        rename(f"{CAMUS}/patient0002_2CH_ED.nii.gz", f"{CAMUS}/patient0002_2ch_ED.nii.gz"),
+        f"{CAMUS}/patient0002_2ch_ED.nii.gz",
+        True,
+    ),
+    (
+        "camus",
+        rename(f"{CAMUS}/patient0002_2CH_ED.nii.gz", f"{CAMUS}/0002_2CH_ED.nii.gz"),
+        f"{CAMUS}/0002_2CH_ED.nii.gz",
+        True,
+    ),
     ("camus", write(f"{CAMUS}/patient0002_2CH_ED.png"), f"{CAMUS}/patient0002_2CH_ED.png", False),
-    ("camus", copied(f"{CAMUS}/patient0002_2CH_ED.nii.gz", "patient0002_2CH_ED.nii.gz"), "patient0002_2CH_ED.nii.gz",
-     False),
+    (
+        "camus",
+        copied(f"{CAMUS}/patient0002_2CH_ED.nii.gz", "patient0002_2CH_ED.nii.gz"),
+        "patient0002_2CH_ED.nii.gz",
+        False,
+    ),
     ("camus", write("database_nifti/patient0009.zip"), "database_nifti/patient0009.zip", True),
     ("camus", write("rest.tar.gz"), "rest.tar.gz", False),
     ("camus 2019", rename("training/patient0002", "training/Patient0002"), "training/Patient0002", True),
     ("ted", rename(TED, "database/patient0002"), "database/patient0002", True),
-    ("ted", rename(f"{TED}/patient002_4CH_sequence.mhd", f"{TED}/patient002_4ch_sequence.mhd"),
-     f"{TED}/patient002_4ch_sequence.mhd", False),  # its .raw has the name; the film is refused as missing
+    (
+        "ted",
+        rename(f"{TED}/patient002_4CH_sequence.mhd", f"{TED}/patient002_4ch_sequence.mhd"),
+        f"{TED}/patient002_4ch_sequence.mhd",
+        False,
+    ),  # its .raw has the name; the film is refused as missing
     ("echonet", write("Videos/0X99.avi"), "Videos/0X99.avi", True),
     ("echonet", write("Videos/0X99.mp4"), "Videos/0X99.mp4", True),
     ("echonet", write("more.zip"), "more.zip", False),
-    ("echonet", lambda source: shutil.copy(next((source / "Videos").iterdir()), source / "Videos" / "0X9 (1).AVI"),
-     "Videos/0X9 (1).AVI", True),
+    (
+        "echonet",
+        lambda source: shutil.copy(next((source / "Videos").iterdir()), source / "Videos" / "0X9 (1).AVI"),
+        "Videos/0X9 (1).AVI",
+        True,
+    ),
 ]
 
 
-@pytest.mark.parametrize(("name", "damage", "subject", "lost"), PASSED_OVER,
-                         ids=[f"{case[0]} {case[2]}" for case in PASSED_OVER])
+@pytest.mark.parametrize(
+    ("name", "damage", "subject", "lost"), PASSED_OVER, ids=[f"{case[0]} {case[2]}" for case in PASSED_OVER]
+)
 def test_what_looks_like_a_case_and_is_not_taken_is_named(
-        name: str, damage: Damage, subject: str, lost: bool, copy: Callable[[str], Path], raw: Path,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    name: str,
+    damage: Damage,
+    subject: str,
+    lost: bool,
+    copy: Callable[[str], Path],
+    raw: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     source = copy(name)
     damage(source)
     code = convert(SOURCES[name], source, raw)
     report = report_of(raw)
-    notes = {kind: [note["subject"] for note in report[kind] if note["kind"] == NOT_TAKEN]
-             for kind in ("refused", "warnings")}
+    notes = {
+        kind: [note["subject"] for note in report[kind] if note["kind"] == NOT_TAKEN]
+        for kind in ("refused", "warnings")
+    }
     assert notes == {"refused": [subject] * lost, "warnings": [subject] * (not lost)}
     shown = capsys.readouterr().out
     assert code == bool(report["refused"]) and subject in shown
     assert f"{subject}: " in next(iter(raw.glob("*/conversion_report.txt"))).read_text()
 
 
-def test_the_terminal_names_each_of_several(copy: Callable[[str], Path], raw: Path,
-                                            capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_terminal_names_each_of_several(
+    copy: Callable[[str], Path], raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = copy("camus")
     for number in range(1, 5):
         write(f"{CAMUS[:-1]}{number}/patient000{number}_2CH_ED.png")(source)
@@ -103,10 +135,12 @@ def test_the_terminal_names_each_of_several(copy: Callable[[str], Path], raw: Pa
     assert all(f"patient000{number}_2CH_ED.png" in shown for number in range(1, 5))
 
 
-@pytest.mark.parametrize(("name", "release", "packed"), [
-    ("camus", "database_nifti", "patient0001"), ("ted", "database", "patient001")])
-def test_patients_that_are_all_packed_are_named(name: str, release: str, packed: str, tmp_path: Path, raw: Path,
-                                                capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("name", "release", "packed"), [("camus", "database_nifti", "patient0001"), ("ted", "database", "patient001")]
+)
+def test_patients_that_are_all_packed_are_named(
+    name: str, release: str, packed: str, tmp_path: Path, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "packed" / release).mkdir(parents=True)
     (tmp_path / "packed" / release / f"{packed}.tar").touch()
     (tmp_path / "packed" / "LICENCE").touch()
@@ -155,15 +189,23 @@ def move_videos(folder: str, ending: str = ".avi") -> Damage:
     return apply
 
 
-@pytest.mark.parametrize("change", [
-    move_videos("videos"), move_videos("VIDEOS"), move_videos("."), move_videos("a4c-video-dir"),
-    move_videos("data/Videos"), move_videos("Videos", ".AVI"),
-    names_to(lambda name: f"{name}.AVI"), names_to(lambda name: f"Videos/{name}.avi"),
-    names_to(lambda name: f"/home/me/EchoNet-Dynamic/Videos/{name}.avi", "FileList.csv"),
-    names_to(lambda name: f"Videos\\{name}.avi"),
-    lambda source: (move_videos("more/a4c/x")(source), names_to(lambda name: f"x/{name}.avi")(source)),
-    in_list(",VAL", ",Valid"),
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        move_videos("videos"),
+        move_videos("VIDEOS"),
+        move_videos("."),
+        move_videos("a4c-video-dir"),
+        move_videos("data/Videos"),
+        move_videos("Videos", ".AVI"),
+        names_to(lambda name: f"{name}.AVI"),
+        names_to(lambda name: f"Videos/{name}.avi"),
+        names_to(lambda name: f"/home/me/EchoNet-Dynamic/Videos/{name}.avi", "FileList.csv"),
+        names_to(lambda name: f"Videos\\{name}.avi"),
+        lambda source: (move_videos("more/a4c/x")(source), names_to(lambda name: f"x/{name}.avi")(source)),
+        in_list(",VAL", ",Valid"),
+    ],
+)
 def test_echonet_as_people_have_it(change: Damage, copy: Callable[[str], Path], undamaged: Get, raw: Path) -> None:
     source = copy("echonet")
     change(source)
@@ -185,16 +227,23 @@ def pediatric(source: Path) -> None:
     (source / "FileList.csv").unlink()
 
 
-@pytest.mark.parametrize(("damage", "said"), [
-    (lambda source: shutil.rmtree(source / "Videos"), "no videos, Videos/NAME.avi, beside FileList.csv"),
-    (move_videos("Videos", ".mp4"), "there is Videos/0X"),
-    (names_to(lambda name: f"elsewhere/{name}.avi", "FileList.csv"), "can be used; the first: FileList.csv, line 2: "),
-    (in_list(",", ";"), "separated by commas"),
-    (only_one_test_video, "0 are left outside the test list, too few for any split"),
-    (pediatric, "as in EchoNet-Pediatric"),
-])
-def test_echonet_that_cannot_be_read_is_one_error(damage: Damage, said: str, copy: Callable[[str], Path], raw: Path,
-                                                  capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda source: shutil.rmtree(source / "Videos"), "no videos, Videos/NAME.avi, beside FileList.csv"),
+        (move_videos("Videos", ".mp4"), "there is Videos/0X"),
+        (
+            names_to(lambda name: f"elsewhere/{name}.avi", "FileList.csv"),
+            "can be used; the first: FileList.csv, line 2: ",
+        ),
+        (in_list(",", ";"), "separated by commas"),
+        (only_one_test_video, "0 are left outside the test list, too few for any split"),
+        (pediatric, "as in EchoNet-Pediatric"),
+    ],
+)
+def test_echonet_that_cannot_be_read_is_one_error(
+    damage: Damage, said: str, copy: Callable[[str], Path], raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = copy("echonet")
     damage(source)
     assert convert(SOURCES["echonet"], source, raw) == 2
@@ -202,8 +251,9 @@ def test_echonet_that_cannot_be_read_is_one_error(damage: Damage, said: str, cop
     assert said in shown and "use --split 5fold" not in shown and not list(raw.iterdir())
 
 
-def test_a_video_in_two_folders_is_refused(copy: Callable[[str], Path], raw: Path,
-                                           capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_video_in_two_folders_is_refused(
+    copy: Callable[[str], Path], raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = copy("echonet")
     move_videos("a")(source)
     name = regular_videos()[0].name
@@ -213,10 +263,18 @@ def test_a_video_in_two_folders_is_refused(copy: Callable[[str], Path], raw: Pat
     assert f"there are a/{name}.avi and b/{name}.avi" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("name", "parts"), [("camus", ("database_nifti",)), ("camus 2019", ("training", "testing")),
-                                             ("ted", ("database",)), ("ted frames", ("database",))])
-def test_all_patients_flat_in_one_folder(name: str, parts: tuple[str, ...], copy: Callable[[str], Path],
-                                         undamaged: Get, raw: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("camus", ("database_nifti",)),
+        ("camus 2019", ("training", "testing")),
+        ("ted", ("database",)),
+        ("ted frames", ("database",)),
+    ],
+)
+def test_all_patients_flat_in_one_folder(
+    name: str, parts: tuple[str, ...], copy: Callable[[str], Path], undamaged: Get, raw: Path
+) -> None:
     source = copy(name)
     for part in parts:
         for folder in list((source / part).iterdir()):
@@ -231,8 +289,9 @@ def test_all_patients_flat_in_one_folder(name: str, parts: tuple[str, ...], copy
 
 
 @pytest.mark.parametrize("name", ["camus", "ted"])
-def test_all_patients_in_folders_of_another_spelling(name: str, copy: Callable[[str], Path], undamaged: Get,
-                                                     raw: Path) -> None:
+def test_all_patients_in_folders_of_another_spelling(
+    name: str, copy: Callable[[str], Path], undamaged: Get, raw: Path
+) -> None:
     """The names of the files tell the patients; the cfg, which names none, is that of the only one in its folder."""
     source = copy(name)
     for folder in list(source.glob("data*/patient*")):
@@ -244,25 +303,41 @@ def test_all_patients_in_folders_of_another_spelling(name: str, copy: Callable[[
 
 
 ABSURD = ("1e15", "1e300", "inf", "nan", "-1", "1.5", "", "many", "1_0", "99999999999999999999")
-FIELDS = [("echonet", "VolumeTracings.csv", 5), ("echonet clips", "VolumeTracings.csv", 5),
-          ("echonet clips", "FileList.csv", 7)]
+FIELDS = [
+    ("echonet", "VolumeTracings.csv", 5),
+    ("echonet clips", "VolumeTracings.csv", 5),
+    ("echonet clips", "FileList.csv", 7),
+]
 
 
 def absurd(fields: list[tuple]) -> list:
     """Every value in the first of the fields, a telling one in the others; the rest is slow."""
-    return [pytest.param(*field, value, marks=[pytest.mark.slow] * (field != fields[0] and value != "1e300"),
-                         id=" ".join(map(str, (*field, value)))) for field in fields for value in ABSURD]
+    return [
+        pytest.param(
+            *field,
+            value,
+            marks=[pytest.mark.slow] * (field != fields[0] and value != "1e300"),
+            id=" ".join(map(str, (*field, value))),
+        )
+        for field in fields
+        for value in ABSURD
+    ]
 
 
 @pytest.mark.parametrize(("name", "file", "column", "value"), absurd(FIELDS))
 def test_a_frame_number_that_is_absurd_costs_its_video_alone(
-        name: str, file: str, column: int, value: str, copy: Callable[[str], Path], undamaged: Get, raw: Path) -> None:
+    name: str, file: str, column: int, value: str, copy: Callable[[str], Path], undamaged: Get, raw: Path
+) -> None:
     source = copy(name)
     person = regular_videos()[0].name
     for path in [source / file]:
         header, *rows = path.read_text().splitlines()
-        change = [",".join([*row.split(",")[:column], value, *row.split(",")[column + 1 :]])
-                  if row.startswith(person) else row for row in rows]
+        change = [
+            ",".join([*row.split(",")[:column], value, *row.split(",")[column + 1 :]])
+            if row.startswith(person)
+            else row
+            for row in rows
+        ]
         path.write_text("\n".join([header, *change]) + "\n")
     assert convert(SOURCES[name], source, raw) in (0, 1)
     report = report_of(raw)
@@ -277,23 +352,30 @@ def test_whole_numbers_are_those_that_a_float_can_tell() -> None:
 
 
 @pytest.mark.parametrize("frame", ["200000", "1000000000000000"])
-def test_a_clip_without_a_known_number_of_frames(frame: str, copy: Callable[[str], Path], raw: Path,
-                                                 capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_clip_without_a_known_number_of_frames(
+    frame: str, copy: Callable[[str], Path], raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Nothing tells that a frame is not there before the video is opened, and the list of frames would fill memory."""
     source, person = copy("echonet clips"), regular_videos()[0].name
     for name in ("FileList.csv", "VolumeTracings.csv"):
         text = (source / name).read_text()
-        text = re.sub(rf"(?m)^({person}\b.*),\d+,([A-Z]+)$", r"\1,,\2", text) if name == "FileList.csv" else re.sub(
-            rf"(?m)^({person}\.avi.*),{regular_videos()[0].ed}$", rf"\1,{frame}", text)
+        text = (
+            re.sub(rf"(?m)^({person}\b.*),\d+,([A-Z]+)$", r"\1,,\2", text)
+            if name == "FileList.csv"
+            else re.sub(rf"(?m)^({person}\.avi.*),{regular_videos()[0].ed}$", rf"\1,{frame}", text)
+        )
         (source / name).write_text(text)
     assert convert(SOURCES["echonet clips"], source, raw) == 1
     assert f"frame {frame} is traced" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("value", "keep"), [*((value, False) for value in ("1e300", "inf", "nan", "", "1_0")),
-                                             ("1e15", True), ("nan", True)])
-def test_a_coordinate_that_is_absurd_costs_its_video_alone(value: str, keep: bool, copy: Callable[[str], Path],
-                                                           undamaged: Get, raw: Path) -> None:
+@pytest.mark.parametrize(
+    ("value", "keep"),
+    [*((value, False) for value in ("1e300", "inf", "nan", "", "1_0")), ("1e15", True), ("nan", True)],
+)
+def test_a_coordinate_that_is_absurd_costs_its_video_alone(
+    value: str, keep: bool, copy: Callable[[str], Path], undamaged: Get, raw: Path
+) -> None:
     source, person = copy("echonet"), regular_videos()[0].name
     header, *rows = (source / "VolumeTracings.csv").read_text().splitlines()
     first = next(index for index, row in enumerate(rows) if row.startswith(person)) + 4
@@ -302,15 +384,24 @@ def test_a_coordinate_that_is_absurd_costs_its_video_alone(value: str, keep: boo
     assert convert(SOURCES["echonet"], source, raw, *["--keep-irregular"] * keep) == 1
     (note,) = report_of(raw)["refused"]
     assert person in note["subject"] and f"X1 {value!r}" in note["message"]
-    assert images(raw) == {image: digest for image, digest in undamaged("echonet").images.items()
-                           if person not in image}
+    assert images(raw) == {
+        image: digest for image, digest in undamaged("echonet").images.items() if person not in image
+    }
 
 
-@pytest.mark.parametrize(("name", "field", "value"), absurd([
-    (name, field) for field in ("NbFrame", "ED", "ES", "EF", "FrameRate") for name in ("camus films", "ted",
-                                                                                       "ted frames")]))
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    absurd(
+        [
+            (name, field)
+            for field in ("NbFrame", "ED", "ES", "EF", "FrameRate")
+            for name in ("camus films", "ted", "ted frames")
+        ]
+    ),
+)
 def test_a_number_of_a_cfg_that_is_absurd_costs_its_case_alone(
-        name: str, field: str, value: str, copy: Callable[[str], Path], undamaged: Get, raw: Path) -> None:
+    name: str, field: str, value: str, copy: Callable[[str], Path], undamaged: Get, raw: Path
+) -> None:
     source = copy(name)
     person = "patient002" if "ted" in name else "patient0002"
     (path,) = source.rglob(f"{person}/*4CH*.cfg")
@@ -326,8 +417,9 @@ def test_a_number_of_a_cfg_that_is_absurd_costs_its_case_alone(
     assert rest == {image: digest for image, digest in images(raw).items() if person not in image}
 
 
-def test_a_view_that_no_patient_has_is_one_warning_with_the_option(copy: Callable[[str], Path], raw: Path,
-                                                                   capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_view_that_no_patient_has_is_one_warning_with_the_option(
+    copy: Callable[[str], Path], raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = copy("camus")
     for path in source.rglob("*2CH*"):
         path.unlink()
@@ -361,8 +453,9 @@ def test_testing_of_the_other_release_is_a_folder_like_any(copy: Callable[[str],
     assert "CAMUS_patient0001_4CH_ED" in table(raw / "Dataset751_CAMUS")
 
 
-def test_copies_of_the_split_lists_that_differ_are_refused(copy: Callable[[str], Path], raw: Path,
-                                                           capsys: pytest.CaptureFixture[str]) -> None:
+def test_copies_of_the_split_lists_that_differ_are_refused(
+    copy: Callable[[str], Path], raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = copy("camus")
     shutil.copytree(source / "database_split", source / "again")
     assert convert(SOURCES["camus"], source, raw) == 0

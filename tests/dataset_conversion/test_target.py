@@ -32,9 +32,11 @@ from nnunet_echo.nnunet.folders import preprocessed_splits, raw_folder
 pytest_plugins = ("hard_ground",)
 
 # The same names of cases (camus, ted) with other pictures, or other cases (echonet).
-OTHERS = {"camus": partial(write_camus, patients=4, seed=4, spacing_mm=3.0, half_sequence=False),
-          "echonet": partial(write_echonet, videos=8, seed=19, oddities=False, workers=1),
-          "ted": partial(write_ted, patients=3, seed=4, spacing_mm=3.0)}
+OTHERS = {
+    "camus": partial(write_camus, patients=4, seed=4, spacing_mm=3.0, half_sequence=False),
+    "echonet": partial(write_echonet, videos=8, seed=19, oddities=False, workers=1),
+    "ted": partial(write_ted, patients=3, seed=4, spacing_mm=3.0),
+}
 EACH = ["camus", "echonet", pytest.param("ted", marks=pytest.mark.slow)]
 Get = Callable[[str], Undamaged]
 
@@ -52,14 +54,17 @@ def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pa
 
 
 def same_but_for_the_place(first: Path, second: Path) -> bool:
-    trees = [{name: digest for name, digest in tree(folder).items() if not name.endswith("conversion_report.json")}
-             for folder in (first, second)]
+    trees = [
+        {name: digest for name, digest in tree(folder).items() if not name.endswith("conversion_report.json")}
+        for folder in (first, second)
+    ]
     return trees[0] == trees[1]
 
 
 @pytest.mark.parametrize("name", EACH)
 def test_another_source_is_refused_by_name_and_replaces_on_request(
-        name: str, undamaged: Get, other: Callable[[str], Path], raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name: str, undamaged: Get, other: Callable[[str], Path], raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, foreign = undamaged(name).folder, other(name)
     assert convert(SOURCES[name], source, raw) == 0
     before = tree(raw)
@@ -74,7 +79,8 @@ def test_another_source_is_refused_by_name_and_replaces_on_request(
 
 @pytest.mark.parametrize("name", EACH)
 def test_a_source_that_moved_is_the_same_and_one_that_lost_a_case_is_not(
-        name: str, undamaged: Get, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name: str, undamaged: Get, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = shutil.copytree(undamaged(name).folder, raw.parent / "first")
     assert convert(SOURCES[name], source, raw) == 0
     moved = source.rename(raw.parent / "second")
@@ -97,22 +103,27 @@ def test_a_source_that_moved_is_the_same_and_one_that_lost_a_case_is_not(
     assert "belong to no case of now" in capsys.readouterr().err and tree(raw) == before
 
 
-@pytest.mark.parametrize(("name", "options", "said"), [
-    ("camus", ("--views", "4CH"), "views was ['2CH', '4CH'] and is ['4CH']"),
-    ("camus", ("--seed", "1"), "seed was 12345 and is 1"),
-    ("echonet", ("--split", "5fold"), "split was 'official' and is '5fold'"),
-    ("ted", ("--clip", "5"), "clip was None and is 5"),
-])
-def test_other_options_are_refused_by_name(name: str, options: tuple[str, ...], said: str, undamaged: Get, raw: Path,
-                                           capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("camus", ("--views", "4CH"), "views was ['2CH', '4CH'] and is ['4CH']"),
+        ("camus", ("--seed", "1"), "seed was 12345 and is 1"),
+        ("echonet", ("--split", "5fold"), "split was 'official' and is '5fold'"),
+        ("ted", ("--clip", "5"), "clip was None and is 5"),
+    ],
+)
+def test_other_options_are_refused_by_name(
+    name: str, options: tuple[str, ...], said: str, undamaged: Get, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert convert(SOURCES[name], undamaged(name).folder, raw) == 0
     before = tree(raw)
     assert convert(SOURCES[name], undamaged(name).folder, raw, *options) == 2
     assert said in capsys.readouterr().err and tree(raw) == before
 
 
-def test_another_list_of_the_same_name_is_another_option(undamaged: Get, raw: Path,
-                                                         capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_list_of_the_same_name_is_another_option(
+    undamaged: Get, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = raw.parent / "list.csv"
     options = ("--split", "file", "--split-file", str(path))
     path.write_text("patient,subset\npatient0001,train\npatient0002,val\npatient0003,train\n")
@@ -142,7 +153,8 @@ def test_the_same_pixels_at_another_scale_are_another_source(undamaged: Get, raw
 
 @pytest.mark.parametrize("writes", [0, 5])
 def test_replacing_that_is_stopped_leaves_no_dataset_and_is_completed(
-        writes: int, undamaged: Get, other: Callable[[str], Path], raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes: int, undamaged: Get, other: Callable[[str], Path], raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     foreign = other("camus")
     assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 0
     real, count = raw_dataset.write_image, 0
@@ -184,8 +196,13 @@ def test_preprocessed_data_of_the_same_cases_stay(preprocessed: Path, undamaged:
 
 @pytest.mark.parametrize("damage", ["other pictures", "a case too many"])
 def test_preprocessed_data_of_other_cases_are_refused_by_name_or_set_aside(
-        damage: str, preprocessed: Path, undamaged: Get, other: Callable[[str], Path], raw: Path,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    damage: str,
+    preprocessed: Path,
+    undamaged: Get,
+    other: Callable[[str], Path],
+    raw: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     shutil.rmtree(raw / preprocessed.name)
     source = undamaged("camus").folder
     if damage == "other pictures":
@@ -203,15 +220,17 @@ def test_preprocessed_data_of_other_cases_are_refused_by_name_or_set_aside(
     assert tree(aside) == before and not preprocessed.exists() and aside.name in capsys.readouterr().out
 
 
-def test_preprocessed_data_that_lack_cases_are_named(preprocessed: Path, undamaged: Get, raw: Path,
-                                                     capsys: pytest.CaptureFixture[str]) -> None:
+def test_preprocessed_data_that_lack_cases_are_named(
+    preprocessed: Path, undamaged: Get, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     next(iter(sorted((preprocessed / "gt_segmentations").iterdir()))).unlink()
     assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 0
     assert "lacks 1 training cases" in (raw / preprocessed.name / "conversion_report.txt").read_text()
 
 
-def test_a_folder_of_another_converter_is_left_alone(undamaged: Get, raw: Path,
-                                                     capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_another_converter_is_left_alone(
+    undamaged: Get, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 0
     report = raw / "Dataset751_CAMUS" / "conversion_report.json"
     report.write_text(report.read_text().replace("dataset_conversion.camus", "dataset_conversion.hearts"))
@@ -220,11 +239,20 @@ def test_a_folder_of_another_converter_is_left_alone(undamaged: Get, raw: Path,
     assert "was written by nnunet_echo.dataset_conversion.hearts" in capsys.readouterr().err and tree(raw) == before
 
 
-@pytest.mark.parametrize("record", [
-    '{"converter": "nnunet_echo.dataset_conversion.camus 0", "files": [1, null]}', '{"converter": 3, "files": []}',
-    '{"converter": " ", "files": []}', "5", "[]", "[" * 10**5])
-def test_a_record_of_any_shape_is_an_error_in_words(record: str, undamaged: Get, raw: Path,
-                                                    capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "record",
+    [
+        '{"converter": "nnunet_echo.dataset_conversion.camus 0", "files": [1, null]}',
+        '{"converter": 3, "files": []}',
+        '{"converter": " ", "files": []}',
+        "5",
+        "[]",
+        "[" * 10**5,
+    ],
+)
+def test_a_record_of_any_shape_is_an_error_in_words(
+    record: str, undamaged: Get, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = raw / "Dataset751_CAMUS"
     folder.mkdir()
     (folder / "conversion_report.json").write_text(record)
@@ -232,8 +260,9 @@ def test_a_record_of_any_shape_is_an_error_in_words(record: str, undamaged: Get,
     assert "without a readable conversion_report.json" in capsys.readouterr().err
 
 
-def test_what_nnunet_passes_over_is_no_obstacle_and_stays(undamaged: Get, raw: Path,
-                                                          capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_nnunet_passes_over_is_no_obstacle_and_stays(
+    undamaged: Get, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A Mac's Finder and Windows leave files in every folder that somebody looked into."""
     assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 0
     folder = raw / "Dataset751_CAMUS"
@@ -247,8 +276,9 @@ def test_what_nnunet_passes_over_is_no_obstacle_and_stays(undamaged: Get, raw: P
     assert "first labelsTr/._mine.nii.gz" in capsys.readouterr().err
 
 
-def test_a_second_conversion_says_who_is_at_it_whatever_the_name(undamaged: Get, raw: Path,
-                                                                 capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_conversion_says_who_is_at_it_whatever_the_name(
+    undamaged: Get, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("Dataset751_CAMUS", "Dataset751_Other"):
         with locked(raw / name):
             before = tree(raw)
@@ -259,8 +289,9 @@ def test_a_second_conversion_says_who_is_at_it_whatever_the_name(undamaged: Get,
     assert not list(raw.iterdir())
 
 
-def test_an_id_that_another_conversion_took_meanwhile(undamaged: Get, raw: Path, monkeypatch: pytest.MonkeyPatch,
-                                                      capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_id_that_another_conversion_took_meanwhile(
+    undamaged: Get, raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     @contextmanager
     def locked_late(folder: Path) -> Iterator[None]:
         (raw / "Dataset751_Other").mkdir()  # by the one that had the lock until now
@@ -274,8 +305,10 @@ def test_an_id_that_another_conversion_took_meanwhile(undamaged: Get, raw: Path,
 
 
 def test_a_killed_owner_of_the_lock_is_no_obstacle(undamaged: Get, raw: Path) -> None:
-    hold = ("import sys, time; from pathlib import Path; from nnunet_echo.data.target import locked\n"
-            "with locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)")
+    hold = (
+        "import sys, time; from pathlib import Path; from nnunet_echo.data.target import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
+    )
     process = subprocess.Popen([sys.executable, "-c", hold, str(raw / "Dataset751_CAMUS")], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"held\n"
     assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 2
@@ -287,7 +320,8 @@ def test_a_killed_owner_of_the_lock_is_no_obstacle(undamaged: Get, raw: Path) ->
 
 
 def test_a_part_on_another_file_system_is_refused_before_anything_changes(
-        undamaged: Get, raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    undamaged: Get, raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 0
     part = raw / "Dataset751_CAMUS" / "labelsTr"
     before = tree(raw)
@@ -308,9 +342,14 @@ def test_a_part_on_another_file_system_is_refused_before_anything_changes(
 
 
 @pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])
-def test_a_tilde_is_refused_where_nobody_expands_it(variable: str, undamaged: Get, raw: Path, tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch,
-                                                    capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tilde_is_refused_where_nobody_expands_it(
+    variable: str,
+    undamaged: Get,
+    raw: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setenv(variable, "~/nn")
     monkeypatch.chdir(tmp_path)
     before = tree(tmp_path)
@@ -340,8 +379,9 @@ def test_exit_code_2_where_no_dataset_came_out(undamaged: Get, raw: Path, capsys
     assert "all cases were refused, the first because of database_nifti/patient0001/" in capsys.readouterr().err
 
 
-def test_what_was_edited_by_hand_is_kept_and_named(undamaged: Get, raw: Path, monkeypatch: pytest.MonkeyPatch,
-                                                   capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_edited_by_hand_is_kept_and_named(
+    undamaged: Get, raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = undamaged("camus").folder
     assert convert(SOURCES["camus"], source, raw) == 0
     (folder,) = raw.glob("Dataset*")

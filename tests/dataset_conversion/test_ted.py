@@ -38,8 +38,10 @@ def test_a_film_is_one_case_with_all_its_frames_and_masks(ted: Path, raw: Path) 
     rows = table(raw / TED)
     assert set(rows) == {f"TED_patient{number:03d}_4CH" for number in range(1, PATIENTS + 1)}
     for case, row in rows.items():
-        image, label = (sitk.ReadImage(str(raw / TED / name)) for name in (
-            f"imagesTr/{case}_0000.nii.gz", f"labelsTr/{case}.nii.gz"))
+        image, label = (
+            sitk.ReadImage(str(raw / TED / name))
+            for name in (f"imagesTr/{case}_0000.nii.gz", f"labelsTr/{case}.nii.gz")
+        )
         film = ted / row["source"]
         assert np.array_equal(sitk.GetArrayFromImage(image), array(film))
         masks = array(film.with_name(film.name.replace(".mhd", "_gt.mhd")))
@@ -85,8 +87,10 @@ def test_the_frames_are_those_of_the_cfg(ted: Path, raw: Path) -> None:
     for case, row in rows.items():
         film, frame = ted / row["source"], int(row["frame"])
         assert frame == int(cfg(ted, row["patient"].removeprefix("TED_"))[row["phase"]])
-        for name, original in ((f"imagesTr/{case}_0000.nii.gz", film),
-                               (f"labelsTr/{case}.nii.gz", film.with_name(film.name.replace(".mhd", "_gt.mhd")))):
+        for name, original in (
+            (f"imagesTr/{case}_0000.nii.gz", film),
+            (f"labelsTr/{case}.nii.gz", film.with_name(film.name.replace(".mhd", "_gt.mhd"))),
+        ):
             written = sitk.ReadImage(str(raw / TED_FRAMES / name))
             assert np.array_equal(sitk.GetArrayFromImage(written), array(original)[frame - 1])
             np.testing.assert_allclose(written.GetSpacing(), (SPACING_MM, SPACING_MM / 2), rtol=1e-6)
@@ -95,8 +99,10 @@ def test_the_frames_are_those_of_the_cfg(ted: Path, raw: Path) -> None:
 
 def test_five_folds_by_patient(ted: Path, raw: Path) -> None:
     convert_ted(ted, mode="frames")
-    folds = [{side: {case[:14] for case in cases} for side, cases in fold.items()}
-             for fold in load(raw / TED_FRAMES, "splits_final.json")]
+    folds = [
+        {side: {case[:14] for case in cases} for side, cases in fold.items()}
+        for fold in load(raw / TED_FRAMES, "splits_final.json")
+    ]
     everybody = {f"TED_patient{number:03d}" for number in range(1, PATIENTS + 1)}
     assert Counter(name for fold in folds for name in fold["val"]) == Counter(everybody) and len(folds) == 5
     assert all(fold["train"] == everybody - fold["val"] for fold in folds)
@@ -128,11 +134,13 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "damage", "mode", "message"), [
-    (name, damage, mode, message) for name, damage, modes, message in REFUSALS for mode in modes])
+@pytest.mark.parametrize(
+    ("name", "damage", "mode", "message"),
+    [(name, damage, mode, message) for name, damage, modes, message in REFUSALS for mode in modes],
+)
 def test_a_damaged_film_is_refused_by_name_and_the_rest_converted(
-        ted: Path, raw: Path, tmp_path: Path, name: str, damage: Callable[[Path], object], mode: str,
-        message: str) -> None:
+    ted: Path, raw: Path, tmp_path: Path, name: str, damage: Callable[[Path], object], mode: str, message: str
+) -> None:
     before = tree(convert_ted(ted, mode=mode, raw=tmp_path / "undamaged").folder)
     damage(ted / PATIENT / name)
     report = convert_ted(ted, mode=mode)
@@ -143,12 +151,15 @@ def test_a_damaged_film_is_refused_by_name_and_the_rest_converted(
     assert kept == {path: digest for path, digest in after.items() if path.endswith(".nii.gz")}
 
 
-@pytest.mark.parametrize(("name", "damage", "message"), [
-    (CFG, lambda p: p.unlink(), "no usable EF, NbFrame, ED, ES"),
-    (CFG, lambda p: (p.unlink(), p.mkdir()), "missing or not a file"),
-    (CFG, replace(r"EF: \d+", "EF: high"), "no usable EF in"),
-    (CFG, replace(r"EF: \d+", "EF: 990"), "no usable EF in"),
-])
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        (CFG, lambda p: p.unlink(), "no usable EF, NbFrame, ED, ES"),
+        (CFG, lambda p: (p.unlink(), p.mkdir()), "missing or not a file"),
+        (CFG, replace(r"EF: \d+", "EF: high"), "no usable EF in"),
+        (CFG, replace(r"EF: \d+", "EF: 990"), "no usable EF in"),
+    ],
+)
 def test_a_film_needs_no_cfg(ted: Path, raw: Path, name: str, damage: Callable[[Path], object], message: str) -> None:
     damage(ted / PATIENT / name)
     report = convert_ted(ted)

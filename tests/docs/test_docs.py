@@ -55,7 +55,7 @@ def commands(text: str) -> Iterator[list[str]]:
         for found in re.findall(r"(?<![\w/.'-])nnunet-echo +[a-z-].*", line):
             arguments = shlex.split(found, comments=True)[1:]
             ends = [i for i, word in enumerate(arguments) if word in (">", "|", "&&", ";")]
-            yield arguments[:min(ends, default=None)]
+            yield arguments[: min(ends, default=None)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

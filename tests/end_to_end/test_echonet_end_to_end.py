@@ -37,8 +37,11 @@ def test_the_masks_give_the_ef_of_the_list(echonet: Path, raw: Path, tmp_path: P
         assert float(rows[name]["recorded_ef_percent"]) == pytest.approx(video.heart.ef_percent, abs=1e-3)
         assert float(rows[name]["reference_ef_percent"]) == pytest.approx(video.heart.ef_percent, abs=6)
         assert rows[name]["reference_edv_ml"] == ""
-    (planes,) = (found for found in json.loads((out / "summary.json").read_text())["ejection_fraction"].values()
-                 if isinstance(found, dict) and "recorded_ef" in found)
+    (planes,) = (
+        found
+        for found in json.loads((out / "summary.json").read_text())["ejection_fraction"].values()
+        if isinstance(found, dict) and "recorded_ef" in found
+    )
     assert planes["recorded_ef"]["reference"]["n"] == len(trained) and planes["recorded_ef"]["reference"]["mae"] < 3
 
 
@@ -62,14 +65,42 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 def test_trained_predicted_and_evaluated(place: Workplace) -> None:
     place.run("nnUNetv2_train", DATASET, "2d", "0", "-tr", TRAINER, "-device", "cpu")
     images, predictions = place.raw / DATASET / "imagesTs", place.folder / "predictions"
-    place.run("nnUNetv2_predict", "-i", str(images), "-o", str(predictions), "-d", DATASET, "-c", "2d", "-f", "0",
-              "-tr", TRAINER, "-device", "cpu", "-npp", "0", "-nps", "0")
+    place.run(
+        "nnUNetv2_predict",
+        "-i",
+        str(images),
+        "-o",
+        str(predictions),
+        "-d",
+        DATASET,
+        "-c",
+        "2d",
+        "-f",
+        "0",
+        "-tr",
+        TRAINER,
+        "-device",
+        "cpu",
+        "-npp",
+        "0",
+        "-nps",
+        "0",
+    )
     out = place.folder / "scores"
-    place.run("nnunet-echo", "evaluate", str(predictions), str(place.raw / DATASET / "labelsTs"), "-o", str(out),
-              "--workers", "1")
+    place.run(
+        "nnunet-echo",
+        "evaluate",
+        str(predictions),
+        str(place.raw / DATASET / "labelsTs"),
+        "-o",
+        str(out),
+        "--workers",
+        "1",
+    )
     rows = patients(out)
-    tested = [video for video in (echonet_video(SEED, number) for number in range(1, VIDEOS + 1))
-              if video.split == "TEST"]
+    tested = [
+        video for video in (echonet_video(SEED, number) for number in range(1, VIDEOS + 1)) if video.split == "TEST"
+    ]
     assert set(rows) == {f"ECHONET_{video.name}" for video in tested} and len(tested) == 2
     for video in tested:
         row = rows[f"ECHONET_{video.name}"]

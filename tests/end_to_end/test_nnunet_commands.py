@@ -196,8 +196,20 @@ def test_from_trained_folds_to_the_report(workplace):
     commands = [workplace.train(trainer, fold=fold) for trainer in (ours, stock) for fold in FOLDS]
     workplace.run("python", "-c", TRAIN_AND_PREDICT, json.dumps(commands))
     out = workplace.folder / "leaderboard"
-    shown = workplace.run("nnunet-echo", "leaderboard", "751", "-o", str(out), "--baseline", stock,
-                          "--trainers", ours, stock, "--workers", "1")
+    shown = workplace.run(
+        "nnunet-echo",
+        "leaderboard",
+        "751",
+        "-o",
+        str(out),
+        "--baseline",
+        stock,
+        "--trainers",
+        ours,
+        stock,
+        "--workers",
+        "1",
+    )
     assert "folds 0 1 2 3 4: 9 patients" in shown and str(out / "index.html") in shown
 
     def table(path):

@@ -21,14 +21,17 @@ from nnunet_echo.cli.main import main
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "own-data.md"
 COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 # What a toy size takes in place of what the page says.
-TOY = {"LKMUNet_50epochs_100iterations": "NoMamba_1epochs_2iterations",
-       "--name 2d_small": "--name 2d_small --batch 2 --features 4 8 --steps 1",
-       "2d_small -f 0": "2d_small -f 0 -npp 1 -nps 1"}
+TOY = {
+    "LKMUNet_50epochs_100iterations": "NoMamba_1epochs_2iterations",
+    "--name 2d_small": "--name 2d_small --batch 2 --features 4 8 --steps 1",
+    "2d_small -f 0": "2d_small -f 0 -npp 1 -nps 1",
+}
 
 
 def commands() -> list[str]:
-    return [line for block in re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL) for line in
-            block.splitlines()]
+    return [
+        line for block in re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL) for line in block.splitlines()
+    ]
 
 
 @pytest.fixture
@@ -86,10 +89,21 @@ def test_the_page_from_png_files_to_the_leaderboard(place: Path) -> None:
     startup = place / "startup"
     startup.mkdir()
     (startup / "sitecustomize.py").write_text("import multiprocessing\nmultiprocessing.cpu_count = lambda: 1\n")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-                   "OMP_NUM_THREADS": "1", "PYTHONPATH": str(startup), "nnUNet_def_n_proc": "1"}
-    done = subprocess.run(["bash", "-euxo", "pipefail", "-c", script], cwd=place, env=environment, text=True,
-                          capture_output=True, timeout=900)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(startup),
+        "nnUNet_def_n_proc": "1",
+    }
+    done = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", script],
+        cwd=place,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=900,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "an epoch (2 training steps of" in done.stdout
     assert {row["structure"] for row in rows(place / "scores" / "cases.csv")} == {"LV", "MYO", "LA", "LV_EPI"}

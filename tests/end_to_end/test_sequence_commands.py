@@ -55,10 +55,35 @@ def films(tmp_path_factory):
     """Four short films with sparse labels, converted, planned and preprocessed for 2d and 3d_fullres."""
     place = Workplace(tmp_path_factory.mktemp("films"))
     write_camus(place.folder / "camus", patients=4, seed=0, spacing_mm=2.0)
-    place.run("nnunet-echo", "convert", "camus", str(place.folder / "camus"), "--views", "4CH",
-              "--mode", "half_sequence", "--labels", "ed_es", "--clip", "8", "--workers", "1")
-    plan = ["nnUNetv2_plan_and_preprocess", "-d", "754", "-c", "2d", "3d_fullres", "-np", "1", "-npfp", "1",
-            "--verify_dataset_integrity"]
+    place.run(
+        "nnunet-echo",
+        "convert",
+        "camus",
+        str(place.folder / "camus"),
+        "--views",
+        "4CH",
+        "--mode",
+        "half_sequence",
+        "--labels",
+        "ed_es",
+        "--clip",
+        "8",
+        "--workers",
+        "1",
+    )
+    plan = [
+        "nnUNetv2_plan_and_preprocess",
+        "-d",
+        "754",
+        "-c",
+        "2d",
+        "3d_fullres",
+        "-np",
+        "1",
+        "-npfp",
+        "1",
+        "--verify_dataset_integrity",
+    ]
     place.run("python", "-c", NNUNET, json.dumps([plan]))
     return place
 
@@ -70,8 +95,13 @@ def shrink(plans):
         configuration = plans["configurations"][name]
         configuration.update(patch_size=patch, batch_size=2)
         configuration["architecture"]["arch_kwargs"].update(
-            n_stages=3, features_per_stage=[4, 8, 8], kernel_sizes=[[3] * axes] * 3,
-            strides=[[1] * axes, first, [2] * axes], n_conv_per_stage=[1] * 3, n_conv_per_stage_decoder=[1] * 2)
+            n_stages=3,
+            features_per_stage=[4, 8, 8],
+            kernel_sizes=[[3] * axes] * 3,
+            strides=[[1] * axes, first, [2] * axes],
+            n_conv_per_stage=[1] * 3,
+            n_conv_per_stage_decoder=[1] * 2,
+        )
 
 
 def test_frames_are_the_slices_of_the_plan(films):
@@ -93,11 +123,32 @@ def test_train_in_both_dimensions_predict_and_evaluate(films):
     (own / "nnUNetTrainerShort.py").write_text(STOCK)
     films.environment.update(nnUNet_extTrainer=str(own), nnUNet_n_proc_DA="0")
     options = ["-device", "cpu"]
-    commands = [["nnUNetv2_train", DATASET, configuration, "0", "-tr", trainer, *options]
-                for trainer, configuration in RUNS]
+    commands = [
+        ["nnUNetv2_train", DATASET, configuration, "0", "-tr", trainer, *options] for trainer, configuration in RUNS
+    ]
     images, predictions = films.raw / DATASET / "imagesTs", films.folder / "predictions"
-    commands.append(["nnUNetv2_predict", "-i", str(images), "-o", str(predictions), "-d", DATASET, "-c", "3d_fullres",
-                     "-f", "0", "-tr", f"nnUNetTrainerLKMUNet{SHORT}", "-npp", "0", "-nps", "0", *options])
+    commands.append(
+        [
+            "nnUNetv2_predict",
+            "-i",
+            str(images),
+            "-o",
+            str(predictions),
+            "-d",
+            DATASET,
+            "-c",
+            "3d_fullres",
+            "-f",
+            "0",
+            "-tr",
+            f"nnUNetTrainerLKMUNet{SHORT}",
+            "-npp",
+            "0",
+            "-nps",
+            "0",
+            *options,
+        ]
+    )
     films.run("python", "-c", NNUNET, json.dumps(commands))
 
     validated = json.loads((films.preprocessed / DATASET / "splits_final.json").read_text())[0]["val"]
@@ -120,5 +171,6 @@ def test_train_in_both_dimensions_predict_and_evaluate(films):
         write_frames(folder, films.raw / DATASET, films.folder / name, phases=True, workers=1)
     result = evaluate(films.folder / "p", films.folder / "r", workers=1)
     assert [(row["case"], row["phase"]) for row in result.cases if row["structure"] == "LV"] == [
-        (f"{prediction.name[:-7]}_{phase}", phase) for phase in ("ED", "ES")]
+        (f"{prediction.name[:-7]}_{phase}", phase) for phase in ("ED", "ES")
+    ]
     assert len(table(films.raw / DATASET)) == 4

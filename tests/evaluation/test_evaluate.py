@@ -33,8 +33,23 @@ PHANTOM_SEED = 3
 CASE = "CAMUS_patient0002_4CH_ED"
 HEAD = ["case", "patient", "view", "phase", "structure"]
 COLUMNS = [
-    *HEAD, "dice", "iou", "precision", "sensitivity", "specificity", "accuracy", "hd_mm", "hd95_mm", "hd95_pooled_mm",
-    "assd_mm", "masd_mm", "nsd_1mm", "nsd_2mm", "hd95_penalised_mm", "prediction_empty", "reference_empty",
+    *HEAD,
+    "dice",
+    "iou",
+    "precision",
+    "sensitivity",
+    "specificity",
+    "accuracy",
+    "hd_mm",
+    "hd95_mm",
+    "hd95_pooled_mm",
+    "assd_mm",
+    "masd_mm",
+    "nsd_1mm",
+    "nsd_2mm",
+    "hd95_penalised_mm",
+    "prediction_empty",
+    "reference_empty",
 ]
 
 
@@ -87,8 +102,10 @@ def test_tables_of_perfect_predictions(predictions: Path, references: Path, tmp_
     assert {row["structure"] for row in cases} == {"LV", "MYO", "LA", "LV_EPI"}
     assert [cases[0][name] for name in HEAD] == ["CAMUS_patient0001_2CH_ED", "CAMUS_patient0001", "2CH", "ED", "LV"]
     for row in cases:
-        assert {row[name] for name in ("dice", "iou", "precision", "sensitivity", "specificity", "accuracy", "nsd_1mm",
-                                       "nsd_2mm")} == {"1"}
+        assert {
+            row[name]
+            for name in ("dice", "iou", "precision", "sensitivity", "specificity", "accuracy", "nsd_1mm", "nsd_2mm")
+        } == {"1"}
         assert {row[name] for name in COLUMNS if name.startswith(("hd", "assd", "masd"))} == {"0"}
         assert (row["prediction_empty"], row["reference_empty"]) == ("0", "0")
     for number, row in enumerate(rows(tmp_path / "out" / "patients.csv"), start=1):
@@ -107,12 +124,28 @@ def test_tables_of_perfect_predictions(predictions: Path, references: Path, tmp_
     assert summary["warnings"] == []
 
 
-def test_values_are_those_of_the_metrics_in_mm(predictions: Path, references: Path, tmp_path: Path,
-                                               capsys: pytest.CaptureFixture) -> None:
+def test_values_are_those_of_the_metrics_in_mm(
+    predictions: Path, references: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     for path in predictions.iterdir():
         rewrite(path, eroded)
-    assert main(["evaluate", str(predictions), str(references), "-o", str(tmp_path / "one"), "--workers", "1",
-                     "--ef-method", "camus", "--ef-rounding"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                str(predictions),
+                str(references),
+                "-o",
+                str(tmp_path / "one"),
+                "--workers",
+                "1",
+                "--ef-method",
+                "camus",
+                "--ef-rounding",
+            ]
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     assert "EF, camus, biplane: 6 patients" in printed
     row = row_of(CASE, "LV_EPI", tmp_path / "one")
@@ -123,8 +156,23 @@ def test_values_are_those_of_the_metrics_in_mm(predictions: Path, references: Pa
     for patient in rows(tmp_path / "one" / "patients.csv"):
         assert patient["method"] == "camus, rounded"
         assert all(float(patient[name]).is_integer() for name in patient if name.endswith(("_ml", "_percent")))
-    assert main(["evaluate", str(predictions), str(references), "-o", str(tmp_path / "two"), "--workers", "2",
-                     "--ef-method", "camus", "--ef-rounding"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                str(predictions),
+                str(references),
+                "-o",
+                str(tmp_path / "two"),
+                "--workers",
+                "2",
+                "--ef-method",
+                "camus",
+                "--ef-rounding",
+            ]
+        )
+        == 0
+    )
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
 
 
@@ -218,19 +266,28 @@ def flip(path: Path) -> None:
     sitk.WriteImage(image, str(path))
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (lambda path: path.unlink(), "has no prediction in"),
-    (lambda path: shutil.copy(path, path.with_name(f"{CASE}2.nii.gz")), f"{CASE}2.nii.gz: has no reference"),
-    (lambda path: rewrite(path, lambda labels: labels[1:]), "size"),
-    (lambda path: rewrite(path, lambda labels: labels, spacing=SPACING_MM * 1.001), "spacing"),
-    (flip, "direction"),
-    (lambda path: rewrite(path, lambda labels: labels + 1), "unknown labels 4; dataset.json has [0, 1, 2, 3]"),
-    (lambda path: rewrite(path, lambda labels: labels * np.float32(0.5)), "unknown labels 0.5, 1.5"),
-    (lambda path: rewrite(path, lambda labels: labels.astype(np.int16) + 256), "unknown labels 256"),
-    (lambda path: path.write_bytes(path.read_bytes()[:200]), "truncated"),
-])
-def test_what_cannot_be_compared_is_named(damage: Callable[[Path], None], message: str, predictions: Path,
-                                          references: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "has no prediction in"),
+        (lambda path: shutil.copy(path, path.with_name(f"{CASE}2.nii.gz")), f"{CASE}2.nii.gz: has no reference"),
+        (lambda path: rewrite(path, lambda labels: labels[1:]), "size"),
+        (lambda path: rewrite(path, lambda labels: labels, spacing=SPACING_MM * 1.001), "spacing"),
+        (flip, "direction"),
+        (lambda path: rewrite(path, lambda labels: labels + 1), "unknown labels 4; dataset.json has [0, 1, 2, 3]"),
+        (lambda path: rewrite(path, lambda labels: labels * np.float32(0.5)), "unknown labels 0.5, 1.5"),
+        (lambda path: rewrite(path, lambda labels: labels.astype(np.int16) + 256), "unknown labels 256"),
+        (lambda path: path.write_bytes(path.read_bytes()[:200]), "truncated"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(
+    damage: Callable[[Path], None],
+    message: str,
+    predictions: Path,
+    references: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
     damage(predictions / f"{CASE}.nii.gz")
     assert main(["evaluate", str(predictions), str(references), "-o", str(tmp_path / "out"), "--workers", "1"]) == 2
     error = capsys.readouterr().err
@@ -239,19 +296,22 @@ def test_what_cannot_be_compared_is_named(damage: Callable[[Path], None], messag
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ({"labels": None}, "not a usable dataset.json"),
-    ({"file_ending": ".nrrd"}, "file_ending is '.nrrd'"),
-    ({"file_ending": ".nii"}, "no *.nii file there"),
-    ({"labels": {"background": 0, "LV": 1, "ignore": 4}}, "ignore label"),
-    ({"spacing_unit": "cm"}, "spacing_unit is 'cm'"),
-    ({"spacing_unit": "px"}, "spacing 1.5 x 1.5, but dataset.json says spacing_unit"),
-    ({"case_id_pattern": "(?P<patient>P.*)"}, "does not match the dataset's case_id_pattern"),
-    ({"case_id_pattern": r"(?P<patient>CAMUS_patient\d+)_.CH_(?P<phase>ED|ES)"}, "are both CAMUS_patient0001 ED"),
-    ({"case_id_pattern": r".*_(?P<phase>ED|ES)"}, "it needs a group (?P<patient>...)"),
-    ({"case_id_pattern": "("}, "not a usable dataset.json"),
-    ({"labels": {"background": 0, "LV": 1}}, "unknown labels 2, 3"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"labels": None}, "not a usable dataset.json"),
+        ({"file_ending": ".nrrd"}, "file_ending is '.nrrd'"),
+        ({"file_ending": ".nii"}, "no *.nii file there"),
+        ({"labels": {"background": 0, "LV": 1, "ignore": 4}}, "ignore label"),
+        ({"spacing_unit": "cm"}, "spacing_unit is 'cm'"),
+        ({"spacing_unit": "px"}, "spacing 1.5 x 1.5, but dataset.json says spacing_unit"),
+        ({"case_id_pattern": "(?P<patient>P.*)"}, "does not match the dataset's case_id_pattern"),
+        ({"case_id_pattern": r"(?P<patient>CAMUS_patient\d+)_.CH_(?P<phase>ED|ES)"}, "are both CAMUS_patient0001 ED"),
+        ({"case_id_pattern": r".*_(?P<phase>ED|ES)"}, "it needs a group (?P<patient>...)"),
+        ({"case_id_pattern": "("}, "not a usable dataset.json"),
+        ({"labels": {"background": 0, "LV": 1}}, "unknown labels 2, 3"),
+    ],
+)
 def test_dataset_json_that_does_not_fit(content: dict, message: str, references: Path, tmp_path: Path) -> None:
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps(DATASET_JSON | content))
@@ -279,9 +339,16 @@ def echonet(folder: Path, ending: str, **fields: object) -> Path:
             mask = (np.hypot((row - 60) / 40, (column - 56) / width) < 1) & (row < 75)
             image = sitk.GetImageFromArray(mask.astype(np.uint8))
             sitk.WriteImage(image, str(folder / f"ECHONET_{video}_{phase}{ending}"))
-    (folder / "dataset.json").write_text(json.dumps({
-        "labels": {"background": 0, "LV": 1}, "file_ending": ending,
-        "case_id_pattern": "(?P<patient>ECHONET_0X[0-9A-F]+)_(?P<phase>ED|ES)", **fields}))
+    (folder / "dataset.json").write_text(
+        json.dumps(
+            {
+                "labels": {"background": 0, "LV": 1},
+                "file_ending": ending,
+                "case_id_pattern": "(?P<patient>ECHONET_0X[0-9A-F]+)_(?P<phase>ED|ES)",
+                **fields,
+            }
+        )
+    )
     return folder
 
 
@@ -306,7 +373,7 @@ def test_a_spacing_of_1_mm_is_doubted(tmp_path: Path) -> None:
     folder = echonet(tmp_path / "videos", ".nii.gz")
     evaluation = compare(folder, folder)
     assert "hd95_mm" in evaluation.cases[0]
-    assert '4 reference(s) have a spacing of 1 x 1 mm' in evaluation.summary["warnings"][0]
+    assert "4 reference(s) have a spacing of 1 x 1 mm" in evaluation.summary["warnings"][0]
     with pytest.raises(ValueError, match="spacing_unit is 'mm'; .png files can have px"):
         compare(folder, echonet(tmp_path / "png", ".png", spacing_unit="mm"))
 
@@ -355,8 +422,13 @@ def test_without_a_pattern_each_case_is_a_patient(references: Path, tmp_path: Pa
     assert {row["view"] for row in evaluation.cases} == {""}
 
 
-def hearts(folder: Path, names: dict[str, float], spacing: tuple[float, float] = (0.6, 1.2), shift: tuple = (0, 0),
-           **fields: object) -> Path:
+def hearts(
+    folder: Path,
+    names: dict[str, float],
+    spacing: tuple[float, float] = (0.6, 1.2),
+    shift: tuple = (0, 0),
+    **fields: object,
+) -> Path:
     """For each name LV and MYO of a frame (row, column): half an ellipsoid 80 mm long, with that diameter in mm."""
     folder.mkdir(exist_ok=True)
     shape = round(130 / spacing[0]), round(100 / spacing[1])
@@ -367,9 +439,16 @@ def hearts(folder: Path, names: dict[str, float], spacing: tuple[float, float] =
         image = sitk.GetImageFromArray(np.roll(lv + 2 * (epi & ~lv), shift, (0, 1)).astype(np.uint8))
         image.SetSpacing(spacing[::-1])  # x, y
         sitk.WriteImage(image, str(folder / f"{name}.nii.gz"))
-    (folder / "dataset.json").write_text(json.dumps({
-        "labels": {"background": 0, "LV": 1, "MYO": 2}, "file_ending": ".nii.gz",
-        "case_id_pattern": r"(?P<patient>.+?)_(?P<view>[^_]+)_(?:f(?P<frame>\d+)_)?(?P<phase>[A-Za-z]+)", **fields}))
+    (folder / "dataset.json").write_text(
+        json.dumps(
+            {
+                "labels": {"background": 0, "LV": 1, "MYO": 2},
+                "file_ending": ".nii.gz",
+                "case_id_pattern": r"(?P<patient>.+?)_(?P<view>[^_]+)_(?:f(?P<frame>\d+)_)?(?P<phase>[A-Za-z]+)",
+                **fields,
+            }
+        )
+    )
     return folder
 
 
@@ -406,8 +485,14 @@ def test_two_frames_of_one_phase_are_refused(tmp_path: Path) -> None:
     assert compare(folder, folder).patients  # and no volumes
 
 
-@pytest.mark.parametrize("names", [("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES"), ("2ch_ed", "2ch_es", "4ch_ed", "4ch_es"),
-                                   ("2Ch_Ed", "2CH_es", "4ch_eD", "4cH_ES")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES"),
+        ("2ch_ed", "2ch_es", "4ch_ed", "4ch_es"),
+        ("2Ch_Ed", "2CH_es", "4ch_eD", "4cH_ES"),
+    ],
+)
 def test_views_and_phases_in_small_letters(names: tuple[str, ...], tmp_path: Path) -> None:
     widths = zip(names, (46, 36, 44, 34), strict=True)
     folder = hearts(tmp_path / "names", {f"a_{name}": width for name, width in widths})
@@ -416,7 +501,11 @@ def test_views_and_phases_in_small_letters(names: tuple[str, ...], tmp_path: Pat
     assert (patient["planes"], patient["reference_flags"]) == ("biplane", "")
     assert patient["reference_ef_percent"] == pytest.approx(100 * (1 - 36 * 34 / 46 / 44), abs=1)
     assert {(row["view"], row["phase"]) for row in result.cases} == {
-        ("2CH", "ED"), ("2CH", "ES"), ("4CH", "ED"), ("4CH", "ES")}
+        ("2CH", "ED"),
+        ("2CH", "ES"),
+        ("4CH", "ED"),
+        ("4CH", "ES"),
+    }
     assert set(result.summary["structures"]["LV"]) == {"all", "ED", "ES"}
     assert result.summary["warnings"] == []
 
@@ -463,11 +552,19 @@ def test_a_rerun_leaves_no_table_of_the_run_before(tmp_path: Path) -> None:
     assert {name: text for name, text in tree(out).items() if name != "notes.txt"} == tree(tmp_path / "new")
 
 
-@pytest.mark.parametrize(("name", "content"), [
-    ("cases.csv", "case,patient\n"), ("summary.json", '{"foreground_mean": {}}'), ("summary.json", "[1]"),
-    ("frames.csv", ""), ("summary.json", '{"versions": {"nnunet_echo": "1"}}')])
-def test_files_of_others_are_not_replaced(name: str, content: str, tmp_path: Path,
-                                          capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cases.csv", "case,patient\n"),
+        ("summary.json", '{"foreground_mean": {}}'),
+        ("summary.json", "[1]"),
+        ("frames.csv", ""),
+        ("summary.json", '{"versions": {"nnunet_echo": "1"}}'),
+    ],
+)
+def test_files_of_others_are_not_replaced(
+    name: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     """The table of a conversion, nnU-Net's summary, a leaderboard."""
     folder = hearts(tmp_path / "pair", {"b_4CH_ED": 46, "b_4CH_ES": 36})
     out = tmp_path / "out"
@@ -480,8 +577,30 @@ def test_files_of_others_are_not_replaced(name: str, content: str, tmp_path: Pat
     assert tree(out) == before
 
 
-TEXTS = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''@x", "'", "'a", "a=1", "a\rb", "a\nb", 'a"b,c',
-         "", "-1.5", "+2", "-inf", "=", "-", "ä", "'-1"]
+TEXTS = [
+    "=1+1",
+    "+1+1",
+    "-1+1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "'=1",
+    "''@x",
+    "'",
+    "'a",
+    "a=1",
+    "a\rb",
+    "a\nb",
+    'a"b,c',
+    "",
+    "-1.5",
+    "+2",
+    "-inf",
+    "=",
+    "-",
+    "ä",
+    "'-1",
+]
 
 
 def test_no_text_in_a_table_is_a_formula(tmp_path: Path) -> None:
@@ -502,8 +621,11 @@ def test_no_text_in_a_table_is_a_formula(tmp_path: Path) -> None:
 
 
 def test_names_and_structures_that_would_be_formulas(tmp_path: Path) -> None:
-    folder = hearts(tmp_path / "names", {"=cmd_4CH_ED": 46, "=cmd_4CH_ES": 36, "-x_4CH_f1_a": 40, "-x_4CH_f2_b": 40},
-                    labels={"background": 0, "LV": 1, "@MYO": 2})
+    folder = hearts(
+        tmp_path / "names",
+        {"=cmd_4CH_ED": 46, "=cmd_4CH_ES": 36, "-x_4CH_f1_a": 40, "-x_4CH_f2_b": 40},
+        labels={"background": 0, "LV": 1, "@MYO": 2},
+    )
     compare(folder, folder).write(tmp_path / "out")
     for path in (tmp_path / "out").glob("*.csv"):
         with path.open(newline="") as file:
@@ -517,13 +639,35 @@ def test_names_and_structures_that_would_be_formulas(tmp_path: Path) -> None:
 
 def test_a_patient_with_many_frames_counts_once() -> None:
     def row(patient: str, phase: str, dice: float, empty: int = 0) -> dict:
-        return {"structure": "LV", "patient": patient, "phase": phase, "dice": dice, "prediction_empty": empty,
-                "reference_empty": 0}
+        return {
+            "structure": "LV",
+            "patient": patient,
+            "phase": phase,
+            "dice": dice,
+            "prediction_empty": empty,
+            "reference_empty": 0,
+        }
 
-    summary = summarise_structures([row("a", "ED", 0.9), row("a", "ES", 0.7), row("a", "7", 0.5), row("b", "ED", 0.3),
-                                    row("b", "ES", math.nan), row("c", "ES", 0.0, empty=1)], ["dice"])["LV"]
-    assert summary["all"]["dice"] == pytest.approx({"mean": (0.7 + 0.3 + 0) / 3, "sd": np.std([0.7, 0.3, 0], ddof=1),
-                                                    "median": 0.3, "patients": 3, "frames_undefined": 1})
+    summary = summarise_structures(
+        [
+            row("a", "ED", 0.9),
+            row("a", "ES", 0.7),
+            row("a", "7", 0.5),
+            row("b", "ED", 0.3),
+            row("b", "ES", math.nan),
+            row("c", "ES", 0.0, empty=1),
+        ],
+        ["dice"],
+    )["LV"]
+    assert summary["all"]["dice"] == pytest.approx(
+        {
+            "mean": (0.7 + 0.3 + 0) / 3,
+            "sd": np.std([0.7, 0.3, 0], ddof=1),
+            "median": 0.3,
+            "patients": 3,
+            "frames_undefined": 1,
+        }
+    )
     assert summary["ED"]["dice"]["mean"] == pytest.approx(0.6)
     assert summary["ES"]["dice"]["mean"] == pytest.approx(0.35)
     assert (summary["all"]["n_missing"], summary["ES"]["n_missing"], summary["ED"]["n_missing"]) == (1, 1, 0)
@@ -573,8 +717,16 @@ def test_statistics_that_few_values_leave_undefined(values: list[float]) -> None
 def test_every_column_is_documented() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "metrics.md").read_text()
     documented = set(re.findall(r"`([a-z0-9_]+)`", text))
-    heads = ["patient", "method", "planes", *(f"{side}_{name}" for side in ("reference", "prediction")
-                                              for name in ("edv_ml", "esv_ml", "ef_percent", "flags"))]
+    heads = [
+        "patient",
+        "method",
+        "planes",
+        *(
+            f"{side}_{name}"
+            for side in ("reference", "prediction")
+            for name in ("edv_ml", "esv_ml", "ef_percent", "flags")
+        ),
+    ]
     statistics = [*agreement([1], [1]), *classification([1], [1], 40)]
     assert {*COLUMNS, *heads, *statistics} <= documented
     assert '"spacing_unit": "px"' in text
@@ -586,8 +738,11 @@ def test_real_patients_against_themselves(tmp_path: Path) -> None:
     for patient in sorted(shared("data", "camus_4ch", "database_nifti").glob("patient*"))[:10]:
         for path in patient.glob("*_gt.nii.gz"):
             shutil.copy(path, tmp_path)
-    (tmp_path / "dataset.json").write_text(json.dumps(DATASET_JSON | {
-        "case_id_pattern": r"(?P<patient>patient\d{4})_(?P<view>2CH|4CH)_(?P<phase>ED|ES)_gt"}))
+    (tmp_path / "dataset.json").write_text(
+        json.dumps(
+            DATASET_JSON | {"case_id_pattern": r"(?P<patient>patient\d{4})_(?P<view>2CH|4CH)_(?P<phase>ED|ES)_gt"}
+        )
+    )
     evaluation = compare(tmp_path, tmp_path)
     assert evaluation.summary["ejection_fraction"]["reference_flags"] == {"missing_2CH": 10}
     assert {row["planes"] for row in evaluation.patients} == {"single-plane 4CH"}

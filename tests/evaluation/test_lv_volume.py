@@ -39,8 +39,14 @@ def bullet(u: ndarray) -> ndarray:
     return np.sqrt(np.clip(1 - (np.minimum(u, 0.5) / 0.5 - 1) ** 2, 0, None))
 
 
-def draw(profile: Profile, length: float, diameter: float, tilt: float = 0.0,
-         spacing: tuple[float, float] = ISOTROPIC, frame: tuple[float, float] = FRAME_MM) -> tuple[ndarray, ndarray]:
+def draw(
+    profile: Profile,
+    length: float,
+    diameter: float,
+    tilt: float = 0.0,
+    spacing: tuple[float, float] = ISOTROPIC,
+    frame: tuple[float, float] = FRAME_MM,
+) -> tuple[ndarray, ndarray]:
     """LV and myocardium (H, W): upright and in the middle of the frame, then tilted by degrees; lengths in mm."""
     rows, columns = (round(side / step) for side, step in zip(frame, spacing, strict=True))
     y = ((np.arange(rows) + 0.5) * spacing[0] - frame[0] / 2)[:, None]
@@ -58,9 +64,17 @@ def volume_ml(profile: Profile, length: float, diameters: Mapping[str, float]) -
     return math.pi / 4 * math.prod(diameters.values()) * length * float(np.mean(profile(u) ** 2)) / 1000
 
 
-def beat(profile: Profile = ellipse, *, shortening: float = 0.1, narrowing: float = 0.8, scale: float = 1.0,
-         tilt: float = 0.0, spacing: tuple[float, float] = ISOTROPIC, wall: bool = False,
-         method: str = "ase") -> tuple[LvVolumes, tuple[float, float, float]]:
+def beat(
+    profile: Profile = ellipse,
+    *,
+    shortening: float = 0.1,
+    narrowing: float = 0.8,
+    scale: float = 1.0,
+    tilt: float = 0.0,
+    spacing: tuple[float, float] = ISOTROPIC,
+    wall: bool = False,
+    method: str = "ase",
+) -> tuple[LvVolumes, tuple[float, float, float]]:
     """Measured, and true (EDV, ESV, EF), of a ventricle whose axis shortens and whose diameters narrow in systole."""
     shapes, truth = {}, []
     for phase, length, width in (("ED", LENGTH_MM, 1.0), ("ES", LENGTH_MM * (1 - shortening), narrowing)):
@@ -115,8 +129,9 @@ def test_area_length_of_half_an_ellipse() -> None:
 
 @pytest.mark.parametrize("view", ["2CH", "4CH", ""])
 def test_one_view_stands_for_both(view: str) -> None:
-    shapes = {(view, phase): lv_shape(draw(ellipse, 88, width)[0], ISOTROPIC) for phase, width in
-              (("ED", 46), ("ES", 36))}
+    shapes = {
+        (view, phase): lv_shape(draw(ellipse, 88, width)[0], ISOTROPIC) for phase, width in (("ED", 46), ("ES", 36))
+    }
     measured = lv_volumes(shapes)
     assert measured.edv_ml == pytest.approx(volume_ml(ellipse, 88, {"a": 46, "b": 46}), rel=0.01)
     assert measured.planes == f"single-plane {view}".strip()
@@ -127,15 +142,22 @@ def shape(length: float, diameter: float, area: float = 1.0, flag: str = "") -> 
     return LvShape(length, (diameter,) * 20, area, flag)
 
 
-SHAPES = {("4CH", "ED"): shape(80, 40, 2500), ("2CH", "ED"): shape(90, 42, 2700),
-          ("4CH", "ES"): shape(75, 30, 1800), ("2CH", "ES"): shape(70, 32, 1700)}
+SHAPES = {
+    ("4CH", "ED"): shape(80, 40, 2500),
+    ("2CH", "ED"): shape(90, 42, 2700),
+    ("4CH", "ES"): shape(75, 30, 1800),
+    ("2CH", "ES"): shape(70, 32, 1700),
+}
 
 
-@pytest.mark.parametrize(("method", "edv", "esv"), [
-    ("ase", math.pi / 4 * 40 * 42 * 90, math.pi / 4 * 30 * 32 * 75),
-    ("camus", math.pi / 4 * 40 * 42 * 90, math.pi / 4 * 30 * 32 * 90),
-    ("area_length", 8 / (3 * math.pi) * 2500 * 2700 / 80, 8 / (3 * math.pi) * 1800 * 1700 / 70),
-])
+@pytest.mark.parametrize(
+    ("method", "edv", "esv"),
+    [
+        ("ase", math.pi / 4 * 40 * 42 * 90, math.pi / 4 * 30 * 32 * 75),
+        ("camus", math.pi / 4 * 40 * 42 * 90, math.pi / 4 * 30 * 32 * 90),
+        ("area_length", 8 / (3 * math.pi) * 2500 * 2700 / 80, 8 / (3 * math.pi) * 1800 * 1700 / 70),
+    ],
+)
 def test_which_length_each_method_takes(method: str, edv: float, esv: float) -> None:
     measured = lv_volumes(SHAPES, method=method)
     assert (measured.edv_ml, measured.esv_ml) == pytest.approx((edv / 1000, esv / 1000))
@@ -147,8 +169,9 @@ def test_which_length_each_method_takes(method: str, edv: float, esv: float) -> 
 
 def test_camus_does_not_see_the_axis_shorten() -> None:
     """EF by "camus" is 1 - the ratio of the sums of disks, whatever the axis does; "ase" follows it."""
-    measured = {(method, s): beat(method=method, shortening=s)[0].ef_percent for method in ("ase", "camus")
-                for s in (0.0, 0.18)}
+    measured = {
+        (method, s): beat(method=method, shortening=s)[0].ef_percent for method in ("ase", "camus") for s in (0.0, 0.18)
+    }
     assert measured["camus", 0.18] == pytest.approx(measured["camus", 0.0], abs=0.5)
     assert measured["ase", 0.18] > measured["ase", 0.0] + 10
 
@@ -224,8 +247,10 @@ def test_myocardium_that_shows_no_mitral_plane_is_flagged() -> None:
         measured = lv_shape(lv, ISOTROPIC, myocardium=myocardium)
         assert measured.flag == "base_from_outline"
         assert measured.length == lv_shape(lv, ISOTROPIC).length
-        assert lv_volumes({("", "ED"): measured, ("", "ES"): measured}).flags == ("base_from_outline_ED",
-                                                                                  "base_from_outline_ES")
+        assert lv_volumes({("", "ED"): measured, ("", "ES"): measured}).flags == (
+            "base_from_outline_ED",
+            "base_from_outline_ES",
+        )
 
 
 def test_shreds_of_myocardium_do_not_split_the_mitral_plane() -> None:
@@ -236,8 +261,14 @@ def test_shreds_of_myocardium_do_not_split_the_mitral_plane() -> None:
     assert lv_shape(lv, ISOTROPIC, myocardium=shred) == lv_shape(lv, ISOTROPIC, myocardium=myocardium)
 
 
-def gapped(start: float, gap: float, right: bool = True, profile: Profile = ellipse, tilt: float = 0.0,
-           spacing: tuple[float, float] = ANISOTROPIC) -> tuple[ndarray, ndarray]:
+def gapped(
+    start: float,
+    gap: float,
+    right: bool = True,
+    profile: Profile = ellipse,
+    tilt: float = 0.0,
+    spacing: tuple[float, float] = ANISOTROPIC,
+) -> tuple[ndarray, ndarray]:
     """An LV 76 mm long, whose wall is open on one side from `start` mm below the apex over `gap` mm along the axis."""
     lv, myocardium = draw(profile, 76, 44, tilt, spacing)
     y, x = ((np.arange(n) + 0.5) * step - side / 2 for n, step, side in zip(lv.shape, spacing, FRAME_MM, strict=True))
@@ -251,8 +282,11 @@ def gapped(start: float, gap: float, right: bool = True, profile: Profile = elli
 def test_a_gap_in_the_side_wall_is_not_the_mitral_plane(profile: Profile, spacing: tuple[float, float]) -> None:
     """Whatever its length: it has more pixel edges than the plane, or is wider, but does not lie across the LV."""
     for tilt in (0, 15):
-        whole = lv_shape(*gapped(0, 0, profile=profile, tilt=tilt, spacing=spacing)[:1], spacing, myocardium=gapped(
-            0, 0, profile=profile, tilt=tilt, spacing=spacing)[1])
+        whole = lv_shape(
+            *gapped(0, 0, profile=profile, tilt=tilt, spacing=spacing)[:1],
+            spacing,
+            myocardium=gapped(0, 0, profile=profile, tilt=tilt, spacing=spacing)[1],
+        )
         assert 74 < whole.length < 78
         for start, gap, right in ((0, 18, True), (5, 25, False), (20, 18, True), (20, 40, False), (40, 25, True)):
             lv, myocardium = gapped(start, gap, right, profile, tilt, spacing)
@@ -263,11 +297,20 @@ def test_a_gap_in_the_side_wall_is_not_the_mitral_plane(profile: Profile, spacin
             assert attributes["lv_base_width"] == pytest.approx({ellipse: 32.8, bullet: 44}[profile], abs=1.5)
 
 
-@pytest.mark.parametrize(("start", "gap", "flag"), [
-    (20, 10, ""), (20, 18, ""), (20, 25, "base_doubtful"), (20, 40, "base_doubtful"), (5, 25, "base_doubtful"),
-    (72, 20, ""), (66, 20, "base_doubtful"), (61, 20, "base_doubtful"),  # down to the hinge: the outline has a corner
-    (41, 40, "base_doubtful"),  # the plane seems slanted as well
-])
+@pytest.mark.parametrize(
+    ("start", "gap", "flag"),
+    [
+        (20, 10, ""),
+        (20, 18, ""),
+        (20, 25, "base_doubtful"),
+        (20, 40, "base_doubtful"),
+        (5, 25, "base_doubtful"),
+        (72, 20, ""),
+        (66, 20, "base_doubtful"),
+        (61, 20, "base_doubtful"),  # down to the hinge: the outline has a corner
+        (41, 40, "base_doubtful"),  # the plane seems slanted as well
+    ],
+)
 def test_a_doubtful_mitral_plane_is_flagged(start: float, gap: float, flag: str) -> None:
     for right in (False, True):
         lv, myocardium = gapped(start, gap, right)
@@ -275,7 +318,10 @@ def test_a_doubtful_mitral_plane_is_flagged(start: float, gap: float, flag: str)
         assert measured.flag == flag
         assert flag or measured.length == pytest.approx(76, abs=2)
     assert lv_volumes({("4CH", "ED"): shape(80, 40, flag="base_doubtful cut"), ("4CH", "ES"): shape(75, 30)}).flags == (
-        "missing_2CH", "base_doubtful_4CH_ED", "cut_4CH_ED")
+        "missing_2CH",
+        "base_doubtful_4CH_ED",
+        "cut_4CH_ED",
+    )
 
 
 def test_a_gap_where_the_mitral_plane_is_closed_is_not_taken_for_it() -> None:
@@ -308,8 +354,13 @@ def test_the_mirrored_lv_is_measured_alike(spacing: tuple[float, float]) -> None
         wall[: 60 + 5 * seed] = True
         wall[:, :40] = True
         for myocardium in (None, wall & ~mask):
-            ours, mirrored = (lv_shape(lv, spacing, myocardium=wall) for lv, wall in (
-                (mask, myocardium), (mask[:, ::-1], None if myocardium is None else myocardium[:, ::-1])))
+            ours, mirrored = (
+                lv_shape(lv, spacing, myocardium=wall)
+                for lv, wall in (
+                    (mask, myocardium),
+                    (mask[:, ::-1], None if myocardium is None else myocardium[:, ::-1]),
+                )
+            )
             assert mirrored.length == pytest.approx(ours.length, abs=1e-6)
             assert mirrored.diameters == pytest.approx(ours.diameters, abs=1e-6)
             assert mirrored.flag == ours.flag
@@ -344,8 +395,10 @@ def test_camus_flags_too_few_pixels(spacing: float) -> None:
 
 
 def test_camus_counts_pixels_of_the_smaller_side() -> None:
-    shapes = [lv_shape(draw(ellipse, 88, 46, spacing=spacing)[0], spacing, method="camus")
-              for spacing in ((0.308, 0.308), (0.308, 1.2), (1.2, 0.308))]
+    shapes = [
+        lv_shape(draw(ellipse, 88, 46, spacing=spacing)[0], spacing, method="camus")
+        for spacing in ((0.308, 0.308), (0.308, 1.2), (1.2, 0.308))
+    ]
     assert [shape.flag for shape in shapes] == ["", "", ""]
     for other in shapes[1:]:
         assert other.length == pytest.approx(shapes[0].length, rel=0.03)
@@ -358,7 +411,10 @@ def test_what_leaves_views_or_all_without_ef_is_flagged() -> None:
     measured = lv_volumes(named)
     assert (measured.planes, measured.flags) == ("single-plane A2C", ("unused_A4C",))
     assert lv_volumes({("4CH", "diastole"): SHAPES["4CH", "ED"]}).flags == (
-        "missing_2CH", "missing_4CH_ED", "missing_4CH_ES")
+        "missing_2CH",
+        "missing_4CH_ED",
+        "missing_4CH_ES",
+    )
     assert lv_volumes({("", ""): SHAPES["4CH", "ED"]}).flags == ("missing_ED", "missing_ES")
     assert lv_volumes(SHAPES | {("3CH", "ED"): SHAPES["4CH", "ED"], ("3CH", "ES"): SHAPES["4CH", "ES"]}).flags == ()
 
@@ -512,8 +568,10 @@ def test_mitral_junction_does_not_depend_on_where_the_outline_starts(mirror: boo
         lv, myocardium = lv[:, ::-1], myocardium[:, ::-1]
     points, beyond = trace(lv)
     walled, points = np.pad(myocardium, 1)[tuple(beyond.T + 1)], points * (1.0, 1.3)
-    answers = {tuple(np.ravel(mitral_junction(np.roll(points, k, axis=0), np.roll(walled, k), 3.0)).tolist())
-               for k in range(len(points))}
+    answers = {
+        tuple(np.ravel(mitral_junction(np.roll(points, k, axis=0), np.roll(walled, k), 3.0)).tolist())
+        for k in range(len(points))
+    }
     (ends,) = answers
     assert abs(ends[1] - ends[3]) == pytest.approx(1.3 * len(bottom), abs=2.7)
     backwards = mitral_junction(points[::-1], walled[::-1], 3.0)
@@ -525,7 +583,7 @@ def test_no_mitral_junction_of_two_equal_parts() -> None:
     mask = np.zeros((30, 30), bool)
     mask[5:25, 5:25] = True
     points, beyond = trace(mask)
-    sides = ((beyond[:, 1] < 5) | (beyond[:, 1] > 24))
+    sides = (beyond[:, 1] < 5) | (beyond[:, 1] > 24)
     assert mitral_junction(points, sides, 2.0) is None
     assert mitral_junction(points, (beyond == (4, 10)).all(axis=1), 2.0) is None
     start, end = mitral_junction(points, beyond[:, 0] < 25, 2.0)

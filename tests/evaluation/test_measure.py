@@ -61,7 +61,8 @@ def test_volumes_and_anatomy_are_those_of_evaluate(masks: Path) -> None:
             assert ours["flags"] == theirs["reference_flags"] and ours["planes"] == theirs["planes"] == "biplane"
             assert all(ours[name] == theirs[f"reference_{name}"] > 0 for name in ("edv_ml", "esv_ml", "ef_percent"))
         assert [(row["case"], row["violations"], row["criteria"]) for row in found.anatomy] == [
-            (row["case"], row["reference_violations"], row["reference_criteria"]) for row in both.anatomy]
+            (row["case"], row["reference_violations"], row["reference_criteria"]) for row in both.anatomy
+        ]
     assert measured(masks, rounding=True).patients[0]["edv_ml"] == round(measured(masks).patients[0]["edv_ml"])
 
 
@@ -91,8 +92,10 @@ def test_ed_and_es_by_area_where_names_have_frames_alone(tmp_path: Path) -> None
 
 
 def test_of_equal_areas_the_first_frame_counts() -> None:
-    frames = [(CaseId(f"p1_{number}", "p1", "", "", number), LvShape(area=area, flag=str(number)))
-              for number, area in ((10, 9.0), (11, 3.0), (8, 9.0), (9, 3.0))]
+    frames = [
+        (CaseId(f"p1_{number}", "p1", "", "", number), LvShape(area=area, flag=str(number)))
+        for number, area in ((10, 9.0), (11, 3.0), (8, 9.0), (9, 3.0))
+    ]
     assert [(case.phase, shape.flag) for case, shape in _phases_by_area(frames)] == [("ED", "8"), ("ES", "9")]
 
 
@@ -115,7 +118,8 @@ def test_command_line(masks: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert 20 < float(rows(out / "patients.csv")[0]["ef_percent"]) < 90
     summary = json.loads((out / "summary.json").read_text())
     assert summary["ef_percent_mean"] == pytest.approx(
-        np.mean([float(row["ef_percent"]) for row in rows(out / "patients.csv")]), rel=1e-4)
+        np.mean([float(row["ef_percent"]) for row in rows(out / "patients.csv")]), rel=1e-4
+    )
     assert main(["measure", str(masks), "-o", str(out), "--labels", "MYO=2", "LV=1", "LA=3", "--workers", "1"]) == 0
     assert "no patient has an EF" in capsys.readouterr().out
     assert main([*command, "-o", str(masks)]) == 2 and "holds the label maps" in capsys.readouterr().err
@@ -137,8 +141,9 @@ def test_a_dataset_json_is_used_where_there_is_one(masks: Path, tmp_path: Path) 
         measured(masks, labels=())
 
 
-def test_evaluate_takes_labels_in_place_of_a_dataset_json(masks: Path, tmp_path: Path,
-                                                          capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_takes_labels_in_place_of_a_dataset_json(
+    masks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["evaluate", str(masks), str(masks), "-o", str(tmp_path / "scores"), "--workers", "1"]
     assert main(command) == 2 and "name the structures: --labels LV=1" in capsys.readouterr().err
     assert main([*command, "--labels", *LABELS, "--patients", PATIENTS]) == 0
@@ -147,18 +152,21 @@ def test_evaluate_takes_labels_in_place_of_a_dataset_json(masks: Path, tmp_path:
     assert json.loads((tmp_path / "scores" / "summary.json").read_text())["dataset_json"] is None
 
 
-@pytest.mark.parametrize(("options", "reason"), [
-    ({"labels": ("LV=1", "MYO=2")}, "unknown labels 3"),
-    ({"labels": ("LV=#ff0000",)}, "label maps hold values"),
-    ({"labels": ("background=1", "LV=2")}, "the background of label maps is 0"),
-    ({"labels": ("LV",)}, "it must be NAME=VALUE"),
-    ({"labels": ()}, "goes with --labels"),
-    ({"labels": (), "patients": None}, "name the structures: --labels"),
-    ({"patients": "("}, "nor a regular expression"),
-    ({"patients": r"(?P<patient>q\d)"}, "does not match"),
-    ({"patients": r"(?P<patient>p\d)"}, None),
-    ({"method": "guess"}, "method is 'guess'; choose from"),
-])
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"labels": ("LV=1", "MYO=2")}, "unknown labels 3"),
+        ({"labels": ("LV=#ff0000",)}, "label maps hold values"),
+        ({"labels": ("background=1", "LV=2")}, "the background of label maps is 0"),
+        ({"labels": ("LV",)}, "it must be NAME=VALUE"),
+        ({"labels": ()}, "goes with --labels"),
+        ({"labels": (), "patients": None}, "name the structures: --labels"),
+        ({"patients": "("}, "nor a regular expression"),
+        ({"patients": r"(?P<patient>q\d)"}, "does not match"),
+        ({"patients": r"(?P<patient>p\d)"}, None),
+        ({"method": "guess"}, "method is 'guess'; choose from"),
+    ],
+)
 def test_what_cannot_be_measured_is_said(masks: Path, options: dict, reason: str | None) -> None:
     if reason is None:
         assert len(measured(masks, **options).cases) == 8

@@ -9,13 +9,7 @@ import pytest
 from numpy import ndarray
 from scipy import ndimage
 
-from nnunet_echo.evaluation.metrics import (
-    REGION_METRICS,
-    SURFACE_METRICS,
-    region_metrics,
-    structures,
-    surface_metrics,
-)
+from nnunet_echo.evaluation.metrics import REGION_METRICS, SURFACE_METRICS, region_metrics, structures, surface_metrics
 
 DISTANCES = ("hd", "hd95", "hd95_pooled", "assd", "masd")
 SPACINGS = [(1.0, 1.0), (0.308, 0.308), (0.154, 0.308)]
@@ -43,8 +37,11 @@ def border(mask: ndarray) -> list[tuple[int, int]]:
     def inside(row: int, column: int) -> bool:
         return 0 <= row < height and 0 <= column < width and bool(mask[row, column])
 
-    return [(row, column) for row, column in np.argwhere(mask)
-            if not all(inside(row + i, column + j) for i, j in ((0, 1), (0, -1), (1, 0), (-1, 0)))]
+    return [
+        (row, column)
+        for row, column in np.argwhere(mask)
+        if not all(inside(row + i, column + j) for i, j in ((0, 1), (0, -1), (1, 0), (-1, 0)))
+    ]
 
 
 def percentile(values: list[float], q: float) -> float:
@@ -99,23 +96,35 @@ def test_surface_metrics_are_those_of_monai(spacing: tuple[float, float], touch:
         theirs = {
             "hd": monai.compute_hausdorff_distance(*pair, include_background=True, spacing=spacing),
             "hd95": monai.compute_hausdorff_distance(*pair, include_background=True, spacing=spacing, percentile=95),
-            "assd": monai.compute_average_surface_distance(*pair, include_background=True, spacing=spacing,
-                                                           symmetric=True),
+            "assd": monai.compute_average_surface_distance(
+                *pair, include_background=True, spacing=spacing, symmetric=True
+            ),
             "nsd_1": monai.compute_surface_dice(*pair, [1.0], include_background=True, spacing=spacing),
             "nsd_2": monai.compute_surface_dice(*pair, [2.0], include_background=True, spacing=spacing),
         }
         assert {name: ours[name] for name in theirs} == pytest.approx(
-            {name: float(value) for name, value in theirs.items()}, rel=1e-5)
+            {name: float(value) for name, value in theirs.items()}, rel=1e-5
+        )
 
 
 def test_region_metrics_count_pixels() -> None:
     prediction, reference = square(10, 10), square(15, 18)
-    counts = {(p, r): sum(bool(a) == p and bool(b) == r for a, b in zip(prediction.flat, reference.flat, strict=True))
-              for p in (False, True) for r in (False, True)}
+    counts = {
+        (p, r): sum(bool(a) == p and bool(b) == r for a, b in zip(prediction.flat, reference.flat, strict=True))
+        for p in (False, True)
+        for r in (False, True)
+    }
     tp, fp, fn, tn = (counts[key] for key in ((True, True), (True, False), (False, True), (False, False)))
-    assert region_metrics(prediction, reference) == pytest.approx({
-        "dice": 2 * tp / (2 * tp + fp + fn), "iou": tp / (tp + fp + fn), "precision": tp / (tp + fp),
-        "sensitivity": tp / (tp + fn), "specificity": tn / (tn + fp), "accuracy": (tp + tn) / (96 * 128)})
+    assert region_metrics(prediction, reference) == pytest.approx(
+        {
+            "dice": 2 * tp / (2 * tp + fp + fn),
+            "iou": tp / (tp + fp + fn),
+            "precision": tp / (tp + fp),
+            "sensitivity": tp / (tp + fn),
+            "specificity": tn / (tn + fp),
+            "accuracy": (tp + tn) / (96 * 128),
+        }
+    )
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(40, 0), (0, 10), (3, 4)])
@@ -208,10 +217,9 @@ def test_a_full_frame_has_a_border_and_no_specificity() -> None:
     assert surface_metrics(inner, full, (1.0, 1.0))["hd"] == math.hypot(1, 4)
 
 
-@pytest.mark.parametrize(("prediction", "message"), [
-    (np.zeros((4, 5), bool), "has shape"),
-    (np.zeros((5, 4), np.uint8), "must be bool"),
-])
+@pytest.mark.parametrize(
+    ("prediction", "message"), [(np.zeros((4, 5), bool), "has shape"), (np.zeros((5, 4), np.uint8), "must be bool")]
+)
 def test_what_is_no_pair_of_masks_is_refused(prediction: ndarray, message: str) -> None:
     reference = np.zeros((5, 4), bool)
     for metric in (region_metrics, lambda *pair: surface_metrics(*pair, (1.0, 1.0))):

@@ -201,8 +201,11 @@ def test_error_is_the_distance_from_the_neighbours_mean() -> None:
 
 
 def test_limits_are_those_of_the_worst_reference() -> None:
-    sequences = [{"lv_area": [10, 14, 12]}, {"lv_area": [20, 30, 50], "lv_length": [math.nan] * 3},
-                 {"lv_area": [50, 20, math.nan]}]
+    sequences = [
+        {"lv_area": [10, 14, 12]},
+        {"lv_area": [20, 30, 50], "lv_length": [math.nan] * 3},
+        {"lv_area": [50, 20, math.nan]},
+    ]
     limits = limits_of(sequences)
     assert limits == {"lv_area": Limits(10, 50, 5 / 40)}
     assert not any(inconsistent_frames(sequence, limits)["lv_area"].any() for sequence in sequences[:2])
@@ -262,12 +265,14 @@ def references(tmp_path: Path) -> Path:
     for patient, height in (("p1", 80), ("p2", 70)):
         for time in range(9):
             phase = (1 - math.cos(math.pi * time / 8)) / 2
-            image = sitk.GetImageFromArray(label_map(heart(half_width=30 - 8 * phase, height=height - round(8 * phase),
-                                                          la_half_width=20)))
+            image = sitk.GetImageFromArray(
+                label_map(heart(half_width=30 - 8 * phase, height=height - round(8 * phase), la_half_width=20))
+            )
             image.SetSpacing((0.9, 0.9))
             sitk.WriteImage(image, str(folder / f"{patient}_4CH_{2 * time + 1}.nii.gz"))
-    (folder / "dataset.json").write_text(json.dumps(
-        {"labels": LABELS, "file_ending": ".nii.gz", "case_id_pattern": PATTERN}))
+    (folder / "dataset.json").write_text(
+        json.dumps({"labels": LABELS, "file_ending": ".nii.gz", "case_id_pattern": PATTERN})
+    )
     return folder
 
 
@@ -303,18 +308,31 @@ def test_tables_of_sequences(references: Path, tmp_path: Path) -> None:
     first, second = rows(out / "sequences.csv")
     assert (first["patient"], first["view"], first["frames"]) == ("p1", "4CH", "9")
     assert (first["prediction_inconsistent_frames"], first["prediction_ed_frame"], first["prediction_es_frame"]) == (
-        "0", "1", "17")
+        "0",
+        "1",
+        "17",
+    )
     assert (second["prediction_ed_frame"], second["reference_ed_frame"], second["reference_es_frame"]) == (
-        "11", "1", "17")
+        "11",
+        "1",
+        "17",
+    )
     count = 1 + len(flagged)
     assert int(second["prediction_inconsistent_frames"]) == count
     assert float(second["prediction_inconsistent_rate"]) == pytest.approx(count / 9, rel=1e-5)
     assert float(second["prediction_error_to_threshold"]) > 2
     assert max(float(row["reference_error_to_threshold"]) for row in (first, second)) == pytest.approx(1)
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["sequences"]["prediction"] == pytest.approx({
-        "sequences": 2, "sequences_with_errors": 1, "frames": 18, "inconsistent_frames": count, "rate": count / 18,
-        "rate_in_sequences_with_errors": count / 9})
+    assert summary["sequences"]["prediction"] == pytest.approx(
+        {
+            "sequences": 2,
+            "sequences_with_errors": 1,
+            "frames": 18,
+            "inconsistent_frames": count,
+            "rate": count / 18,
+            "rate_in_sequences_with_errors": count / 9,
+        }
+    )
     assert summary["sequences"]["reference"]["rate_in_sequences_with_errors"] is None
     assert set(summary["sequences"]["limits"]) == set(ATTRIBUTES)
 
@@ -331,9 +349,14 @@ def test_tables_of_anatomy(references: Path, tmp_path: Path) -> None:
     assert (row["prediction_violations"], row["prediction_criteria"]) == (2, "holes_in_la fragments_of_lv")
     assert (row["reference_violations"], row["reference_criteria"]) == (0, "")
     assert evaluation.summary["anatomy"] == {
-        "prediction": {"frames": 18, "frames_with_errors": 1, "rate": 1 / 18,
-                       "criteria": {"fragments_of_lv": 1, "holes_in_la": 1}},
-        "reference": {"frames": 18, "frames_with_errors": 0, "rate": 0, "criteria": {}}}
+        "prediction": {
+            "frames": 18,
+            "frames_with_errors": 1,
+            "rate": 1 / 18,
+            "criteria": {"fragments_of_lv": 1, "holes_in_la": 1},
+        },
+        "reference": {"frames": 18, "frames_with_errors": 0, "rate": 0, "criteria": {}},
+    }
 
 
 def test_published_limits_on_request(references: Path) -> None:
@@ -348,10 +371,13 @@ def test_published_limits_on_request(references: Path) -> None:
         evaluate(references, references, consistency_limits="painchaud2022", workers=1)
 
 
-@pytest.mark.parametrize(("pattern", "message"), [
-    (r"(?P<patient>p\d)_(?P<view>(?P<frame>4CH))_\d+", "its frame is '4CH'"),
-    (r"(?P<patient>p\d)_4CH_(?P<frame>\d)\d?", "are both p1 1; one frame of each is needed"),
-])
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        (r"(?P<patient>p\d)_(?P<view>(?P<frame>4CH))_\d+", "its frame is '4CH'"),
+        (r"(?P<patient>p\d)_4CH_(?P<frame>\d)\d?", "are both p1 1; one frame of each is needed"),
+    ],
+)
 def test_patterns_that_do_not_number_frames(pattern: str, message: str, references: Path, tmp_path: Path) -> None:
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps({"labels": LABELS, "file_ending": ".nii.gz", "case_id_pattern": pattern}))
@@ -364,10 +390,17 @@ def test_every_column_is_documented(references: Path) -> None:
     documented = set(re.findall(r"`([a-zA-Z0-9_]+)`", text))
     evaluation = evaluate(references, references, workers=1)
     summaries = [evaluation.summary[part]["prediction"] for part in ("anatomy", "sequences")]
-    names = {*CRITERIA, *evaluation.anatomy[0], *evaluation.sequences[0], *evaluation.frames[0], *summaries[0],
-             *summaries[1]}
+    names = {
+        *CRITERIA,
+        *evaluation.anatomy[0],
+        *evaluation.sequences[0],
+        *evaluation.frames[0],
+        *summaries[0],
+        *summaries[1],
+    }
     assert names - documented == {"dice_LA", "dice_LV_EPI", "prediction_epi_center_y_mm"} | {
-        name for name in names - documented if name.startswith("reference_")}
+        name for name in names - documented if name.startswith("reference_")
+    }
 
 
 def test_a_gap_between_frames_is_refused(references: Path, tmp_path: Path) -> None:
@@ -384,6 +417,7 @@ def test_real_references_are_possible() -> None:
     for path in paths:
         image = sitk.ReadImage(str(path))
         labels = sitk.GetArrayFromImage(image)
-        found.append(violated({name: labels == value for name, value in LABELS.items() if value},
-                              image.GetSpacing()[::-1]))
+        found.append(
+            violated({name: labels == value for name, value in LABELS.items() if value}, image.GetSpacing()[::-1])
+        )
     assert sum(map(bool, found)) <= 2

@@ -61,7 +61,10 @@ def test_the_whole_study(study: Study, tables: Path) -> None:
     table = rows(tables / "leaderboard.csv")
     assert [row["trainer"] for row in table] == [GOOD, BASELINE, FOREIGN]
     assert [(row["rank"], row["rank_low"], row["rank_high"], row["rank_1_share"]) for row in table] == [
-        ("1", "1", "1", "1"), ("2", "2", "2", "0"), ("3", "3", "3", "0")]
+        ("1", "1", "1", "1"),
+        ("2", "2", "2", "0"),
+        ("3", "3", "3", "0"),
+    ]
     for row in table:
         assert (row["status"], row["reasons"], row["folds"], row["folds_of_split"]) == ("whole", "", *["0 1 2 3 4"] * 2)
         assert (row["patients"], row["patients_of_split"], row["cases"]) == (*[str(PATIENTS)] * 2, str(CASES))
@@ -71,27 +74,39 @@ def test_the_whole_study(study: Study, tables: Path) -> None:
         assert row["ef_planes"] == "biplane"
         assert float(row["score_ci_low"]) < float(row["score_mean"]) < float(row["score_ci_high"])
     # One patient's mean over frames, then the mean over patients, from the evaluation of each fold.
-    validation = [evaluate(study.model(GOOD) / f"fold_{fold}" / "validation", study.raw / "labelsTr", workers=1,
-                           subset=True) for fold in range(5)]
+    validation = [
+        evaluate(study.model(GOOD) / f"fold_{fold}" / "validation", study.raw / "labelsTr", workers=1, subset=True)
+        for fold in range(5)
+    ]
     lv = [row for evaluation in validation for row in evaluation.cases if row["structure"] == "LV"]
-    means = [np.mean([row["hd95_mm"] for row in lv if row["patient"] == patient])
-             for patient in sorted({row["patient"] for row in lv})]
+    means = [
+        np.mean([row["hd95_mm"] for row in lv if row["patient"] == patient])
+        for patient in sorted({row["patient"] for row in lv})
+    ]
     assert float(table[0]["LV_hd95_mm_mean"]) == pytest.approx(np.mean(means), rel=1e-5)
     assert float(table[0]["LV_hd95_mm_sd"]) == pytest.approx(np.std(means, ddof=1), rel=1e-5)
     scores = [float(table[0][f"{structure}_dice_mean"]) for structure in ("LV", "MYO", "LA")]
     assert float(table[0]["score_mean"]) == pytest.approx(np.mean(scores), rel=1e-5)
-    errors = [patient["prediction_ef_percent"] - patient["reference_ef_percent"]
-              for evaluation in validation for patient in evaluation.patients]
+    errors = [
+        patient["prediction_ef_percent"] - patient["reference_ef_percent"]
+        for evaluation in validation
+        for patient in evaluation.patients
+    ]
     assert float(table[0]["ef_bias"]) == pytest.approx(np.mean(errors), abs=1e-4)
     assert (tables / "index.html").stat().st_size > 50_000
     assert {path.stem for path in (tables / "figures").glob("*.pdf")} == {
-        "boxes_dice", "ranks", "ejection_fraction", "quality"}
+        "boxes_dice",
+        "ranks",
+        "ejection_fraction",
+        "quality",
+    }
     assert len(rows(tables / "cases.csv")) == 3 * CASES * 4
     assert list(rows(tables / "cases.csv")[0])[:3] == ["trainer", "fold", "case"]
     assert len(rows(tables / "patients.csv")) == 3 * PATIENTS
     assert len(rows(tables / "anatomy.csv")) == 3 * CASES
-    broken = sum(row["trainer"] == FOREIGN and row["prediction_violations"] != "0"
-                 for row in rows(tables / "anatomy.csv"))
+    broken = sum(
+        row["trainer"] == FOREIGN and row["prediction_violations"] != "0" for row in rows(tables / "anatomy.csv")
+    )
     assert table[2]["anatomy_frames_with_errors"] == str(broken) != "0"
     assert float(table[2]["anatomy_rate"]) == pytest.approx(broken / CASES, rel=1e-5)
     summary = json.loads((tables / "summary.json").read_text())
@@ -133,7 +148,12 @@ def test_costs_of_training_and_network(tables: Path) -> None:
     good, baseline, foreign = rows(tables / "leaderboard.csv")
     for row in (good, baseline, foreign):
         assert (row["epochs"], row["epoch_s"], row["validation_s_per_case"], row["device"], row["torch"]) == (
-            "2", "35", "0.5", "cpu", "2.6.0")
+            "2",
+            "35",
+            "0.5",
+            "cpu",
+            "2.6.0",
+        )
         assert float(row["training_h"]) == pytest.approx(5 * 70 / 3600, rel=1e-4)
         assert float(row["peak_memory_gib"]) == 5.5  # of fold 4
     assert foreign["parameters"] == foreign["flops"] == ""
@@ -171,8 +191,10 @@ def test_flops_of_a_plain_network(study: Study, tmp_path: Path) -> None:
         return 2 * pixels * kernel * channels_in * channels_out
 
     pixels, features = [64 * 96 // 4**stage for stage in range(3)], [4, 8, 16]
-    expected = sum(convolution(n, 9, before, after) + convolution(n, 9, after, after)
-                   for n, before, after in zip(pixels, [1, *features], features, strict=False))
+    expected = sum(
+        convolution(n, 9, before, after) + convolution(n, 9, after, after)
+        for n, before, after in zip(pixels, [1, *features], features, strict=False)
+    )
     for stage in (1, 0):
         expected += convolution(pixels[stage + 1], 4, features[stage + 1], features[stage])
         expected += convolution(pixels[stage], 9, 2 * features[stage], features[stage])
@@ -183,8 +205,9 @@ def test_flops_of_a_plain_network(study: Study, tmp_path: Path) -> None:
     assert costs.flops == expected
 
 
-def test_incomplete_models_are_shown_and_not_ranked(study: Study, tmp_path: Path,
-                                                    capsys: pytest.CaptureFixture) -> None:
+def test_incomplete_models_are_shown_and_not_ranked(
+    study: Study, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     shutil.rmtree(study.model(GOOD) / "fold_3")
     shutil.rmtree(study.model(FOREIGN))
     run(tmp_path / "out")
@@ -206,8 +229,9 @@ def test_incomplete_models_are_shown_and_not_ranked(study: Study, tmp_path: Path
     assert four[0]["patients"] == four[1]["patients"] == row["patients"]
 
 
-def test_a_rerun_leaves_nothing_of_the_run_before(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                  capsys: pytest.CaptureFixture) -> None:
+def test_a_rerun_leaves_nothing_of_the_run_before(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     """Nor does it replace the tables of `evaluate`, or a user's."""
     monkeypatch.setattr(figures, "PLOTTED", {"dice": ""})
     out = tmp_path / "out"
@@ -272,16 +296,24 @@ def swap_folds(study: Study) -> None:
 def train_on_more(study: Study) -> None:
     log = study.model(GOOD) / "fold_2" / "training_log_2026_1_1_10_00_00.txt"
     log.with_name("training_log_2026_1_10_9_00_00.txt").write_text(
-        log.read_text().replace(f"{len(study.splits[2]['train'])} training", "99 training"))
+        log.read_text().replace(f"{len(study.splits[2]['train'])} training", "99 training")
+    )
 
 
-@pytest.mark.parametrize(("damage", "status", "reason"), [
-    (remove_summary, "incomplete", "fold 2 is not finished"),
-    (cut_summary, "incomplete", "fold 2 is not finished"),
-    (remove_prediction, "incomplete", "fold 2 lacks 1 of 4 validation cases, first CAMUS_patient"),
-    (swap_folds, "refused", "fold 2 is of another split: it validates CAMUS_patient"),
-    (train_on_more, "refused", "fold 2 is of another split: it has 99 training and 4 validation cases, not 20 and 4"),
-])
+@pytest.mark.parametrize(
+    ("damage", "status", "reason"),
+    [
+        (remove_summary, "incomplete", "fold 2 is not finished"),
+        (cut_summary, "incomplete", "fold 2 is not finished"),
+        (remove_prediction, "incomplete", "fold 2 lacks 1 of 4 validation cases, first CAMUS_patient"),
+        (swap_folds, "refused", "fold 2 is of another split: it validates CAMUS_patient"),
+        (
+            train_on_more,
+            "refused",
+            "fold 2 is of another split: it has 99 training and 4 validation cases, not 20 and 4",
+        ),
+    ],
+)
 def test_folds_that_do_not_count(study: Study, damage: Callable[[Study], None], status: str, reason: str) -> None:
     assert found(study).status == "whole"
     damage(study)
@@ -327,10 +359,16 @@ def test_ejection_fraction_is_of_the_same_planes_for_all(study: Study, tmp_path:
     assert {trainer: row["ef_n"] for trainer, row in table.items()} == {GOOD: "4", BASELINE: "4", FOREIGN: "1"}
     assert float(table[FOREIGN]["ef_mae_penalised"]) > 0.75 * 50 > float(table[GOOD]["ef_mae_penalised"])
     assert table[GOOD]["ef_mae_penalised"] == table[GOOD]["ef_mae"]
-    tests = {(row["trainer"], row["metric"]): row["n"] for row in rows(tmp_path / "comparisons.csv")
-             if row["structure"] == "EF"}
-    assert tests == {(trainer, metric): n for trainer in (GOOD, FOREIGN) for metric, n in (
-        ("absolute_error", "1"), ("absolute_error_penalised", "4"))}
+    tests = {
+        (row["trainer"], row["metric"]): row["n"]
+        for row in rows(tmp_path / "comparisons.csv")
+        if row["structure"] == "EF"
+    }
+    assert tests == {
+        (trainer, metric): n
+        for trainer in (GOOD, FOREIGN)
+        for metric, n in (("absolute_error", "1"), ("absolute_error_penalised", "4"))
+    }
 
 
 def test_names(study: Study) -> None:
@@ -348,14 +386,18 @@ def test_names(study: Study) -> None:
     assert leaderboard("751", trainers=[GOOD], folds=[1], workers=1).baseline == ""
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    (("--trainers", "nnUNetTrainerX"), f"trainer nnUNetTrainerX has no results.*{BASELINE}"),
-    (("--baseline", "nnUNetTrainerX"), f"baseline nnUNetTrainerX is none of.*{BASELINE}"),
-    (("-c", "3d_fullres"), "no folder TRAINER__PLANS__3d_fullres"),
-    (("--folds", "5"), r"folds \[5\]: .*splits_final.json has folds 0 to 4"),
-])
-def test_errors(study: Study, tmp_path: Path, capsys: pytest.CaptureFixture, options: tuple[str, ...],
-                message: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--trainers", "nnUNetTrainerX"), f"trainer nnUNetTrainerX has no results.*{BASELINE}"),
+        (("--baseline", "nnUNetTrainerX"), f"baseline nnUNetTrainerX is none of.*{BASELINE}"),
+        (("-c", "3d_fullres"), "no folder TRAINER__PLANS__3d_fullres"),
+        (("--folds", "5"), r"folds \[5\]: .*splits_final.json has folds 0 to 4"),
+    ],
+)
+def test_errors(
+    study: Study, tmp_path: Path, capsys: pytest.CaptureFixture, options: tuple[str, ...], message: str
+) -> None:
     assert main(["leaderboard", "751", "-o", str(tmp_path / "out"), *options]) == 2
     error = capsys.readouterr().err
     assert re.search(message, error), error
@@ -398,7 +440,8 @@ def test_logs_of_a_resumed_training(tmp_path: Path) -> None:
     """Epoch 1 was interrupted and ran again; October's log comes after September's."""
     head = "2026-10-02 09:00:00.000000: "
     (tmp_path / "training_log_2026_9_30_23_00_00.txt").write_text(
-        f"{head}Epoch 0 \n{head}Epoch time: 10.0 s \n{head}Epoch 1 \n{head}Epoch time: 99.0 s \n")
+        f"{head}Epoch 0 \n{head}Epoch time: 10.0 s \n{head}Epoch 1 \n{head}Epoch time: 99.0 s \n"
+    )
     (tmp_path / "training_log_2026_10_2_09_00_00.txt").write_text(f"{head}Epoch 1 \n{head}Epoch time: 20.0 s \n")
     training = read_training([tmp_path])
     assert (training.epochs, training.epoch_s, training.total_h) == (2, 15, 30 / 3600)
@@ -409,8 +452,9 @@ def test_logs_of_a_resumed_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("options", "films"), [({}, 5), ({"clip": 6, "size": 64, "labels": "ed_es"}, 0)])
-def test_sequences_are_compared_frame_by_frame(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                               options: dict[str, object], films: int) -> None:
+def test_sequences_are_compared_frame_by_frame(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], films: int
+) -> None:
     """Each frame that has a reference, on the grid of the film; the pictures are frames of the sequences."""
     monkeypatch.setattr(phantom_camus, "ultrasound", plain_picture)
     write_camus(tmp_path / "download", 6, 0, spacing_mm=2.5)

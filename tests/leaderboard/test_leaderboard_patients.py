@@ -75,10 +75,15 @@ def with_errors(errors: dict[str, float]) -> dict[str, dict[str, float]]:
 def giving_up(tmp_path: Path) -> Board:
     """Both are 6 points off in the easy patients; in the hard ones the one is 16 off, the other finds no LV."""
     easy = {patient: 6.0 for patient in EF if patient not in HARD}
-    return numbers_board(tmp_path, {
-        HONEST: with_errors(easy | dict.fromkeys(HARD, -16.0)),
-        QUITTER: with_errors(easy) | {patient: {"ef": NAN, "LV": MISSED} for patient in HARD},
-    }, reference_ef=EF, baseline=HONEST)
+    return numbers_board(
+        tmp_path,
+        {
+            HONEST: with_errors(easy | dict.fromkeys(HARD, -16.0)),
+            QUITTER: with_errors(easy) | {patient: {"ef": NAN, "LV": MISSED} for patient in HARD},
+        },
+        reference_ef=EF,
+        baseline=HONEST,
+    )
 
 
 def test_giving_up_does_not_pay(giving_up: Board, tmp_path: Path) -> None:
@@ -109,8 +114,13 @@ def test_giving_up_does_not_pay(giving_up: Board, tmp_path: Path) -> None:
 @pytest.fixture
 def doubted(tmp_path: Path) -> Board:
     """p0 to p3 of the quitter are flagged, p3 without an EF; p5 has other flags; p6 has a doubtful reference."""
-    flags = {"p0": "cut_4CH_ED cut_2CH_ES", "p1": "base_doubtful_4CH_ES", "p2": "coarse_2CH_ED cut_2CH_ED",
-             "p3": "cut_4CH_ED empty_2CH_ED", "p5": "missing_2CH unused_A4C"}
+    flags = {
+        "p0": "cut_4CH_ED cut_2CH_ES",
+        "p1": "base_doubtful_4CH_ES",
+        "p2": "coarse_2CH_ED cut_2CH_ED",
+        "p3": "cut_4CH_ED empty_2CH_ED",
+        "p5": "missing_2CH unused_A4C",
+    }
     of = {patient: {"ef": EF[patient] + 5, "flags": found} for patient, found in flags.items()}
     of["p3"]["ef"] = NAN
     reference = {"p6": {"reference_flags": "base_from_outline_4CH_ED"}}
@@ -121,19 +131,26 @@ def test_an_ef_not_to_be_trusted_is_marked_wherever_it_is_shown(doubted: Board, 
     rows = {row["trainer"]: row for row in leaderboard_rows(doubted)}
     assert (rows[HONEST]["ef_n_flagged"], rows[QUITTER]["ef_n_flagged"]) == (1, 4)
     assert (rows[HONEST]["ef_prediction_flags"], rows[QUITTER]["ef_prediction_flags"]) == (
-        "", "base_doubtful 1, coarse 1, cut 2")
+        "",
+        "base_doubtful 1, coarse 1, cut 2",
+    )
     assert {row["ef_reference_flags"] for row in rows.values()} == {"base_from_outline 1"}
     words = "4 (prediction: base_doubtful 1, coarse 1, cut 2; reference: base_from_outline 1)"
     text = markdown(doubted, list(rows.values()))
     assert f" | {words} | " in text and " | 1 (reference: base_from_outline 1) | " in text
     cells = page_cells(doubted, tmp_path)
     assert [(cells[name]["flagged"]["text"], cells[name]["flagged"]["title"]) for name in (HONEST, QUITTER)] == [
-        ("1", "1 (reference: base_from_outline 1)"), ("4", words)]
+        ("1", "1 (reference: base_from_outline 1)"),
+        ("4", words),
+    ]
     index = [entry.model.name for entry in doubted.entries].index(QUITTER)
     data = report_data(doubted, ["a", "b"])["ef"][index]
     assert {patient: flags for patient, _, _, flags in data if flags} == {
-        "p0": "prediction: cut", "p1": "prediction: base_doubtful", "p2": "prediction: cut, coarse",
-        "p6": "reference: base_from_outline"}
+        "p0": "prediction: cut",
+        "p1": "prediction: base_doubtful",
+        "p2": "prediction: cut, coarse",
+        "p6": "reference: base_from_outline",
+    }
     figure = figures._ejection_fraction(doubted, ["a", "b"])
     assert "9 of 10 patients, 4 flagged" in figure.axes[2 * index].get_title()
     assert "10 of 10 patients, 1 flagged" in figure.axes[2 - 2 * index].get_title()
@@ -159,8 +176,12 @@ def test_no_answer_costs_as_much_as_the_worst_one() -> None:
     assert ef_errors_penalised([30.0, NAN, 30.0], [45.0, 20.0, NAN]) == pytest.approx([15, 80, NAN], nan_ok=True)
     row = {"planes": "biplane", "prediction_flags": "", "reference_flags": "", "recorded_ef_percent": NAN}
     row |= {f"{side}_{name}": 1.0 for side in ("prediction", "reference") for name in ("edv_ml", "esv_ml")}
-    found = summarise_volumes([row | {"prediction_ef_percent": x, "reference_ef_percent": y}
-                               for x, y in ((30.0, 45.0), (NAN, 20.0), (30.0, NAN))])["biplane"]["ef_percent"]
+    found = summarise_volumes(
+        [
+            row | {"prediction_ef_percent": x, "reference_ef_percent": y}
+            for x, y in ((30.0, 45.0), (NAN, 20.0), (30.0, NAN))
+        ]
+    )["biplane"]["ef_percent"]
     assert (found["n"], found["mae"], found["n_reference"], found["mae_penalised"]) == (1, 15, 2, (15 + 80) / 2)
 
 
@@ -169,15 +190,21 @@ def mixed_planes(folder: Path, biplane: int) -> Board:
     planes = {patient: "biplane" if number < biplane else "single-plane 4CH" for number, patient in enumerate(EF)}
     errors = {patient: -4.0 if planes[patient] == "biplane" else 9.0 for patient in EF}
     quit_in = [patient for patient in EF if planes[patient] == "biplane"][1:]
-    return numbers_board(folder, {
-        HONEST: with_errors(errors), QUITTER: with_errors(errors) | {patient: {"ef": NAN} for patient in quit_in},
-    }, reference_ef=EF, planes=planes, baseline=HONEST)
+    return numbers_board(
+        folder,
+        {HONEST: with_errors(errors), QUITTER: with_errors(errors) | {patient: {"ef": NAN} for patient in quit_in}},
+        reference_ef=EF,
+        planes=planes,
+        baseline=HONEST,
+    )
 
 
-@pytest.mark.parametrize(("biplane", "planes", "bias"), [
-    (6, "biplane", -4), (5, "biplane", -4), (4, "single-plane 4CH", 9)])
-def test_one_kind_of_planes_for_all(biplane: int, planes: str, bias: float, tmp_path: Path,
-                                    monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("biplane", "planes", "bias"), [(6, "biplane", -4), (5, "biplane", -4), (4, "single-plane 4CH", 9)]
+)
+def test_one_kind_of_planes_for_all(
+    biplane: int, planes: str, bias: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     board = mixed_planes(tmp_path, biplane)
     number = biplane if planes == "biplane" else 10 - biplane
     rows = leaderboard_rows(board)
@@ -207,10 +234,16 @@ def test_one_kind_of_planes_for_all(biplane: int, planes: str, bias: float, tmp_
 
 def test_a_structure_that_is_nowhere_is_right(tmp_path: Path) -> None:
     """The LA of p0 is not in the reference. Who finds none there keeps the patient, in whom the LV is bad."""
-    board = numbers_board(tmp_path, {
-        HONEST: {}, "nnUNetTrainerBad": {"p0": {"LV": 0.01, "LA": ABSENT}},
-        "nnUNetTrainerSeesMore": {"p0": {"LA": SPURIOUS}},
-    }, reference_ef=EF, baseline=HONEST)
+    board = numbers_board(
+        tmp_path,
+        {
+            HONEST: {},
+            "nnUNetTrainerBad": {"p0": {"LV": 0.01, "LA": ABSENT}},
+            "nnUNetTrainerSeesMore": {"p0": {"LA": SPURIOUS}},
+        },
+        reference_ef=EF,
+        baseline=HONEST,
+    )
     scores = {entry.model.name: board.scores[0, index] for index, entry in enumerate(board.entries)}
     assert scores["nnUNetTrainerBad"] == pytest.approx((0.01 + 0.9 + 1) / 3)
     assert scores["nnUNetTrainerSeesMore"] == pytest.approx((0.9 + 0.9 + 0) / 3)
@@ -221,8 +254,11 @@ def test_a_structure_that_is_nowhere_is_right(tmp_path: Path) -> None:
     assert {row["score_n"] for row in rows} == {10}
     assert {row["LA_dice_n"] for row in rows} == {9, 10}  # of a structure, undefined stays undefined
     assert {row["n"] for row in board.comparisons} == {10}
-    (test,) = (row for row in board.comparisons if row["structure"] == "LA" and row["metric"] == "hd95_penalised_mm"
-               and row["trainer"] == "nnUNetTrainerBad")
+    (test,) = (
+        row
+        for row in board.comparisons
+        if row["structure"] == "LA" and row["metric"] == "hd95_penalised_mm" and row["trainer"] == "nnUNetTrainerBad"
+    )
     assert test["difference"] == pytest.approx(-10 / 10)  # a distance of 0 in p0, of 10 with all others
     cells = page_cells(board, tmp_path)
     assert {row["LA"]["class"] for row in cells.values()} == {row["LA 2"]["class"] for row in cells.values()} == {""}
@@ -240,9 +276,11 @@ def test_the_frames_of_a_patient_are_the_same_for_all(tmp_path: Path) -> None:
 def test_missed_structures_are_counted_once(tmp_path: Path) -> None:
     """A blank frame lacks LV, MYO and LA; LV_EPI is made of two of them. What is seen too much is not missed."""
     blank = dict.fromkeys(("LV", "MYO", "LA", "LV_EPI"), MISSED)
-    board = numbers_board(tmp_path, {
-        HONEST: {"p0": blank}, QUITTER: {"p1": {"MYO": MISSED}, "p2": {"LA": SPURIOUS}, "p3": {"LA": SPURIOUS}},
-    }, reference_ef=EF)
+    board = numbers_board(
+        tmp_path,
+        {HONEST: {"p0": blank}, QUITTER: {"p1": {"MYO": MISSED}, "p2": {"LA": SPURIOUS}, "p3": {"LA": SPURIOUS}}},
+        reference_ef=EF,
+    )
     cells = page_cells(board, tmp_path)
     assert (cells[HONEST]["missed"]["text"], cells[QUITTER]["missed"]["text"]) == ("3", "1")
     assert cells[QUITTER]["missed"]["title"].split() == ["LV", "0", "MYO", "1", "LA", "0"]
@@ -256,11 +294,19 @@ def test_missed_structures_are_counted_once(tmp_path: Path) -> None:
 def test_numbers_of_the_table_in_the_page(tmp_path: Path) -> None:
     """EF 10 points too high on the average: sd, rmse and the sign tell each other apart."""
     errors = {patient: 10.0 + (-1) ** number * 2 for number, patient in enumerate(EF)}
-    board = numbers_board(tmp_path, {HONEST: with_errors(errors), QUITTER: with_errors({"p0": 5.0}) | {
-        patient: {"LV": 0.5} for patient in list(EF)[1:]}}, reference_ef=EF, baseline=HONEST)
+    board = numbers_board(
+        tmp_path,
+        {
+            HONEST: with_errors(errors),
+            QUITTER: with_errors({"p0": 5.0}) | {patient: {"LV": 0.5} for patient in list(EF)[1:]},
+        },
+        reference_ef=EF,
+        baseline=HONEST,
+    )
     for entry, found in zip(board.entries, ((3, 8), (5, 1)), strict=True):
-        entry.evaluation.sequences.append({"frames": 10, "prediction_inconsistent_frames": found[0],
-                                           "reference_inconsistent_frames": found[1]})
+        entry.evaluation.sequences.append(
+            {"frames": 10, "prediction_inconsistent_frames": found[0], "reference_inconsistent_frames": found[1]}
+        )
     cells = page_cells(board, tmp_path)
     bias = cells[HONEST]["bias ± sd"]
     assert float(bias["value"]) == pytest.approx(10)
@@ -275,8 +321,13 @@ def test_numbers_of_the_table_in_the_page(tmp_path: Path) -> None:
 def test_names_are_text_in_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They end no cell of the Markdown, begin no tag, and no formula of a plot."""
     odd = r"nnUNetTrainer|$\frac$<b>x*"
-    board = numbers_board(tmp_path, {HONEST: {}, odd: {"p0": {"LV": 0.5}}}, reference_ef=EF, baseline=HONEST,
-                          trainings={HONEST: Training(epochs=1), odd: Training(epochs=2)})
+    board = numbers_board(
+        tmp_path,
+        {HONEST: {}, odd: {"p0": {"LV": 0.5}}},
+        reference_ef=EF,
+        baseline=HONEST,
+        trainings={HONEST: Training(epochs=1), odd: Training(epochs=2)},
+    )
     text = markdown(board, leaderboard_rows(board))
     escaped = r"nnUNetTrainer\|\$\\frac\$\<b\>x\*"
     assert text.count(escaped) == 2  # the row, and the sentence on lengths
@@ -289,9 +340,12 @@ def test_names_are_text_in_every_file(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_small_p_is_not_zero(tmp_path: Path) -> None:
     many = {f"p{number:02d}": 50.0 for number in range(40)}
-    board = numbers_board(tmp_path, {HONEST: {}, QUITTER: {
-        patient: {"LV": 0.5 + number / 200} for number, patient in enumerate(many)}}, reference_ef=many,
-                          baseline=HONEST)
+    board = numbers_board(
+        tmp_path,
+        {HONEST: {}, QUITTER: {patient: {"LV": 0.5 + number / 200} for number, patient in enumerate(many)}},
+        reference_ef=many,
+        baseline=HONEST,
+    )
     assert 0 < board.comparisons[0]["p_holm"] < 5e-5
     cell = page_cells(board, tmp_path)[QUITTER]["p"]
     assert cell["text"] == "< 0.0001"
@@ -302,23 +356,40 @@ def test_a_small_p_is_not_zero(tmp_path: Path) -> None:
     assert [tables.p_value(p) for p in (0.04, 0.0001, 0.00009, NAN)] == ["0.0400", "0.0001", "< 0.0001", ""]
 
 
-@pytest.mark.parametrize(("trainings", "names", "words"), [
-    ({HONEST: Training(epochs=1), QUITTER: Training(epochs=2)}, (HONEST, QUITTER),
-     f"{HONEST} 1 x 250, {QUITTER} 2 x 250"),
-    ({HONEST: Training(epochs=2, iterations=250), QUITTER: Training(epochs=2, iterations=8)}, (HONEST, QUITTER),
-     f"{HONEST} 2 x 250, {QUITTER} 2 x 8"),
-    ({}, (f"{HONEST}_5epochs", f"{HONEST}_5epochs_20iterations", QUITTER),
-     f"{HONEST}_5epochs 5 x 250, {HONEST}_5epochs_20iterations 5 x 20, {QUITTER} not known"),
-    ({HONEST: Training(epochs=2), QUITTER: Training(epochs=2)}, (HONEST, QUITTER), ""),
-    ({HONEST: Training(epochs=2)}, (HONEST, QUITTER), ""),
-])
-def test_trainings_of_different_lengths_are_named(trainings: dict, names: tuple[str, ...], words: str,
-                                                  tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("trainings", "names", "words"),
+    [
+        (
+            {HONEST: Training(epochs=1), QUITTER: Training(epochs=2)},
+            (HONEST, QUITTER),
+            f"{HONEST} 1 x 250, {QUITTER} 2 x 250",
+        ),
+        (
+            {HONEST: Training(epochs=2, iterations=250), QUITTER: Training(epochs=2, iterations=8)},
+            (HONEST, QUITTER),
+            f"{HONEST} 2 x 250, {QUITTER} 2 x 8",
+        ),
+        (
+            {},
+            (f"{HONEST}_5epochs", f"{HONEST}_5epochs_20iterations", QUITTER),
+            f"{HONEST}_5epochs 5 x 250, {HONEST}_5epochs_20iterations 5 x 20, {QUITTER} not known",
+        ),
+        ({HONEST: Training(epochs=2), QUITTER: Training(epochs=2)}, (HONEST, QUITTER), ""),
+        ({HONEST: Training(epochs=2)}, (HONEST, QUITTER), ""),
+    ],
+)
+def test_trainings_of_different_lengths_are_named(
+    trainings: dict, names: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
     board = numbers_board(tmp_path, {name: {} for name in names}, reference_ef=EF, trainings=trainings)
     write_tables(board, tmp_path)
     write_report(board, tmp_path)
-    texts = [_screen(board), (tmp_path / "leaderboard.md").read_text(), (tmp_path / "index.html").read_text(),
-             str(json.loads((tmp_path / "summary.json").read_text())["different_training_lengths"])]
+    texts = [
+        _screen(board),
+        (tmp_path / "leaderboard.md").read_text(),
+        (tmp_path / "index.html").read_text(),
+        str(json.loads((tmp_path / "summary.json").read_text())["different_training_lengths"]),
+    ]
     for text in texts:
         assert (f"(epochs x iterations): {words}." in text) == bool(words)
         assert ("different lengths" in text) == bool(words)
@@ -340,15 +411,17 @@ def test_the_score_of_a_frame_leaves_lv_epi_out(tmp_path: Path) -> None:
 
 
 def test_an_absurd_ejection_fraction_does_not_squeeze_the_plots(tmp_path: Path) -> None:
-    board = numbers_board(tmp_path, {HONEST: with_errors(dict.fromkeys(EF, 5.0)) | {"p0": {"ef": -1000.0}}},
-                          reference_ef=EF)
+    board = numbers_board(
+        tmp_path, {HONEST: with_errors(dict.fromkeys(EF, 5.0)) | {"p0": {"ef": -1000.0}}}, reference_ef=EF
+    )
     scatter, bland = figures._ejection_fraction(board, ["a"]).axes[:2]
     for panel in (scatter, bland):
         assert "triangles: 1 beyond the axes" in panel.get_xlabel()
         assert sum(len(points.get_offsets()) for points in panel.collections) == 10
         assert max(np.abs(panel.get_xlim()).max(), np.abs(panel.get_ylim()).max()) < 140
-    calm = figures._ejection_fraction(replace(board, entries=[numbers_board(
-        tmp_path, {HONEST: {}}, reference_ef=EF).entries[0]]), ["a"])
+    calm = figures._ejection_fraction(
+        replace(board, entries=[numbers_board(tmp_path, {HONEST: {}}, reference_ef=EF).entries[0]]), ["a"]
+    )
     assert "beyond" not in "".join(panel.get_xlabel() for panel in calm.axes)
 
 
@@ -356,8 +429,9 @@ def test_points_and_lines_of_the_figures(giving_up: Board) -> None:
     """Prediction over reference; prediction minus reference over their mean, with bias and limits of 1.96 sd."""
     figure = figures._ejection_fraction(giving_up, ["a", "b"])
     for entry, scatter, bland in zip(giving_up.entries, figure.axes[::2], figure.axes[1::2], strict=True):
-        pairs = np.array([(row["reference_ef_percent"], row["prediction_ef_percent"])
-                          for row in entry.evaluation.patients])
+        pairs = np.array(
+            [(row["reference_ef_percent"], row["prediction_ef_percent"]) for row in entry.evaluation.patients]
+        )
         reference, prediction = pairs[np.isfinite(pairs).all(axis=1)].T
         error = prediction - reference
         for panel, x, y in ((scatter, reference, prediction), (bland, (reference + prediction) / 2, error)):
@@ -375,8 +449,10 @@ def test_dots_of_the_ranks_are_shares(tmp_path: Path) -> None:
     models = {HONEST: {}, QUITTER: {"p0": {"LV": 0.1}, "p1": {"LV": 0.95}}, "nnUNetTrainerC": {"p2": {"LV": 0.2}}}
     board = numbers_board(tmp_path, models, reference_ef=EF)
     (dots,) = figures._ranks(board, ["a", "b", "c"]).axes[0].collections
-    found = {(int(model), int(rank) - 1): size
-             for (rank, model), size in zip(dots.get_offsets(), dots.get_sizes(), strict=True)}
+    found = {
+        (int(model), int(rank) - 1): size
+        for (rank, model), size in zip(dots.get_offsets(), dots.get_sizes(), strict=True)
+    }
     shares = board.ranking.shares
     assert len(found) == np.count_nonzero(shares) > 3
     for place, size in found.items():

@@ -32,7 +32,9 @@ from nnunet_echo.nnunet.logs import Training
 FRAMES, PATIENTS, SPACING_MM = 6, 4, 2.0
 BAD = "nnUNetTrainer<img src=x>_a&b"  # a folder may be called so
 DATASET_JSON = {
-    "labels": {"background": 0, "LV": 1, "MYO": 2, "LA": 3}, "file_ending": ".nii.gz", "channel_names": {"0": "us"},
+    "labels": {"background": 0, "LV": 1, "MYO": 2, "LA": 3},
+    "file_ending": ".nii.gz",
+    "channel_names": {"0": "us"},
     "case_id_pattern": r"(?P<patient>p\d)_(?P<view>4CH)_(?P<frame>\d+)",
 }
 
@@ -72,8 +74,10 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Board:
                     (fold / "summary.json").write_text("{}")
     (raw / "dataset.json").write_text(json.dumps(DATASET_JSON))
     (raw / "splits_final.json").write_text(json.dumps([{"train": folds[1 - k], "val": folds[k]} for k in (0, 1)]))
-    (raw / "cases.csv").write_text("case,quality\n" + "".join(
-        f"{case},{'Good' if number % 2 else 'Poor'}\n" for number, of in enumerate(cases) for case in of))
+    (raw / "cases.csv").write_text(
+        "case,quality\n"
+        + "".join(f"{case},{'Good' if number % 2 else 'Poor'}\n" for number, of in enumerate(cases) for case in of)
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("nnUNet_raw", str(folder / "raw"))
         patch.setenv("nnUNet_results", str(folder / "results"))
@@ -108,8 +112,12 @@ def view(chromium: object, page: Path) -> Iterator[object]:
     tab, complaints = context.new_page(), []
     tab.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.on("request", lambda request: complaints.append(request.url)
-           if not request.url.startswith(("data:", page.as_uri())) else None)
+    tab.on(
+        "request",
+        lambda request: (
+            complaints.append(request.url) if not request.url.startswith(("data:", page.as_uri())) else None
+        ),
+    )
     tab.goto(page.as_uri())
     yield tab
     context.close()
@@ -136,14 +144,16 @@ def test_a_film_plays(view: object) -> None:
     """Image, outlines, slider and the mark on the area curve move together."""
 
     def state() -> tuple:
-        return tuple(view.evaluate("""() => {
+        return tuple(
+            view.evaluate("""() => {
             const [canvas, svg] = document.getElementById("cine").children;
             const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
             let sum = 0;
             for (let k = 0; k < pixels.length; k += 4) sum = (sum * 31 + pixels[k]) % 1000003;
             return [document.getElementById("time").value, sum, svg.querySelector("path").getAttribute("d"),
                     document.querySelector("[data-chart=area] .median").getAttribute("x1")];
-        }"""))
+        }""")
+        )
 
     play = view.locator("#play")
     assert state()[0] == "0"
@@ -248,8 +258,13 @@ def test_no_array_is_spread_into_arguments() -> None:
 
 def test_an_absurd_ejection_fraction_is_a_mark_at_the_edge(page: Path, opened: object) -> None:
     """Errors of 2, 4 and 6 points, and an EF of -1000 %. One more is flagged, which a hollow point shows."""
-    values = [["a", 50, 52, ""], ["b", 60, 64, "prediction: cut"], ["c", 40, 46, ""], ["d", 55, -1000, ""],
-              ["e", 45, None, ""]]
+    values = [
+        ["a", 50, 52, ""],
+        ["b", 60, 64, "prediction: cut"],
+        ["c", 40, 46, ""],
+        ["d", 55, -1000, ""],
+        ["e", 45, None, ""],
+    ]
     errors = np.array([2, 4, 6, -1055])
 
     def change(data: dict, of: list = values) -> None:
@@ -262,11 +277,17 @@ def test_an_absurd_ejection_fraction_is_a_mark_at_the_edge(page: Path, opened: o
         (title,) = figure.locator("path.beyond title").all_text_contents()
         assert title.startswith("d: ")
         assert figure.locator("figcaption").all_text_contents() == [
-            "▲ 1 of 4 beyond the axes, drawn at their edge", "○ 1 of 4 flagged: not to be trusted"]
+            "▲ 1 of 4 beyond the axes, drawn at their edge",
+            "○ 1 of 4 flagged: not to be trusted",
+        ]
         (title,) = figure.locator(".flagged title").all_text_contents()
         assert title.startswith("b: ") and title.endswith("(prediction: cut)")
-        places = [float(value) for value in figure.locator("circle.point").evaluate_all(
-            "points => points.map(point => point.getAttribute('cy'))")]
+        places = [
+            float(value)
+            for value in figure.locator("circle.point").evaluate_all(
+                "points => points.map(point => point.getAttribute('cy'))"
+            )
+        ]
         assert max(places) - min(places) > 100
         box, edge = figure.locator("svg").bounding_box(), figure.locator("path.beyond").bounding_box()
         assert box["y"] < edge["y"] < box["y"] + box["height"]
@@ -279,9 +300,12 @@ def test_an_absurd_ejection_fraction_is_a_mark_at_the_edge(page: Path, opened: o
     view = opened(page, lambda data: change(data, [[*point[:3], ""] for point in values[:3]]))
     assert view.locator(".beyond, .flagged, [data-chart=bland] figcaption").count() == 0
     # Errors of 4 and 2 sd of 2, upwards on the screen: the lines by the places of the points, whose errors are known.
-    heights = {kind: view.locator(f"[data-chart=bland] {kind}").evaluate_all(
-        "all => all.map(one => Number(one.getAttribute('cy') ?? one.getAttribute('y1')))")
-        for kind in ("circle.point", "line.mean", "line.limit")}
+    heights = {
+        kind: view.locator(f"[data-chart=bland] {kind}").evaluate_all(
+            "all => all.map(one => Number(one.getAttribute('cy') ?? one.getAttribute('y1')))"
+        )
+        for kind in ("circle.point", "line.mean", "line.limit")
+    }
     a, b, c = heights["circle.point"]
     assert heights["line.mean"] == pytest.approx([b])
     assert heights["line.limit"] == pytest.approx([b + sign * 1.96 * (a - b) for sign in (-1, 1)])
@@ -350,8 +374,12 @@ def test_pictures_are_read_for_what_is_shown(films: Board, monkeypatch: pytest.M
     monkeypatch.setattr(report, "read_outlines", lambda path, dataset: read.append(path) or {"LV": "M0 0z"})
     data = report.report_data(films, ["a", "b", "c"])
     shown = {(model, case) for model, groups in enumerate(data["gallery"]) for of in groups.values() for case in of}
-    assert {(model, case) for case, picture in data["pictures"].items()
-            for model, paths in enumerate(picture["models"]) if paths} == shown
+    assert {
+        (model, case)
+        for case, picture in data["pictures"].items()
+        for model, paths in enumerate(picture["models"])
+        if paths
+    } == shown
     assert len(read) == len(set(read)) == len(shown) + len(data["pictures"])
 
 
@@ -376,21 +404,54 @@ def test_500_patients_stay_below_20_mb(tmp_path: Path) -> None:
     dataset = Dataset(structures, frozenset(range(4)), ".nii.gz", "mm", None)
     rng, columns, entries = np.random.default_rng(0), list(metric_columns("mm").values()), []
     for name in (f"nnUNetTrainer{number}" for number in range(10)):
-        cases = [{"trainer": name, "fold": 0, "case": f"{patient}_{frame}", "patient": patient, "structure": structure,
-                  **dict(zip(columns, values, strict=True)), "prediction_empty": 0, "reference_empty": 0}
-                 for patient in patients for frame in ("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES")
-                 for structure, values in zip(structures, rng.random((4, len(columns))).tolist(), strict=True)]
-        volumes = {f"{side}_{volume}": 50.123 for side in ("prediction", "reference")
-                   for volume in ("edv_ml", "esv_ml", "ef_percent")} | {"recorded_ef_percent": 50.0}
+        cases = [
+            {
+                "trainer": name,
+                "fold": 0,
+                "case": f"{patient}_{frame}",
+                "patient": patient,
+                "structure": structure,
+                **dict(zip(columns, values, strict=True)),
+                "prediction_empty": 0,
+                "reference_empty": 0,
+            }
+            for patient in patients
+            for frame in ("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES")
+            for structure, values in zip(structures, rng.random((4, len(columns))).tolist(), strict=True)
+        ]
+        volumes = {
+            f"{side}_{volume}": 50.123
+            for side in ("prediction", "reference")
+            for volume in ("edv_ml", "esv_ml", "ef_percent")
+        } | {"recorded_ef_percent": 50.0}
         flags = {"prediction_flags": "", "reference_flags": ""}
-        ef = [{"trainer": name, "fold": 0, "patient": patient, "method": "ase", "planes": "biplane"} | volumes | flags
-              for patient in patients]
+        ef = [
+            {"trainer": name, "fold": 0, "patient": patient, "method": "ase", "planes": "biplane"} | volumes | flags
+            for patient in patients
+        ]
         model = Model(name, name, "nnUNetPlans", "2d", tmp_path, (0,), "whole", ())
         entries.append(Entry(model, {}, Evaluation(cases, ef, [], [], [], {}), Training(), Costs()))
     weights, scores = bootstrap_weights(500, 0, samples=100), rng.random((500, 10))
     split = Split({0: frozenset()}, {0: frozenset(patients)}, "0123456789ab")
-    board = Board(dataset, tmp_path, tmp_path, {}, "2d", split, entries, patients, "dice", scores, weights,
-                  rank(scores, weights, higher_is_better=True), "", [], "ase", "references", 0)
+    board = Board(
+        dataset,
+        tmp_path,
+        tmp_path,
+        {},
+        "2d",
+        split,
+        entries,
+        patients,
+        "dice",
+        scores,
+        weights,
+        rank(scores, weights, higher_is_better=True),
+        "",
+        [],
+        "ase",
+        "references",
+        0,
+    )
     write_report(board, tmp_path)
     numbers = (tmp_path / "index.html").stat().st_size
     assert 500_000 < numbers < 20_000_000 - report.PICTURE_BYTES
@@ -415,8 +476,10 @@ def test_outlines_enclose_their_mask() -> None:
     distance = np.hypot(y - 40, x - 45)
     mask = (distance < 30) & (distance > 10)
     mask[2, 95] = True
-    parts = [np.cumsum(np.array(re.findall(r"-?[\d.]+", part), float).reshape(-1, 2), axis=0)
-             for part in outline(mask).split("M")[1:]]
+    parts = [
+        np.cumsum(np.array(re.findall(r"-?[\d.]+", part), float).reshape(-1, 2), axis=0)
+        for part in outline(mask).split("M")[1:]
+    ]
     assert len(parts) == 3
     areas = [abs(np.sum(p[:, 0] * np.roll(p[:, 1], -1) - np.roll(p[:, 0], -1) * p[:, 1])) / 2 for p in parts]
     outer, hole, pixel = sorted(areas, reverse=True)

@@ -21,8 +21,11 @@ def values() -> np.ndarray:
 
 
 def test_frames_are_averaged_over_patients_first() -> None:
-    rows = [{"patient": "b", "dice": 0.5}, *[{"patient": "a", "dice": value} for value in (0.9, 0.7, float("nan"))],
-            {"patient": "c", "dice": float("nan")}]
+    rows = [
+        {"patient": "b", "dice": 0.5},
+        *[{"patient": "a", "dice": value} for value in (0.9, 0.7, float("nan"))],
+        {"patient": "c", "dice": float("nan")},
+    ]
     means = patient_means(rows, "dice", ["a", "b", "c", "d"])
     assert means == pytest.approx([0.8, 0.5, np.nan, np.nan], nan_ok=True)
     assert describe(means, bootstrap_weights(4, 0))["mean"] == pytest.approx(0.65)
@@ -105,8 +108,11 @@ def test_values_equal_but_for_rounding_tie(values: np.ndarray) -> None:
 
 def test_a_pair_that_ties_once_counts_nothing() -> None:
     """Two patients, two models: equal over both, the one better or worse where one patient is drawn alone."""
-    ranking = rank(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0], [1.0, 1.0]]),
-                   higher_is_better=True)
+    ranking = rank(
+        np.array([[1.0, 0.0], [0.0, 1.0]]),
+        np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0], [1.0, 1.0]]),
+        higher_is_better=True,
+    )
     assert ranking.kendall_tau == 0.5
     assert ranking.shares == pytest.approx(np.full((2, 2), 0.5))
 

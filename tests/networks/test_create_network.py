@@ -80,55 +80,77 @@ def test_numbers_may_be_of_numpy() -> None:
 SHAPE = {"strides": [[1, 1], [2, 2]], "kernel_sizes": [[3, 3]] * 2, "features_per_stage": [4, 4]}
 
 
-@pytest.mark.parametrize(("name", "options", "message"), [
-    ("lkm_unet", {"kernel_size": 3}, "kernel_size: lkm_unet has no such option. Choose from features_per_stage, "),
-    ("vm_unet", {"strides": [[1, 1], [2, 2]]}, "strides: vm_unet has no such option. Choose from depths, depths_decod"),
-    ("no_mamba", {"features_per_stage": [8, 12]}, r"features_per_stage=\(8, 12\): expected 4 entries, since strides"),
-    ("lkm_unet", {**SHAPE, "kernel_sizes": [[3, 3]] * 3}, r"kernel_sizes=.*: expected 2 entries, since strides has 2"),
-    ("lkm_unet", {**SHAPE, "kernel_sizes": [[3, 3, 3]] * 2}, "kernel_sizes=.*: expected 2 numbers for each stage"),
-    ("lkm_unet", {"kernel_sizes": 4}, "kernel_sizes=.*: expected odd numbers"),
-    ("no_mamba", {**SHAPE, "strides": [[2, 2], [2, 2]]}, "strides=.*: expected 1 in the first stage"),
-    ("no_mamba", {**SHAPE, "strides": [[1] * 3, [2] * 3], "kernel_sizes": 3}, r"patch_size=\(32, 48\) has 2 axes"),
-    ("umamba_enc", {**SHAPE, "strides": [[1] * 3, [2] * 3], "kernel_sizes": 3}, r"patch_size=\(32, 48\): expected 3"),
-    ("no_mamba", {"strides": [[1, 1]]}, "strides=.*: expected at least 2 stages of 2 or 3 axes"),
-    ("no_mamba", {"strides": [1, 2]}, "strides=.*: expected at least 2 stages of 2 or 3 axes"),
-    ("no_mamba", {"strides": 2}, "strides=2: expected at least 2 stages of 2 or 3 axes"),
-    ("no_mamba", {"n_conv_per_stage": 0}, "n_conv_per_stage=0: no_mamba expects whole numbers of at least 1"),
-    ("no_mamba", {"n_conv_per_stage": [1, 1.5, 1, 1]}, "n_conv_per_stage=.*: no_mamba expects whole numbers"),
-    ("no_mamba", {"features_per_stage": []}, "features_per_stage=.*: no_mamba expects whole numbers"),
-    ("no_mamba", {"n_conv_per_stage": [[1]] * 4}, "no_mamba cannot be built with .*Its options and their defaults"),
-    ("lkm_unet", {"window_sizes": [7, 7]}, "window_sizes=.*expected 4 windows, one per stage"),
-    ("lkm_unet", {"window_sizes": 7}, "lkm_unet cannot be built with .*'window_sizes': 7"),
-    ("lkm_unet", {"window_mode": "dilated"}, r"window_mode='dilated': expected one of \('paper', 'released'\)"),
-    ("lkm_unet", {"window_mode": None}, "window_mode=None: lkm_unet expects names; the default is 'paper'"),
-    ("lkm_unet", {"pixel_level": "no"}, "pixel_level='no': lkm_unet expects True or False; the default is True"),
-    ("vm_unet", {"dims": 6}, r"dims=\(6, 12, 24, 48\): .* multiple of 4"),
-    ("vm_unet", {"depths": 3}, "vm_unet cannot be built with .*'depths': 3"),
-    ("vm_unet", {"d_state": True}, "d_state=True: vm_unet expects whole numbers of at least 1"),
-    ("vm_unet", {"drop_path_rate": "0.1"}, "drop_path_rate='0.1': vm_unet expects a number; the default is 0.2"),
-    ("vm_unet", {"drop_path_rate": 1.5}, r"drop_path_rate=1.5 has to be in \[0, 1\)"),
-    ("vil", {"dim": 10}, "dim=10 has to be a multiple of 4"),
-    ("vil", {"depth": 3}, "depth=3: the decoder takes features from 4 depths"),
-    ("vil2", {"conv_kind": "3d"}, "conv_kind='3d': expected '2d' or 'causal1d'"),
-])
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("lkm_unet", {"kernel_size": 3}, "kernel_size: lkm_unet has no such option. Choose from features_per_stage, "),
+        (
+            "vm_unet",
+            {"strides": [[1, 1], [2, 2]]},
+            "strides: vm_unet has no such option. Choose from depths, depths_decod",
+        ),
+        (
+            "no_mamba",
+            {"features_per_stage": [8, 12]},
+            r"features_per_stage=\(8, 12\): expected 4 entries, since strides",
+        ),
+        (
+            "lkm_unet",
+            {**SHAPE, "kernel_sizes": [[3, 3]] * 3},
+            r"kernel_sizes=.*: expected 2 entries, since strides has 2",
+        ),
+        ("lkm_unet", {**SHAPE, "kernel_sizes": [[3, 3, 3]] * 2}, "kernel_sizes=.*: expected 2 numbers for each stage"),
+        ("lkm_unet", {"kernel_sizes": 4}, "kernel_sizes=.*: expected odd numbers"),
+        ("no_mamba", {**SHAPE, "strides": [[2, 2], [2, 2]]}, "strides=.*: expected 1 in the first stage"),
+        ("no_mamba", {**SHAPE, "strides": [[1] * 3, [2] * 3], "kernel_sizes": 3}, r"patch_size=\(32, 48\) has 2 axes"),
+        (
+            "umamba_enc",
+            {**SHAPE, "strides": [[1] * 3, [2] * 3], "kernel_sizes": 3},
+            r"patch_size=\(32, 48\): expected 3",
+        ),
+        ("no_mamba", {"strides": [[1, 1]]}, "strides=.*: expected at least 2 stages of 2 or 3 axes"),
+        ("no_mamba", {"strides": [1, 2]}, "strides=.*: expected at least 2 stages of 2 or 3 axes"),
+        ("no_mamba", {"strides": 2}, "strides=2: expected at least 2 stages of 2 or 3 axes"),
+        ("no_mamba", {"n_conv_per_stage": 0}, "n_conv_per_stage=0: no_mamba expects whole numbers of at least 1"),
+        ("no_mamba", {"n_conv_per_stage": [1, 1.5, 1, 1]}, "n_conv_per_stage=.*: no_mamba expects whole numbers"),
+        ("no_mamba", {"features_per_stage": []}, "features_per_stage=.*: no_mamba expects whole numbers"),
+        ("no_mamba", {"n_conv_per_stage": [[1]] * 4}, "no_mamba cannot be built with .*Its options and their defaults"),
+        ("lkm_unet", {"window_sizes": [7, 7]}, "window_sizes=.*expected 4 windows, one per stage"),
+        ("lkm_unet", {"window_sizes": 7}, "lkm_unet cannot be built with .*'window_sizes': 7"),
+        ("lkm_unet", {"window_mode": "dilated"}, r"window_mode='dilated': expected one of \('paper', 'released'\)"),
+        ("lkm_unet", {"window_mode": None}, "window_mode=None: lkm_unet expects names; the default is 'paper'"),
+        ("lkm_unet", {"pixel_level": "no"}, "pixel_level='no': lkm_unet expects True or False; the default is True"),
+        ("vm_unet", {"dims": 6}, r"dims=\(6, 12, 24, 48\): .* multiple of 4"),
+        ("vm_unet", {"depths": 3}, "vm_unet cannot be built with .*'depths': 3"),
+        ("vm_unet", {"d_state": True}, "d_state=True: vm_unet expects whole numbers of at least 1"),
+        ("vm_unet", {"drop_path_rate": "0.1"}, "drop_path_rate='0.1': vm_unet expects a number; the default is 0.2"),
+        ("vm_unet", {"drop_path_rate": 1.5}, r"drop_path_rate=1.5 has to be in \[0, 1\)"),
+        ("vil", {"dim": 10}, "dim=10 has to be a multiple of 4"),
+        ("vil", {"depth": 3}, "depth=3: the decoder takes features from 4 depths"),
+        ("vil2", {"conv_kind": "3d"}, "conv_kind='3d': expected '2d' or 'causal1d'"),
+    ],
+)
 def test_options_that_cannot_be(name: str, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         toy(name, **options)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (("swin", 1, 2, PATCH), "network 'swin': expected one of lkm_unet, umamba_bot"),
-    ((["vil"], 1, 2, PATCH), "network .*: expected one of lkm_unet"),
-    (("vil", 0, 2, PATCH), "in_channels=0: expected a whole number of at least 1"),
-    (("vil", "1", 2, PATCH), "in_channels='1': expected a whole number"),
-    (("vil", 1, 2.5, PATCH), "num_classes=2.5: expected a whole number"),
-    (("vil", 1, 2, 32), r"patch_size=32: expected a number of pixels along each axis, such as \(256, 256\)"),
-    (("vil", 1, 2, (32, 0)), r"patch_size=\(32, 0\): expected a number of pixels"),
-    (("vil", 1, 2, (32.5, 32)), r"patch_size=\(32.5, 32\): expected a number of pixels"),
-    (("vil", 1, 2, (32,)), "has 1 axes, but vil is 2D.*there is none"),
-    (("no_mamba", 1, 2, (4, 4, 32, 32)), "has 4 axes, but no_mamba is 2D or 3D"),
-    (("no_mamba", 1, 2, (7, 6)), r"patch_size=\(7, 6\): a U-Net halves it at least once"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("swin", 1, 2, PATCH), "network 'swin': expected one of lkm_unet, umamba_bot"),
+        ((["vil"], 1, 2, PATCH), "network .*: expected one of lkm_unet"),
+        (("vil", 0, 2, PATCH), "in_channels=0: expected a whole number of at least 1"),
+        (("vil", "1", 2, PATCH), "in_channels='1': expected a whole number"),
+        (("vil", 1, 2.5, PATCH), "num_classes=2.5: expected a whole number"),
+        (("vil", 1, 2, 32), r"patch_size=32: expected a number of pixels along each axis, such as \(256, 256\)"),
+        (("vil", 1, 2, (32, 0)), r"patch_size=\(32, 0\): expected a number of pixels"),
+        (("vil", 1, 2, (32.5, 32)), r"patch_size=\(32.5, 32\): expected a number of pixels"),
+        (("vil", 1, 2, (32,)), "has 1 axes, but vil is 2D.*there is none"),
+        (("no_mamba", 1, 2, (4, 4, 32, 32)), "has 4 axes, but no_mamba is 2D or 3D"),
+        (("no_mamba", 1, 2, (7, 6)), r"patch_size=\(7, 6\): a U-Net halves it at least once"),
+    ],
+)
 def test_arguments_that_cannot_be(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         create_network(*arguments)
@@ -151,9 +173,11 @@ def test_the_contents_page_imports_nothing_until_it_is_asked() -> None:
     for module in (nnunet_echo, networks):
         with pytest.raises(AttributeError, match="has no attribute 'nosuch'"):
             module.nosuch  # noqa: B018
-    code = ("import sys, nnunet_echo; loaded = {m for m in sys.modules if m.startswith('nnunet_echo')}; "
-            "assert loaded == {'nnunet_echo'}, loaded; print(len(nnunet_echo.list_networks())); "
-            "assert not {'torch', 'numpy', 'nnunetv2'} & set(sys.modules)")
+    code = (
+        "import sys, nnunet_echo; loaded = {m for m in sys.modules if m.startswith('nnunet_echo')}; "
+        "assert loaded == {'nnunet_echo'}, loaded; print(len(nnunet_echo.list_networks())); "
+        "assert not {'torch', 'numpy', 'nnunetv2'} & set(sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == str(len(NETWORKS)), done.stderr
 

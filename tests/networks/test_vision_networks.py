@@ -179,8 +179,14 @@ def test_stochastic_depth_drops_the_path_of_whole_samples_while_training() -> No
 
 
 @pytest.mark.parametrize("rate", [1.0, 1.5, -0.1, float("nan")])
-@pytest.mark.parametrize("build", [lambda **rate: VMUNet(1, 2, dims=8, **rate), lambda **rate: vil2(**rate),
-                                   lambda **rate: vil(**rate, drop_path_decay=True)])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda **rate: VMUNet(1, 2, dims=8, **rate),
+        lambda **rate: vil2(**rate),
+        lambda **rate: vil(**rate, drop_path_decay=True),
+    ],
+)
 def test_a_rate_that_drops_everything_is_refused(build, rate: float) -> None:
     with pytest.raises(ValueError, match=rf"drop_path_rate={rate} has to be in \[0, 1\)"):
         build(drop_path_rate=rate)
@@ -384,8 +390,15 @@ def test_older_checkpoints_have_the_last_layer_under_its_published_name() -> Non
     assert "vmunet.final_conv.weight" in older  # the checkpoint itself stays
 
 
-TOY_VSSM = {"in_chans": 3, "num_classes": 1, "depths": [1, 1], "depths_decoder": [1, 1], "dims": [4, 8],
-            "dims_decoder": [8, 4], "d_state": 2}
+TOY_VSSM = {
+    "in_chans": 3,
+    "num_classes": 1,
+    "depths": [1, 1],
+    "depths_decoder": [1, 1],
+    "dims": [4, 8],
+    "dims_decoder": [8, 4],
+    "d_state": 2,
+}
 
 
 def published() -> dict[str, torch.Tensor]:
@@ -439,21 +452,39 @@ def test_published_weights_as_people_save_them(wrapping: str) -> None:
         assert torch.equal(value, weights[f"vmunet.{key}"])
 
 
-@pytest.mark.parametrize(("wrap", "message"), [
-    (lambda w: {"model": w, "ema": {"module." + k: v + 1 for k, v in w.items()}},
-     r"several sets of weights fit vm_unet: in state_dict\['model'\], in state_dict\['ema'\]. Pass one"),
-    (lambda w: {**w, **under("module.", w)}, "hold vmunet.*twice, as vmunet.*and module.vmunet"),
-    (lambda w: {"state_dict": {**under("model.", w), "loss.weight": torch.ones(2)}},
-     r"in state_dict\['state_dict'\] do not fit.*under 'model.vmunet.', beside 1 others \(loss.weight\)"),
-    (lambda w: {"epoch": 3, "optimizer": {"state": {}}}, "no weights of vm_unet: state_dict holds no tensors"),
-    (lambda w: {"model": dict(list(w.items())[1:])}, r"in state_dict\['model'\] do not fit.* 1 missing.*kwargs are"),
-    (lambda w: {}, "no weights of vm_unet"),
-    (lambda w: {key: value.to(torch.int8) for key, value in w.items()}, r"67 not of plain numbers: patch.*torch.int8"),
-    (lambda w: {key: value.to_sparse() for key, value in w.items()}, "67 not of plain numbers: .*torch.sparse_coo"),
-    (lambda w: {key: value.to("meta") for key, value in w.items()}, "67 not of plain numbers: .*on meta"),
-    *((lambda w, end=end: {key.replace(".weight", end): value for key, value in w.items()}, "parametrisation: save")
-      for end in (".weight_orig", ".weight_g", ".parametrizations.weight.original")),
-])
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (
+            lambda w: {"model": w, "ema": {"module." + k: v + 1 for k, v in w.items()}},
+            r"several sets of weights fit vm_unet: in state_dict\['model'\], in state_dict\['ema'\]. Pass one",
+        ),
+        (lambda w: {**w, **under("module.", w)}, "hold vmunet.*twice, as vmunet.*and module.vmunet"),
+        (
+            lambda w: {"state_dict": {**under("model.", w), "loss.weight": torch.ones(2)}},
+            r"in state_dict\['state_dict'\] do not fit.*under 'model.vmunet.', beside 1 others \(loss.weight\)",
+        ),
+        (lambda w: {"epoch": 3, "optimizer": {"state": {}}}, "no weights of vm_unet: state_dict holds no tensors"),
+        (
+            lambda w: {"model": dict(list(w.items())[1:])},
+            r"in state_dict\['model'\] do not fit.* 1 missing.*kwargs are",
+        ),
+        (lambda w: {}, "no weights of vm_unet"),
+        (
+            lambda w: {key: value.to(torch.int8) for key, value in w.items()},
+            r"67 not of plain numbers: patch.*torch.int8",
+        ),
+        (lambda w: {key: value.to_sparse() for key, value in w.items()}, "67 not of plain numbers: .*torch.sparse_coo"),
+        (lambda w: {key: value.to("meta") for key, value in w.items()}, "67 not of plain numbers: .*on meta"),
+        *(
+            (
+                lambda w, end=end: {key.replace(".weight", end): value for key, value in w.items()},
+                "parametrisation: save",
+            )
+            for end in (".weight_orig", ".weight_g", ".parametrizations.weight.original")
+        ),
+    ],
+)
 def test_weights_that_cannot_be_unwrapped_say_why(wrap, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         from_upstream("vm_unet", TOY_VSSM, wrap(published()))

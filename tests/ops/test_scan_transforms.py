@@ -53,8 +53,11 @@ OPERATORS: dict[str, tuple[Function, Function, Sequence[Tensor]]] = {
     "mlstm": (lambda *x: mlstm(*x), recurrence, CELL),
     "mlstm-chunks": (partial(mlstm, chunk=2), recurrence, CELL),
     "linear": (linear, nn.functional.linear, (torch.randn(2, 5, 3), torch.randn(4, 3), torch.randn(4))),
-    "norm": (norm, lambda x, w, b: nn.functional.instance_norm(x, weight=w, bias=b),
-             (torch.randn(2, 3, 4, 5).double(), torch.randn(3).double(), torch.randn(3).double())),
+    "norm": (
+        norm,
+        lambda x, w, b: nn.functional.instance_norm(x, weight=w, bias=b),
+        (torch.randn(2, 3, 4, 5).double(), torch.randn(3).double(), torch.randn(3).double()),
+    ),
 }
 
 

@@ -31,9 +31,9 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 @installed
 @pytest.mark.skipif(INTERPRETED, reason="this is that process")
-@pytest.mark.parametrize(("chosen", "tests"), [
-    ("test_reversed or test_second_derivatives", 5), pytest.param("", 50, marks=pytest.mark.slow),
-])
+@pytest.mark.parametrize(
+    ("chosen", "tests"), [("test_reversed or test_second_derivatives", 5), pytest.param("", 50, marks=pytest.mark.slow)]
+)
 def test_in_the_interpreter(chosen: str, tests: int) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, __file__]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}

@@ -85,15 +85,20 @@ def test_the_oddities_of_the_release(out: Path, tmp_path: Path) -> None:
     listed = [row["FileName"] for row in table(out / "FileList.csv")]
     assert Counter(groups.values()) == {21: 2 * VIDEOS - 2, 20: 1, 42: 1}  # with the orphan, without the untraced
     assert {name.removesuffix(".avi") for name, _ in groups} ^ set(listed) == {
-        echonet_video(SEED, VIDEOS + 1).name, listed[-1]}
+        echonet_video(SEED, VIDEOS + 1).name,
+        listed[-1],
+    }
     assert [row["FrameHeight"] for row in table(out / "FileList.csv")] == ["112"] * (VIDEOS - 1) + ["768"]
     write_echonet(tmp_path, VIDEOS, SEED, oddities=False, workers=1)
     clean = table(tmp_path / "VolumeTracings.csv")
     assert set(Counter((row["FileName"], row["Frame"]) for row in clean).values()) == {21}
     assert {row["FileName"].removesuffix(".avi") for row in clean} == set(listed)
     ends = {tuple(row.values()) for row in clean}
-    turned = [row for row in table(out / "VolumeTracings.csv")
-              if (row["FileName"], row["X2"], row["Y2"], row["X1"], row["Y1"], row["Frame"]) in ends]
+    turned = [
+        row
+        for row in table(out / "VolumeTracings.csv")
+        if (row["FileName"], row["X2"], row["Y2"], row["X1"], row["Y1"], row["Frame"]) in ends
+    ]
     assert len(turned) == 1
 
 

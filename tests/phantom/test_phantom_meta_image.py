@@ -77,8 +77,9 @@ def test_cfg_and_films_of_the_challenge_tell_of_the_same_heart(challenge: Path) 
             film = array(folder / f"{folder.name}_{name}_sequence.mhd")
             assert len(film) == int(info["NbFrame"]) == view.frames
             for phase, moment in enumerate(("ED", "ES")):
-                image, labels = render(heart, name, phase, frame=int(info[moment]), spacing_mm=SPACING_MM,
-                                       row_spacing_mm=SPACING_MM / 2)
+                image, labels = render(
+                    heart, name, phase, frame=int(info[moment]), spacing_mm=SPACING_MM, row_spacing_mm=SPACING_MM / 2
+                )
                 assert np.array_equal(film[int(info[moment]) - 1], image)
                 assert np.array_equal(array(folder / f"{folder.name}_{name}_{moment}.mhd")[0], image)
                 if not test:
@@ -104,8 +105,11 @@ def test_the_converter_loses_nothing_of_the_challenge(challenge: Path, raw: Path
 
 def test_layout_and_films_of_ted(ted: Path, challenge: Path) -> None:
     stems = [f"database/patient00{number}/patient00{number}_4CH" for number in (1, 2)]
-    assert names(ted) == {"PHANTOM.txt", *(f"{stem}_info.cfg" for stem in stems),
-                          *meta(*(f"{stem}_sequence{gt}" for stem in stems for gt in ("", "_gt")))}
+    assert names(ted) == {
+        "PHANTOM.txt",
+        *(f"{stem}_info.cfg" for stem in stems),
+        *meta(*(f"{stem}_sequence{gt}" for stem in stems for gt in ("", "_gt"))),
+    }
     for number, stem in enumerate(stems, 1):
         info = read_cfg(ted / f"{stem}_info.cfg")
         heart = camus_heart(SEED, number)

@@ -44,8 +44,14 @@ def _no_waiting() -> Iterator[None]:
 @pytest.mark.parametrize("seed", range(SEEDS))
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", SOURCES)
-def test_damaged(name: str, damage: str, seed: int, undamaged: Callable[[str], Undamaged], raw: Path,
-                 capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged(
+    name: str,
+    damage: str,
+    seed: int,
+    undamaged: Callable[[str], Undamaged],
+    raw: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     before, source = undamaged(name), shutil.copytree(undamaged(name).folder, raw.parent / "source")
     assert len(before.images) > 5, "nothing to compare with"
     (raw.parent / "evil").write_text("precious")
@@ -59,7 +65,7 @@ def test_damaged(name: str, damage: str, seed: int, undamaged: Callable[[str], U
     shown = capsys.readouterr()
     assert listing(raw.parent) == outside, "changed outside of the dataset"
     if code == 2:
-        answer = shown.err[shown.err.index("error: "):]
+        answer = shown.err[shown.err.index("error: ") :]
         assert not list(raw.rglob("*.nii.gz")) and "Traceback" not in answer and len(answer) > 30, answer
         return
     (folder,) = raw.iterdir()
@@ -72,8 +78,13 @@ def test_damaged(name: str, damage: str, seed: int, undamaged: Callable[[str], U
         person = re.search(r"(patient|test)\d+|0X[0-9A-F]+", image)[0].replace("test", "patient")
         gone = damage == "folder missing" and Path(where).name == person
         assert gone or any(person in note for note in notes), f"{image} is lost without a word"
-    for case in sorted({image.split(" ")[1].removesuffix(".nii.gz").removesuffix("_0000") for image in written
-                        if written[image] != before.images[image]}):
+    for case in sorted(
+        {
+            image.split(" ")[1].removesuffix(".nii.gz").removesuffix("_0000")
+            for image in written
+            if written[image] != before.images[image]
+        }
+    ):
         assert unnoticed, f"{case} is not what it was"
         pair = SOURCES[name].held(source, case)
         for pixels, path in zip(pair, (f"images*/{case}_0000.nii.gz", f"labels*/{case}.nii.gz"), strict=True):
@@ -85,5 +96,8 @@ def test_damaged(name: str, damage: str, seed: int, undamaged: Callable[[str], U
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
     """Every file, folder and link below, but those of nnUNet_raw, with size and time of change; no file is opened."""
-    return {path.relative_to(folder).as_posix(): (path.lstat().st_size, path.lstat().st_mtime_ns)
-            for path in sorted(folder.rglob("*")) if path.relative_to(folder).parts[0] != "raw"}
+    return {
+        path.relative_to(folder).as_posix(): (path.lstat().st_size, path.lstat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.relative_to(folder).parts[0] != "raw"
+    }

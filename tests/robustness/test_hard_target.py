@@ -45,8 +45,9 @@ def run(pipe: Connection, name: str, folder: Path, raw: Path, workers: int, larg
     pipe.send((code, said.getvalue()))
 
 
-def start(name: str, folder: Path, raw: Path, workers: int = 1,
-          largest_file: int = resource.RLIM_INFINITY) -> tuple[multiprocessing.Process, Connection]:
+def start(
+    name: str, folder: Path, raw: Path, workers: int = 1, largest_file: int = resource.RLIM_INFINITY
+) -> tuple[multiprocessing.Process, Connection]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(MODULES)
     ours, theirs = context.Pipe()
@@ -143,23 +144,29 @@ def in_place_of(pattern: str, make: Callable[[Path], object]) -> Callable[[Path]
     return apply
 
 
-@pytest.mark.parametrize("obstacle", [
-    in_place_of("", Path.touch),
-    in_place_of("", lambda path: path.symlink_to(path)),
-    in_place_of("imagesTr", Path.touch),
-    in_place_of("labelsTr", Path.touch),
-    in_place_of(".unfinished", Path.touch),
-    in_place_of("dataset.json", Path.mkdir),
-    in_place_of("splits_final.json", Path.mkdir),
-    in_place_of("cases.csv", Path.mkdir),
-    in_place_of("conversion_report.json", Path.mkdir),
-    in_place_of("conversion_report.txt", Path.mkdir),
-    in_place_of("labelsTr/*", lambda path: (path.mkdir(), (path / "mine").touch())),
-    in_place_of("imagesTr/*", lambda path: (path.mkdir(), (path / "mine").touch())),
-])
+@pytest.mark.parametrize(
+    "obstacle",
+    [
+        in_place_of("", Path.touch),
+        in_place_of("", lambda path: path.symlink_to(path)),
+        in_place_of("imagesTr", Path.touch),
+        in_place_of("labelsTr", Path.touch),
+        in_place_of(".unfinished", Path.touch),
+        in_place_of("dataset.json", Path.mkdir),
+        in_place_of("splits_final.json", Path.mkdir),
+        in_place_of("cases.csv", Path.mkdir),
+        in_place_of("conversion_report.json", Path.mkdir),
+        in_place_of("conversion_report.txt", Path.mkdir),
+        in_place_of("labelsTr/*", lambda path: (path.mkdir(), (path / "mine").touch())),
+        in_place_of("imagesTr/*", lambda path: (path.mkdir(), (path / "mine").touch())),
+    ],
+)
 def test_something_stands_where_a_file_of_ours_should(
-        obstacle: Callable[[Path], object], undamaged: Callable[[str], Undamaged], raw: Path,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    obstacle: Callable[[Path], object],
+    undamaged: Callable[[str], Undamaged],
+    raw: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert convert(SOURCES["ted"], undamaged("ted").folder, raw) == 0
     (dataset,) = raw.iterdir()
     obstacle(dataset)
@@ -167,7 +174,7 @@ def test_something_stands_where_a_file_of_ours_should(
     capsys.readouterr()
     assert convert(SOURCES["ted"], undamaged("ted").folder, raw) == 2
     said = capsys.readouterr().err
-    answer = said[said.index("error: "):]
+    answer = said[said.index("error: ") :]
     assert "Traceback" not in answer and dataset.name in answer
     assert there <= set(tree(raw)) and images(raw).items() <= undamaged("ted").images.items()
 

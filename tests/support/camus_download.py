@@ -52,8 +52,10 @@ def source(pristine: Path, raw: Path, tmp_path: Path) -> Path:
 
 def tree(folder: Path) -> dict[str, str]:
     """Every file and folder below `folder`, with the hash of its bytes."""
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-            for path in sorted(folder.rglob("*"))}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in sorted(folder.rglob("*"))
+    }
 
 
 def convert(source: Path, **options: object) -> Report:

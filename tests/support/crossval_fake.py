@@ -104,8 +104,9 @@ class FakeFold:
     def start(self, mode: str, *options: str, grace: float = 60) -> subprocess.Popen:
         """Train; returns when the training is in its first epoch."""
         (self.folder / "ready").unlink(missing_ok=True)
-        process = subprocess.Popen(self.command(*options, grace=grace), env=self.environment(mode),
-                                   start_new_session=True)
+        process = subprocess.Popen(
+            self.command(*options, grace=grace), env=self.environment(mode), start_new_session=True
+        )
         wait_for(lambda: (self.folder / "ready").exists())
         return process
 

@@ -23,8 +23,12 @@ class Machines:
         # Cluster writes its address to RAY_TMPDIR/ray, whatever temp_dir it is given, and does not make that folder.
         Path(self._folder, "ray").mkdir()
         self._process = subprocess.Popen(
-            [sys.executable, __file__, self._folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**environment, **self.environment, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": self._folder})
+            [sys.executable, __file__, self._folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**environment, **self.environment, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": self._folder},
+        )
         self.environment["RAY_ADDRESS"] = self._process.stdout.readline().strip()
 
     def add(self) -> None:

@@ -124,11 +124,15 @@ class Place:
 
     def wait_for_epoch(self, driver: subprocess.Popen | None = None, since: int = 0) -> dict:
         """The first end, after the first `since` events, of an epoch with a saved one before and more to come."""
+
         def found() -> list[dict]:
             if driver is not None and driver.poll() is not None:
                 raise RuntimeError(f"crossval ended with {driver.returncode}: {driver.stdout.read()}")
-            return [event for event in self.events()[since:]
-                    if event["event"] == "epoch" and 0 < event["epoch"] < EPOCHS - 2]
+            return [
+                event
+                for event in self.events()[since:]
+                if event["event"] == "epoch" and 0 < event["epoch"] < EPOCHS - 2
+            ]
 
         wait_for(found, 600)
         return found()[0]
@@ -144,9 +148,16 @@ def make_place(folder: Path, patients: int = 10) -> Place:
     for name, source in SOURCES.items():
         (code / f"{name}.py").write_text(source)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("nnUNet_", "RAY_", "SLURM_"))}
-    environment = {**kept, **{f"nnUNet_{name}": str(folder / name) for name in names}, "nnUNet_n_proc_DA": "1",
-                   "nnUNet_def_n_proc": "1", "nnUNet_extTrainer": str(code), "nnUNet_WITNESS": str(folder / "events"),
-                   "OMP_NUM_THREADS": "1", "PYTHONPATH": str(code)}
+    environment = {
+        **kept,
+        **{f"nnUNet_{name}": str(folder / name) for name in names},
+        "nnUNet_n_proc_DA": "1",
+        "nnUNet_def_n_proc": "1",
+        "nnUNet_extTrainer": str(code),
+        "nnUNet_WITNESS": str(folder / "events"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(code),
+    }
     write_camus(folder / "camus", patients, seed=0, spacing_mm=3.0, half_sequence=False)
     place = Place(folder, environment)
     convert = ["-m", "nnunet_echo.cli.main", "convert", "camus", str(folder / "camus"), "--views", "4CH"]

@@ -165,9 +165,15 @@ def recode(rng: Generator, source: Path) -> Path:
     path = some_file(rng, source, *TEXT)
     text = path.read_text(encoding="utf-8")
     place = int(rng.integers(len(text)))
-    recoded = (text.encode("utf-16"), text.encode("utf-8-sig"), text.replace("\n", "\r\n").encode(),
-               text.replace("\n", "\r").encode(), text[:place].encode() + b"\xe9" + text[place:].encode(),
-               text.replace(",", ";").encode(), text[:place].encode() + b"\0" + text[place:].encode())
+    recoded = (
+        text.encode("utf-16"),
+        text.encode("utf-8-sig"),
+        text.replace("\n", "\r\n").encode(),
+        text.replace("\n", "\r").encode(),
+        text[:place].encode() + b"\xe9" + text[place:].encode(),
+        text.replace(",", ";").encode(),
+        text[:place].encode() + b"\0" + text[place:].encode(),
+    )
     path.write_bytes(recoded[rng.integers(len(recoded))])
     return path
 

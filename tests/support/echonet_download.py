@@ -54,8 +54,11 @@ def convert(source: Path, **options: object) -> Report:
 def lines_of(source: Path, frame: int, name: str = FIRST.name) -> list[list[float]]:
     """The rows x1 y1 x2 y2 of one traced frame, read from the table anew."""
     with (source / "VolumeTracings.csv").open(newline="") as file:
-        return [[float(row[key]) for key in ("X1", "Y1", "X2", "Y2")] for row in csv.DictReader(file)
-                if row["FileName"] == f"{name}.avi" and int(row["Frame"]) == frame]
+        return [
+            [float(row[key]) for key in ("X1", "Y1", "X2", "Y2")]
+            for row in csv.DictReader(file)
+            if row["FileName"] == f"{name}.avi" and int(row["Frame"]) == frame
+        ]
 
 
 def change_rows(table: str, change: Change, name: str = FIRST.name, frame: int | None = None) -> Callable[[Path], None]:
@@ -64,8 +67,11 @@ def change_rows(table: str, change: Change, name: str = FIRST.name, frame: int |
     def apply(source: Path) -> None:
         path = source / table
         rows = path.read_text().splitlines()
-        chosen = [index for index, row in enumerate(rows)
-                  if row.startswith(name) and (frame is None or row.endswith(f",{frame}"))]
+        chosen = [
+            index
+            for index, row in enumerate(rows)
+            if row.startswith(name) and (frame is None or row.endswith(f",{frame}"))
+        ]
         rows[chosen[0] : chosen[-1] + 1] = change([rows[index] for index in chosen])
         path.write_text("".join(f"{row}\n" for row in rows))
 

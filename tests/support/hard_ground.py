@@ -83,6 +83,9 @@ def convert(source: Source, folder: Path, raw: Path, *options: str) -> int:
 
 def images(raw: Path) -> dict[str, str]:
     """Hash of each image and mask by its name without folder: a patient that no list names may leave the test set."""
-    found = {re.sub(r".*/(image|label)sT[rs]/", r"\1 ", path): digest
-             for path, digest in tree(raw).items() if digest and path.endswith(".nii.gz")}
+    found = {
+        re.sub(r".*/(image|label)sT[rs]/", r"\1 ", path): digest
+        for path, digest in tree(raw).items()
+        if digest and path.endswith(".nii.gz")
+    }
     return {name: digest for name, digest in found.items() if name.startswith(("image ", "label "))}

@@ -45,23 +45,38 @@ LOG = """
 2026-01-01 10:02:01.000000: predicting C
 """
 PLAN = {
-    "patch_size": [64, 96], "spacing": [1.5, 1.5], "normalization_schemes": ["ZScoreNormalization"],
+    "patch_size": [64, 96],
+    "spacing": [1.5, 1.5],
+    "normalization_schemes": ["ZScoreNormalization"],
     "data_identifier": "nnUNetPlans_2d",
     "architecture": {
         "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
         "arch_kwargs": {
-            "n_stages": 3, "features_per_stage": [4, 8, 16], "conv_op": "torch.nn.modules.conv.Conv2d",
-            "kernel_sizes": [[3, 3]] * 3, "strides": [[1, 1], [2, 2], [2, 2]], "n_conv_per_stage": [2] * 3,
-            "n_conv_per_stage_decoder": [2] * 2, "conv_bias": True,
-            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d", "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-            "dropout_op": None, "dropout_op_kwargs": None, "nonlin": "torch.nn.LeakyReLU",
+            "n_stages": 3,
+            "features_per_stage": [4, 8, 16],
+            "conv_op": "torch.nn.modules.conv.Conv2d",
+            "kernel_sizes": [[3, 3]] * 3,
+            "strides": [[1, 1], [2, 2], [2, 2]],
+            "n_conv_per_stage": [2] * 3,
+            "n_conv_per_stage_decoder": [2] * 2,
+            "conv_bias": True,
+            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d",
+            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
             "nonlin_kwargs": {"inplace": True},
         },
         "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
     },
 }
-PLANS = {"dataset_name": NAME, "plans_name": "nnUNetPlans", "image_reader_writer": "SimpleITKIO",
-         "label_manager": "LabelManager", "configurations": {"2d": PLAN}}
+PLANS = {
+    "dataset_name": NAME,
+    "plans_name": "nnUNetPlans",
+    "image_reader_writer": "SimpleITKIO",
+    "label_manager": "LabelManager",
+    "configurations": {"2d": PLAN},
+}
 
 
 @dataclass(frozen=True)
@@ -110,8 +125,9 @@ def whole_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         set_folders(folder, patch)
         patch.setattr(phantom_camus, "ultrasound", plain_picture)
-        write_camus(download := tmp_path_factory.mktemp("download"), PATIENTS, 3, spacing_mm=SPACING_MM,
-                    half_sequence=False)
+        write_camus(
+            download := tmp_path_factory.mktemp("download"), PATIENTS, 3, spacing_mm=SPACING_MM, half_sequence=False
+        )
         convert(download)
     study = _study(folder)
     for trainer, change in ((BASELINE, eroded), (GOOD, shifted), (FOREIGN, lambda labels: eroded(eroded(labels)))):
@@ -136,13 +152,28 @@ def case_row(patient: str, structure: str, value: float | str, case: str = "") -
     dice = math.nan if value == ABSENT else 0.0 if isinstance(value, str) else value
     row = dict.fromkeys(metric_columns("mm").values(), dice)
     row |= {"hd95_mm": math.nan if isinstance(value, str) else 10 * (1 - dice), "hd95_penalised_mm": 100 * (1 - dice)}
-    return {"trainer": "", "fold": 0, "case": case or f"{patient}_ED", "patient": patient, "view": "4CH", "phase": "ED",
-            "structure": structure, **row, **empty}
+    return {
+        "trainer": "",
+        "fold": 0,
+        "case": case or f"{patient}_ED",
+        "patient": patient,
+        "view": "4CH",
+        "phase": "ED",
+        "structure": structure,
+        **row,
+        **empty,
+    }
 
 
-def numbers_board(folder: Path, models: Mapping[str, Mapping[str, Mapping[str, object]]], *,
-                  reference_ef: Mapping[str, float], planes: Mapping[str, str] | None = None,
-                  trainings: Mapping[str, Training] | None = None, baseline: str = "") -> Board:
+def numbers_board(
+    folder: Path,
+    models: Mapping[str, Mapping[str, Mapping[str, object]]],
+    *,
+    reference_ef: Mapping[str, float],
+    planes: Mapping[str, str] | None = None,
+    trainings: Mapping[str, Training] | None = None,
+    baseline: str = "",
+) -> Board:
     """A board of whole models: name -> patient -> Dice of LV, MYO, LA, LV_EPI (default 0.9, see `case_row`), "ef",
     and the flags of the predicted and the reference EF, "flags" and "reference_flags".
 
@@ -156,18 +187,37 @@ def numbers_board(folder: Path, models: Mapping[str, Mapping[str, Mapping[str, o
             found = of_patient.get(patient, {})
             cases += [case_row(patient, structure, found.get(structure, 0.9)) for structure in structures]
             volumes = {f"{side}_{volume}_ml": 50.0 for side in ("prediction", "reference") for volume in ("edv", "esv")}
-            rows.append({"patient": patient, "method": "ase", "planes": (planes or {}).get(patient, "biplane"),
-                         **volumes, "prediction_ef_percent": found.get("ef", reference),
-                         "reference_ef_percent": reference, "recorded_ef_percent": math.nan,
-                         "prediction_flags": found.get("flags", ""),
-                         "reference_flags": found.get("reference_flags", "")})
+            rows.append(
+                {
+                    "patient": patient,
+                    "method": "ase",
+                    "planes": (planes or {}).get(patient, "biplane"),
+                    **volumes,
+                    "prediction_ef_percent": found.get("ef", reference),
+                    "reference_ef_percent": reference,
+                    "recorded_ef_percent": math.nan,
+                    "prediction_flags": found.get("flags", ""),
+                    "reference_flags": found.get("reference_flags", ""),
+                }
+            )
         model = Model(name, name, "nnUNetPlans", "2d", folder, (0,), "whole", ())
         training = (trainings or {}).get(name, Training())
         entries.append(Entry(model, {0: folder}, Evaluation(cases, rows, [], [], [], {}), training, Costs()))
-    return ranked(entries, dataset=Dataset(structures, frozenset(range(4)), ".nii.gz", "mm", None), raw=folder,
-                  references=folder, films={}, configuration="2d", patients=list(reference_ef), rank_by="dice",
-                  split=Split({0: frozenset()}, {0: frozenset(reference_ef)}, "0123456789ab"), baseline=baseline,
-                  method="ase", consistency_limits="references", seed=0)
+    return ranked(
+        entries,
+        dataset=Dataset(structures, frozenset(range(4)), ".nii.gz", "mm", None),
+        raw=folder,
+        references=folder,
+        films={},
+        configuration="2d",
+        patients=list(reference_ef),
+        rank_by="dice",
+        split=Split({0: frozenset()}, {0: frozenset(reference_ef)}, "0123456789ab"),
+        baseline=baseline,
+        method="ase",
+        consistency_limits="references",
+        seed=0,
+    )
 
 
 def set_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

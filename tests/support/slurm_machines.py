@@ -60,8 +60,13 @@ class Slurm:
         self._daemons: dict[str, subprocess.Popen] = {}
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
         self._write_configuration()
-        munge = {"key-file": "munge.key", "socket": "munge.socket", "pid-file": "munge.pid", "log-file": "munge.log",
-                 "seed-file": "munge.seed"}
+        munge = {
+            "key-file": "munge.key",
+            "socket": "munge.socket",
+            "pid-file": "munge.pid",
+            "log-file": "munge.log",
+            "seed-file": "munge.seed",
+        }
         self._start("munged", "--foreground", "--force", *(f"--{name}={folder / file}" for name, file in munge.items()))
         wait_for((folder / "munge.socket").exists)
         self._start("slurmctld", "-D")
@@ -84,8 +89,11 @@ class Slurm:
     def lose(self, node: str) -> None:
         """Kill the daemon first, so that it cannot report what then dies: its steps, and all that they started."""
         daemon = psutil.Process(self._daemons[node].pid)
-        mine = [step for step in _steps()
-                if any(child.environ().get("SLURMD_NODENAME") == node for child in step.children())]
+        mine = [
+            step
+            for step in _steps()
+            if any(child.environ().get("SLURMD_NODENAME") == node for child in step.children())
+        ]
         there = [daemon, *mine, *(child for step in mine for child in step.children(recursive=True))]
         for process in there:
             process.suspend()
@@ -107,8 +115,9 @@ class Slurm:
 
     def _start(self, program: str, *arguments: str, name: str = "") -> None:
         log = (self.folder / f"{name or program}.out").open("a")
-        self._daemons[name or program] = subprocess.Popen([shutil.which(program), *arguments], env=self.environment,
-                                                          stdout=log, stderr=log, start_new_session=True)
+        self._daemons[name or program] = subprocess.Popen(
+            [shutil.which(program), *arguments], env=self.environment, stdout=log, stderr=log, start_new_session=True
+        )
 
     def _write_configuration(self) -> None:
         host, ports = socket.gethostname(), _free_ports(3)
@@ -119,16 +128,21 @@ class Slurm:
         for number in range(2):  # a plain file would be counted, but not set CUDA_VISIBLE_DEVICES
             os.mknod(self.folder / f"nvidia{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
         (self.folder / "gres.conf").write_text(
-            "\n".join(f"NodeName={node} Name=gpu File={self.folder}/nvidia[0-1]" for node in NODES))
+            "\n".join(f"NodeName={node} Name=gpu File={self.folder}/nvidia[0-1]" for node in NODES)
+        )
         nodes = "\n".join(NODE.format(name=node, host=host, port=ports.pop()) for node in NODES)
         (self.folder / "slurm.conf").write_text(
-            CONFIGURATION.format(host=host, controller=ports.pop(), folder=self.folder, nodes=nodes))
+            CONFIGURATION.format(host=host, controller=ports.pop(), folder=self.folder, nodes=nodes)
+        )
 
 
 def _steps() -> list[psutil.Process]:
     """The processes that run the tasks; they are no children of the daemon that started them."""
-    return [process for process in psutil.process_iter(["cmdline"])
-            if process.info["cmdline"] and process.info["cmdline"][0].startswith("slurmstepd")]
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if process.info["cmdline"] and process.info["cmdline"][0].startswith("slurmstepd")
+    ]
 
 
 def _free_ports(count: int) -> list[int]:

@@ -177,12 +177,15 @@ def test_doctor_tells_what_cannot_be_imported_and_what_hides_the_package(tmp_pat
     assert "TORCH_DEVICE_BACKEND_AUTOLOAD=0" in problem
 
 
-@pytest.mark.parametrize(("path", "problem"), [
-    ("~/x", "is '~/x', which neither nnU-Net nor Python expands"),
-    (" ", "is ' ', which is no folder"),
-    (__file__, "which is no folder"),
-    ("/nowhere/yet", ""),
-])
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("~/x", "is '~/x', which neither nnU-Net nor Python expands"),
+        (" ", "is ' ', which is no folder"),
+        (__file__, "which is no folder"),
+        ("/nowhere/yet", ""),
+    ],
+)
 def test_doctor_names_a_folder_that_cannot_be_one(path, problem, monkeypatch, capsys):
     for name in doctor_command.FOLDERS:
         monkeypatch.setenv(name, "/")
@@ -199,6 +202,8 @@ def test_doctor_explains_a_torch_that_cannot_be_imported(tmp_path):
     (tmp_path / "other-1.0.dist-info" / "METADATA").write_text("Name: other\nVersion: 1.0\n")
     (tmp_path / "other-1.0.dist-info" / "entry_points.txt").write_text("[torch.backends]\nother = nowhere:start\n")
     _, problems = doctor(tmp_path, PYTHONPATH=str(tmp_path))
-    assert any("torch is installed, but its import fails: RuntimeError: Failed to load the backend extension: other"
-               in problem and "TORCH_DEVICE_BACKEND_AUTOLOAD=0 turns all of them off" in problem
-               for problem in problems)
+    assert any(
+        "torch is installed, but its import fails: RuntimeError: Failed to load the backend extension: other" in problem
+        and "TORCH_DEVICE_BACKEND_AUTOLOAD=0 turns all of them off" in problem
+        for problem in problems
+    )

@@ -183,8 +183,11 @@ def straight_stretches(points: ndarray, tolerance: float) -> list[tuple[int, int
         far = squared > 2 * tolerance**2  # nearer ones may leave lines of two kinds; `_is_straight` looks at them
         room = np.arcsin(tolerance / np.sqrt(squared[far]))
         low[far], high[far] = np.maximum(low[far], fall[far] - room), np.minimum(high[far], fall[far] + room)
-    return [ends for ends in found
-            if _squared(points, *ends) >= (1 - _TIE) * best and _is_straight(points, *ends, tolerance)]
+    return [
+        ends
+        for ends in found
+        if _squared(points, *ends) >= (1 - _TIE) * best and _is_straight(points, *ends, tolerance)
+    ]
 
 
 def _squared(points: ndarray, i: int, j: int) -> float:

@@ -105,20 +105,21 @@ def lv_shape(
     ends, doubtful = (None, False) if myocardium is None else mitral_plane(part, myocardium, spacing)
     flags = ["base_from_outline"] * (myocardium is not None and ends is None) + ["base_doubtful"] * doubtful
     if ends is None:  # the middles of the stretch, of both middle points and of all equal ones
-        ends = [points[[(i + j) // 2, (i + j + 1) // 2]].mean(axis=0)
-                for i, j in straight_stretches(points, TOLERANCE * np.sqrt(area))]
+        ends = [
+            points[[(i + j) // 2, (i + j + 1) // 2]].mean(axis=0)
+            for i, j in straight_stretches(points, TOLERANCE * np.sqrt(area))
+        ]
     if len(ends) == 0:
         return LvShape(flag=" ".join(["no_base", *_cut(part)]))
     base = np.mean(ends, axis=0)
     apex = farthest(points, base)
     length = float(np.linalg.norm(apex - base))
-    return LvShape(length, tuple(_diameters(part, points, base, apex, spacing).tolist()), area,
-                   " ".join([*flags, *_cut(part)]))
+    return LvShape(
+        length, tuple(_diameters(part, points, base, apex, spacing).tolist()), area, " ".join([*flags, *_cut(part)])
+    )
 
 
-def lv_volumes(
-    shapes: Mapping[tuple[str, str], LvShape], *, method: str = "ase", rounding: bool = False
-) -> LvVolumes:
+def lv_volumes(shapes: Mapping[tuple[str, str], LvShape], *, method: str = "ase", rounding: bool = False) -> LvVolumes:
     """EDV, ESV and EF from the shapes at (view, phase), all measured by the same `method`.
 
     Phases are "ED" and "ES"; others are ignored. "2CH" and "4CH" together are biplane; else the one of them that has
@@ -140,8 +141,12 @@ def lv_volumes(
     present = {view for view, phase in shapes if phase in PHASES} or {view for view, _ in shapes}
     expected = sorted(present | (set(BIPLANE_VIEWS) if present & set(BIPLANE_VIEWS) else set()))
     complete = [view for view in expected if all((view, phase) in shapes for phase in PHASES)]
-    flags = [_name("missing", view, phase if view in present else "")
-             for view in expected for phase in PHASES if (view, phase) not in shapes]
+    flags = [
+        _name("missing", view, phase if view in present else "")
+        for view in expected
+        for phase in PHASES
+        if (view, phase) not in shapes
+    ]
     if set(complete) >= set(BIPLANE_VIEWS):
         views, planes = list(BIPLANE_VIEWS), "biplane"
     else:
@@ -152,8 +157,9 @@ def lv_volumes(
 
     used = {phase: [shapes[view, phase] for view in views] for phase in PHASES}
     flags += [_name("unused", view) for view in complete if planes != "biplane" and view not in views]
-    flags += [_name(flag, view, phase)
-              for view in views for phase in PHASES for flag in shapes[view, phase].flag.split()]
+    flags += [
+        _name(flag, view, phase) for view in views for phase in PHASES for flag in shapes[view, phase].flag.split()
+    ]
     longest = np.max([shape.length for phase in PHASES for shape in used[phase]])
     edv, esv = (_volume(used[phase], method, longest) / 1000 for phase in PHASES)
     if rounding:
@@ -202,8 +208,10 @@ def _diameters(part: ndarray, points: ndarray, base: ndarray, apex: ndarray, spa
 def _camus_shape(lv: ndarray, spacing: tuple[float, float]) -> LvShape:
     pixel = min(spacing)
     # Nearest neighbours on square pixels of the smaller side.
-    rows, columns = (((np.arange(round(n * side / pixel)) + 0.5) * pixel / side).astype(int)
-                     for n, side in zip(lv.shape, spacing, strict=True))
+    rows, columns = (
+        ((np.arange(round(n * side / pixel)) + 0.5) * pixel / side).astype(int)
+        for n, side in zip(lv.shape, spacing, strict=True)
+    )
     part = main_part(lv[np.ix_(rows, columns)])
     points, _ = trace(part)
     # The script's outline starts, and ends, at the last point of the lowest row; its search does not cross the start.
@@ -228,8 +236,9 @@ def _camus_shape(lv: ndarray, spacing: tuple[float, float]) -> LvShape:
         nearest = np.round(starts[:, None] + offsets[:, None] * side).astype(int) + 1  # (disk, offset, 2)
         row, column = np.moveaxis(np.clip(nearest, 0, np.array(padded.shape) - 1), 2, 0)
         diameters += offsets[np.argmin(padded[row, column], axis=1)]
-    return LvShape(float(length * pixel), tuple((diameters * pixel).tolist()), float(pixels * pixel**2),
-                   " ".join(flags))
+    return LvShape(
+        float(length * pixel), tuple((diameters * pixel).tolist()), float(pixels * pixel**2), " ".join(flags)
+    )
 
 
 def _cut(part: ndarray) -> list[str]:
