@@ -16,7 +16,8 @@ import torch
 from timing import seconds_of
 from torch import Tensor
 
-from nnunet_echo.layers.vil import HEADS, mlstm
+from nnunet_echo.layers.vil import HEADS
+from nnunet_echo.ops.mlstm import mlstm
 
 CHANNELS = 96
 

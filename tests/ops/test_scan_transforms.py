@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 import torch
-from test_mlstm import recurrence
+from mlstm_recurrence import recurrence
 from test_scan import scan_inputs
 from test_scan_cpu import compiled
 from torch import Tensor, nn
@@ -17,10 +17,10 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunet_echo.layers.vil import mlstm
 from nnunet_echo.ops.causal_conv import causal_conv_silu
 from nnunet_echo.ops.instance_norm import InstanceNorm2d
 from nnunet_echo.ops.linear import linear
+from nnunet_echo.ops.mlstm import mlstm
 from nnunet_echo.ops.selective_scan import cpu, selective_scan, traceable
 from nnunet_echo.ops.selective_scan.inputs import ScanInputs
 
