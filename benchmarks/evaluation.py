@@ -25,10 +25,11 @@ from numpy import ndarray
 from scipy import ndimage
 from timing import seconds_of
 
-from nnunet_echo.dataset_conversion.camus import DATASET_JSON
-from nnunet_echo.dataset_conversion.camus.phantom import CAMUS_SPACING_MM, camus_heart, render
+from nnunet_echo.dataset_conversion.camus.dataset_json import DATASET_JSON
+from nnunet_echo.dataset_conversion.creatis import camus_heart
 from nnunet_echo.evaluation.left_ventricle.volume import METHODS, lv_shape, lv_volumes
 from nnunet_echo.evaluation.metrics import structures, surface_metrics
+from nnunet_echo.phantom.cine import CAMUS_SPACING_MM, render
 
 SPACING = (CAMUS_SPACING_MM, CAMUS_SPACING_MM)
 SHAPE = (560, 440)

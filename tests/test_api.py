@@ -22,12 +22,12 @@ from nnunet_echo.data.check import check_dataset
 from nnunet_echo.data.frames import write_frames
 from nnunet_echo.data.raw_dataset import write_dataset
 from nnunet_echo.data.reader import Reader
-from nnunet_echo.dataset_conversion.camus import phantom as phantom_camus
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus, write_camus_2019
 from nnunet_echo.dataset_conversion.echonet.phantom import write_echonet
 from nnunet_echo.dataset_conversion.ted.phantom import write_ted
 from nnunet_echo.evaluation.evaluate import TABLES, Evaluation
 from nnunet_echo.leaderboard import board as board_module
+from nnunet_echo.phantom import cine as phantom_cine
 
 pytest_plugins = ["leaderboard_study"]
 FUNCTIONS = {
@@ -43,7 +43,7 @@ FUNCTIONS = {
 def place(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that the examples speak of: a download of six patients, predictions, and a study for nnU-Net."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(phantom_camus, "ultrasound", plain_picture)
+    monkeypatch.setattr(phantom_cine, "ultrasound", plain_picture)
     write_camus("CAMUS_public", 6, 0, spacing_mm=3.0, half_sequence=False)
     shutil.copytree(study.raw / "labelsTr", "references")
     shutil.copytree(study.model(GOOD) / "fold_0" / "validation", "predictions")

@@ -10,7 +10,6 @@ Both draw the same hearts. Source: Leclerc et al., IEEE TMI 38(9), 2019, and the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,45 +17,11 @@ import SimpleITK as sitk
 from numpy import ndarray
 from tqdm import tqdm
 
+from nnunet_echo.phantom.cine import CAMUS_SPACING_MM, Film, check_spacing, draw_film
 from nnunet_echo.phantom.folder import check_numbers, claim, write_text
-from nnunet_echo.phantom.heart import Heart, Section, View, sample_heart
-from nnunet_echo.phantom.ultrasound import ultrasound
+from nnunet_echo.phantom.heart import Heart
 
-CAMUS_SPACING_MM = 0.308
-META_SLICE_MM = 1.54  # the third spacing in the .mhd headers, of single frames and sequences alike
-Film = dict[int, tuple[ndarray, ndarray]]  # frame, from 1 -> image and labels
-
-
-def render(
-    heart: Heart,
-    view: str,
-    phase: float,
-    *,
-    frame: int = 1,
-    spacing_mm: float = CAMUS_SPACING_MM,
-    row_spacing_mm: float | None = None,
-) -> tuple[ndarray, ndarray]:
-    """Image and labels of one view ("2CH" or "4CH") at a phase from 0 (ED) to 1 (ES): both (H, W) uint8, apex on top.
-
-    `frame`, from 1, chooses the speckle; `spacing_mm` the side of a pixel, `row_spacing_mm` its height where that
-    differs. A coarser grid shows the same heart. Labels: 0 background, 1 LV cavity, 2 myocardium, 3 left atrium.
-    Raises ValueError for values out of range.
-    """
-    check_spacing(spacing_mm)
-    if frame < 1:
-        raise ValueError(f"frame={frame}: frames count from 1.")
-    row_spacing_mm = row_spacing_mm or spacing_mm
-    section = Section(heart, view, phase)
-    depth, half_angle = section.view.depth_mm, np.deg2rad(section.view.half_angle_deg)
-    height, width = round(depth / row_spacing_mm), round(2 * depth * np.sin(half_angle) / spacing_mm)
-    x = (np.arange(width)[None, :] - (width - 1) / 2) * spacing_mm
-    y = np.arange(height)[:, None] * row_spacing_mm
-    return ultrasound(section, x, y, frame, spacing_mm), section.labels(x, y)
-
-
-def camus_heart(seed: int, patient: int) -> Heart:
-    """The heart of patient number `patient` (from 1) in the data sets that this module writes for this seed."""
-    return sample_heart(np.random.default_rng([seed, patient]))
+from ..creatis import camus_heart, info_lines, write_meta_image
 
 
 def write_camus(
@@ -113,47 +78,6 @@ def write_camus_2019(
         folder = out / ("testing" if test else "training") / f"patient{number - training * test:04d}"
         folder.mkdir(parents=True, exist_ok=True)
         _write_patient_2019(folder, camus_heart(seed, number), spacing_mm, half_sequence, masks=not test)
-
-
-def check_spacing(spacing_mm: float) -> None:
-    """Raise ValueError for pixels that no such picture has."""
-    if not 0.05 <= spacing_mm <= 3:
-        raise ValueError(f"spacing_mm={spacing_mm}: must lie between 0.05 and 3; CAMUS has {CAMUS_SPACING_MM}.")
-
-
-def draw_film(
-    heart: Heart, name: str, frames: Iterable[int], spacing_mm: float, row_spacing_mm: float, es_first: bool = False
-) -> Film:
-    """These frames of a view's film: from ED at frame 1 to ES at frame `View.frames`, or the other way, and on."""
-    steps = heart.views[name].frames - 1
-
-    def phase(frame: int) -> float:
-        contraction = (1 - np.cos(np.pi * (frame - 1) / steps)) / 2  # starts and ends gently
-        return 1 - contraction if es_first else contraction
-
-    return {
-        frame: render(heart, name, phase(frame), frame=frame, spacing_mm=spacing_mm, row_spacing_mm=row_spacing_mm)
-        for frame in frames
-    }
-
-
-def write_meta_image(path: Path, array: ndarray, spacing_mm: float) -> None:
-    """Write (T, H, W) uint8, pixels `spacing_mm` wide and half as high, as MetaImage: `path` (.mhd) and its .raw."""
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing((spacing_mm, spacing_mm / 2, META_SLICE_MM))
-    sitk.WriteImage(image, str(path))
-
-
-def info_lines(heart: Heart, view: View, ed: int, es: int, frames: int) -> Iterator[str]:
-    """The lines that the cfg files of all releases begin with."""
-    yield from (
-        f"ED: {ed}",
-        f"ES: {es}",
-        f"NbFrame: {frames}",
-        f"Sex: {heart.sex}",
-        f"Age: {heart.age}",
-        f"ImageQuality: {view.quality}",
-    )
 
 
 def _half_sequence(

@@ -31,7 +31,8 @@ from nnunet_echo.data.raw_dataset import Case
 from nnunet_echo.data.reader import Reading, SequenceReader
 from nnunet_echo.data.splits import SPLITS_OF_ALL, five_folds
 from nnunet_echo.data.tables import whole
-from nnunet_echo.dataset_conversion.camus.source import Patient, collect_patients, overlooked_patients, read_info
+
+from ..creatis import Patient, collect_patients, overlooked_patients, read_info
 
 PATIENT_FOLDER = re.compile(r"patient\d{3}")
 FILM_FILE = re.compile(r"(?P<patient>patient\d{3})_4CH_(?P<kind>sequence\.mhd|sequence_gt\.mhd|info\.cfg)")

@@ -15,16 +15,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nnunet_echo.dataset_conversion.camus.phantom import (
-    CAMUS_SPACING_MM,
-    camus_heart,
-    check_spacing,
-    draw_film,
-    info_lines,
-    write_meta_image,
-)
+from nnunet_echo.phantom.cine import CAMUS_SPACING_MM, check_spacing, draw_film
 from nnunet_echo.phantom.folder import check_numbers, claim, write_text
 from nnunet_echo.phantom.heart import BACKGROUND, LA, Heart
+
+from ..creatis import camus_heart, info_lines, write_meta_image
 
 
 def write_ted(

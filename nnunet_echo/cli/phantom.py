@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 
 from nnunet_echo.cli.options import add_workers
-from nnunet_echo.dataset_conversion.camus.phantom import CAMUS_SPACING_MM, write_camus, write_camus_2019
+from nnunet_echo.dataset_conversion.camus.phantom import write_camus, write_camus_2019
 from nnunet_echo.dataset_conversion.echonet.phantom import write_echonet
 from nnunet_echo.dataset_conversion.ted.phantom import write_ted
+from nnunet_echo.phantom.cine import CAMUS_SPACING_MM
 
 RELEASES = {"nifti": write_camus, "2019": write_camus_2019}
 

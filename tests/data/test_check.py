@@ -12,8 +12,8 @@ import SimpleITK as sitk
 
 from nnunet_echo.cli.main import main
 from nnunet_echo.data.check import check_dataset
-from nnunet_echo.dataset_conversion.camus import Camus
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
+from nnunet_echo.dataset_conversion.camus.reader import Camus
 
 CASE = "CAMUS_patient0002_4CH_ED"
 NAME = "Dataset751_CAMUS"

@@ -11,7 +11,7 @@ from camus_download import CASES, convert, load, table
 
 from nnunet_echo.cli.main import main
 from nnunet_echo.data.splits import five_folds, seven_one_two, split_of_file, splits_by_patient
-from nnunet_echo.dataset_conversion.camus import Camus
+from nnunet_echo.dataset_conversion.camus.reader import Camus
 
 pytest_plugins = ("camus_download",)
 PEOPLE = [f"A_p{number:03d}" for number in range(500)]

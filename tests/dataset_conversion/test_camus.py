@@ -19,7 +19,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_echo.data.check import check_dataset
 from nnunet_echo.data.raw_dataset import patient_of
-from nnunet_echo.dataset_conversion.camus import DATASET_JSON
+from nnunet_echo.dataset_conversion.camus.dataset_json import DATASET_JSON
 
 pytest_plugins = ("camus_download",)
 

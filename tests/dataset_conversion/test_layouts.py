@@ -17,8 +17,8 @@ from hard_ground import SOURCES, Undamaged, convert, images
 from nnunet_echo.data.findings import NOT_TAKEN
 from nnunet_echo.data.raw_dataset import Written
 from nnunet_echo.data.tables import whole
-from nnunet_echo.dataset_conversion.camus import _review
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
+from nnunet_echo.dataset_conversion.camus.review import review
 
 pytest_plugins = ("hard_ground",)
 Get = Callable[[str], Undamaged]
@@ -442,7 +442,7 @@ def test_a_copy_of_the_release_that_lost_its_spacing() -> None:
     """A sector is no half metre wide; that a phantom of pixels of 1 mm is as wide as it should be shows in its size."""
     for size, kinds in (((549, 389), ["spacing lost"]), ((180, 150), [])):
         written = {"CAMUS_patient0001_4CH_ED": Written(size=size, spacing=(1.0, 1.0))}
-        assert [note.kind for note in _review(written)] == kinds
+        assert [note.kind for note in review(written)] == kinds
 
 
 def test_testing_of_the_other_release_is_a_folder_like_any(copy: Callable[[str], Path], raw: Path) -> None:

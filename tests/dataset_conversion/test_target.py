@@ -22,12 +22,12 @@ from ted_download import plain_picture
 from nnunet_echo.cli.main import main
 from nnunet_echo.data import raw_dataset, target
 from nnunet_echo.data.target import locked
-from nnunet_echo.dataset_conversion.camus import phantom as phantom_camus
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
 from nnunet_echo.dataset_conversion.echonet import phantom as phantom_echonet
 from nnunet_echo.dataset_conversion.echonet.phantom import write_echonet
 from nnunet_echo.dataset_conversion.ted.phantom import write_ted
 from nnunet_echo.nnunet.folders import preprocessed_splits, raw_folder
+from nnunet_echo.phantom import cine as phantom_cine
 
 pytest_plugins = ("hard_ground",)
 
@@ -45,7 +45,7 @@ Get = Callable[[str], Undamaged]
 def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     def written(name: str) -> Path:
         with monkeypatch.context() as patch:
-            patch.setattr(phantom_camus, "ultrasound", plain_picture)
+            patch.setattr(phantom_cine, "ultrasound", plain_picture)
             patch.setattr(phantom_echonet, "ultrasound", plain_picture)
             OTHERS[name](tmp_path / "other")
         return tmp_path / "other"

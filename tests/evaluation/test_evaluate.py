@@ -20,8 +20,8 @@ from scipy import ndimage
 
 from nnunet_echo.cli.main import main
 from nnunet_echo.data.tables import read_rows, read_table, write_rows
-from nnunet_echo.dataset_conversion.camus import DATASET_JSON
-from nnunet_echo.dataset_conversion.camus.phantom import camus_heart
+from nnunet_echo.dataset_conversion.camus.dataset_json import DATASET_JSON
+from nnunet_echo.dataset_conversion.creatis import camus_heart
 from nnunet_echo.evaluation.agreement import agreement, classification
 from nnunet_echo.evaluation.evaluate import Evaluation, evaluate, metric_columns
 from nnunet_echo.evaluation.metrics import region_metrics, surface_metrics

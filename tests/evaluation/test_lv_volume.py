@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy import ndarray
 
-from nnunet_echo.dataset_conversion.camus.phantom import camus_heart, render
+from nnunet_echo.dataset_conversion.creatis import camus_heart
 from nnunet_echo.evaluation.left_ventricle.outline import (
     main_part,
     mitral_junction,
@@ -22,6 +22,7 @@ from nnunet_echo.evaluation.left_ventricle.outline import (
 )
 from nnunet_echo.evaluation.left_ventricle.volume import METHODS, LvShape, LvVolumes, lv_shape, lv_volumes
 from nnunet_echo.evaluation.motion import frame_attributes
+from nnunet_echo.phantom.cine import render
 
 ISOTROPIC, ANISOTROPIC = (0.308, 0.308), (0.154, 0.308)
 LENGTH_MM, DIAMETERS_MM = 88.0, {"2CH": 44.0, "4CH": 48.0}

@@ -18,13 +18,13 @@ from leaderboard_study import BASELINE, FOREIGN, GOOD, Study, set_folders
 from ted_download import plain_picture
 
 from nnunet_echo.cli.main import main
-from nnunet_echo.dataset_conversion.camus import phantom as phantom_camus
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
 from nnunet_echo.evaluation.evaluate import evaluate
 from nnunet_echo.leaderboard import figures
 from nnunet_echo.leaderboard.board import leaderboard
 from nnunet_echo.leaderboard.collect import Model, find_models, read_split
 from nnunet_echo.nnunet.logs import read_training
+from nnunet_echo.phantom import cine as phantom_cine
 
 pytest_plugins = ("camus_download", "leaderboard_study")
 PATIENTS, CASES = 6, 24
@@ -456,7 +456,7 @@ def test_sequences_are_compared_frame_by_frame(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], films: int
 ) -> None:
     """Each frame that has a reference, on the grid of the film; the pictures are frames of the sequences."""
-    monkeypatch.setattr(phantom_camus, "ultrasound", plain_picture)
+    monkeypatch.setattr(phantom_cine, "ultrasound", plain_picture)
     write_camus(tmp_path / "download", 6, 0, spacing_mm=2.5)
     dataset = convert(tmp_path / "download", mode="half_sequence", views=["4CH"], **options).folder
     ignore = json.loads((dataset / "dataset.json").read_text())["labels"].get("ignore", 255)

@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from camus_download import tree
 
 from nnunet_echo.analysis.costs import Costs
-from nnunet_echo.dataset_conversion.camus.phantom import camus_heart, render
+from nnunet_echo.dataset_conversion.creatis import camus_heart
 from nnunet_echo.evaluation.evaluate import Evaluation, metric_columns
 from nnunet_echo.evaluation.pairs import Dataset
 from nnunet_echo.leaderboard import figures, report
@@ -28,6 +28,7 @@ from nnunet_echo.leaderboard.report import short_names, write_report
 from nnunet_echo.leaderboard.statistics import bootstrap_weights, rank
 from nnunet_echo.leaderboard.values import Entry
 from nnunet_echo.nnunet.logs import Training
+from nnunet_echo.phantom.cine import render
 
 FRAMES, PATIENTS, SPACING_MM = 6, 4, 2.0
 BAD = "nnUNetTrainer<img src=x>_a&b"  # a folder may be called so

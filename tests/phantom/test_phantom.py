@@ -13,7 +13,8 @@ import SimpleITK as sitk
 
 from nnunet_echo.cli import phantom
 from nnunet_echo.dataset_conversion.camus import phantom as phantom_camus
-from nnunet_echo.dataset_conversion.camus.phantom import camus_heart, write_camus
+from nnunet_echo.dataset_conversion.camus.phantom import write_camus
+from nnunet_echo.dataset_conversion.creatis import camus_heart
 from nnunet_echo.phantom.heart import LV, VIEWS
 
 SPACING = 1.5

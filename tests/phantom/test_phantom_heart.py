@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation, binary_fill_holes, label
 
-from nnunet_echo.dataset_conversion.camus.phantom import camus_heart, render
+from nnunet_echo.dataset_conversion.creatis import camus_heart
 from nnunet_echo.evaluation.anatomy import anatomical_errors
 from nnunet_echo.phantom import Heart
+from nnunet_echo.phantom.cine import render
 from nnunet_echo.phantom.heart import BACKGROUND, LA, LV, MYO, VIEWS, Section
 
 SEED = 3

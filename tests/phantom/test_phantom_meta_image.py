@@ -10,8 +10,10 @@ import SimpleITK as sitk
 from camus_download import array, convert, table, tree
 
 from nnunet_echo.cli.main import main
-from nnunet_echo.dataset_conversion.camus.phantom import camus_heart, render, write_camus_2019
+from nnunet_echo.dataset_conversion.camus.phantom import write_camus_2019
+from nnunet_echo.dataset_conversion.creatis import camus_heart
 from nnunet_echo.dataset_conversion.ted.phantom import write_ted
+from nnunet_echo.phantom.cine import render
 from nnunet_echo.phantom.heart import LV, VIEWS
 
 pytest_plugins = ("camus_download",)

@@ -18,8 +18,8 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_echo.data.findings import Report
-from nnunet_echo.dataset_conversion.camus import Camus
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
+from nnunet_echo.dataset_conversion.camus.reader import Camus
 
 PATIENTS, SPACING_MM = 7, 1.5
 CASES = PATIENTS * 4

@@ -17,11 +17,11 @@ from camus_download import tree
 from ted_download import plain_picture
 
 from nnunet_echo.cli.main import main
-from nnunet_echo.dataset_conversion.camus import phantom as phantom_camus
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus, write_camus_2019
 from nnunet_echo.dataset_conversion.echonet import phantom as phantom_echonet
 from nnunet_echo.dataset_conversion.echonet.phantom import write_echonet
 from nnunet_echo.dataset_conversion.ted.phantom import write_ted
+from nnunet_echo.phantom import cine as phantom_cine
 
 pytest_plugins = ("camus_download",)  # its fixture raw
 
@@ -67,7 +67,7 @@ def undamaged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Undam
     def written(name: str) -> Undamaged:
         folder, raw = tmp_path_factory.mktemp("hard_ground") / "source", tmp_path_factory.mktemp("raw")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(phantom_camus, "ultrasound", plain_picture)
+            patch.setattr(phantom_cine, "ultrasound", plain_picture)
             patch.setattr(phantom_echonet, "ultrasound", plain_picture)
             SOURCES[name].write(folder)
         convert(SOURCES[name], folder, raw)

@@ -21,7 +21,6 @@ from scipy import ndimage
 from ted_download import plain_picture
 
 from nnunet_echo.analysis.costs import Costs
-from nnunet_echo.dataset_conversion.camus import phantom as phantom_camus
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
 from nnunet_echo.evaluation.evaluate import Evaluation, metric_columns
 from nnunet_echo.evaluation.pairs import Dataset
@@ -29,6 +28,7 @@ from nnunet_echo.leaderboard.board import Board, ranked
 from nnunet_echo.leaderboard.collect import Model, Split
 from nnunet_echo.leaderboard.values import Entry
 from nnunet_echo.nnunet.logs import Training
+from nnunet_echo.phantom import cine as phantom_cine
 
 NAME = "Dataset751_CAMUS"
 BASELINE, GOOD, FOREIGN = "nnUNetTrainer", "nnUNetTrainerNoMamba_2epochs", "nnUNetTrainerOfSomebody"
@@ -124,7 +124,7 @@ def whole_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / part).mkdir()
     with pytest.MonkeyPatch.context() as patch:
         set_folders(folder, patch)
-        patch.setattr(phantom_camus, "ultrasound", plain_picture)
+        patch.setattr(phantom_cine, "ultrasound", plain_picture)
         write_camus(
             download := tmp_path_factory.mktemp("download"), PATIENTS, 3, spacing_mm=SPACING_MM, half_sequence=False
         )

@@ -13,9 +13,9 @@ import pytest
 from numpy import ndarray
 
 from nnunet_echo.data.findings import Report
-from nnunet_echo.dataset_conversion.camus import phantom as phantom_camus
 from nnunet_echo.dataset_conversion.ted import Ted
 from nnunet_echo.dataset_conversion.ted.phantom import write_ted
+from nnunet_echo.phantom import cine as phantom_cine
 from nnunet_echo.phantom.heart import Section
 
 pytest_plugins = ("camus_download",)  # its fixture raw
@@ -35,7 +35,7 @@ def pristine_ted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six patients with films of plain pictures."""
     folder = tmp_path_factory.mktemp("pristine_ted")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phantom_camus, "ultrasound", plain_picture)
+        patch.setattr(phantom_cine, "ultrasound", plain_picture)
         write_ted(folder, PATIENTS, 3, spacing_mm=SPACING_MM)
     return folder
 

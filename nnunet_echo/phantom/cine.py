@@ -1,0 +1,63 @@
+"""An apical view of a heart as an image with its labels, and as the frames of a film, on a grid in mm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy import ndarray
+
+from nnunet_echo.phantom.heart import Heart, Section
+from nnunet_echo.phantom.ultrasound import ultrasound
+
+CAMUS_SPACING_MM = 0.308
+Film = dict[int, tuple[ndarray, ndarray]]  # frame, from 1 -> image and labels
+
+
+def render(
+    heart: Heart,
+    view: str,
+    phase: float,
+    *,
+    frame: int = 1,
+    spacing_mm: float = CAMUS_SPACING_MM,
+    row_spacing_mm: float | None = None,
+) -> tuple[ndarray, ndarray]:
+    """Image and labels of one view ("2CH" or "4CH") at a phase from 0 (ED) to 1 (ES): both (H, W) uint8, apex on top.
+
+    `frame`, from 1, chooses the speckle; `spacing_mm` the side of a pixel, `row_spacing_mm` its height where that
+    differs. A coarser grid shows the same heart. Labels: 0 background, 1 LV cavity, 2 myocardium, 3 left atrium.
+    Raises ValueError for values out of range.
+    """
+    check_spacing(spacing_mm)
+    if frame < 1:
+        raise ValueError(f"frame={frame}: frames count from 1.")
+    row_spacing_mm = row_spacing_mm or spacing_mm
+    section = Section(heart, view, phase)
+    depth, half_angle = section.view.depth_mm, np.deg2rad(section.view.half_angle_deg)
+    height, width = round(depth / row_spacing_mm), round(2 * depth * np.sin(half_angle) / spacing_mm)
+    x = (np.arange(width)[None, :] - (width - 1) / 2) * spacing_mm
+    y = np.arange(height)[:, None] * row_spacing_mm
+    return ultrasound(section, x, y, frame, spacing_mm), section.labels(x, y)
+
+
+def draw_film(
+    heart: Heart, name: str, frames: Iterable[int], spacing_mm: float, row_spacing_mm: float, es_first: bool = False
+) -> Film:
+    """These frames of a view's film: from ED at frame 1 to ES at frame `View.frames`, or the other way, and on."""
+    steps = heart.views[name].frames - 1
+
+    def phase(frame: int) -> float:
+        contraction = (1 - np.cos(np.pi * (frame - 1) / steps)) / 2  # starts and ends gently
+        return 1 - contraction if es_first else contraction
+
+    return {
+        frame: render(heart, name, phase(frame), frame=frame, spacing_mm=spacing_mm, row_spacing_mm=row_spacing_mm)
+        for frame in frames
+    }
+
+
+def check_spacing(spacing_mm: float) -> None:
+    """Raise ValueError for pixels that no such picture has."""
+    if not 0.05 <= spacing_mm <= 3:
+        raise ValueError(f"spacing_mm={spacing_mm}: must lie between 0.05 and 3; CAMUS has {CAMUS_SPACING_MM}.")
