@@ -39,7 +39,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunet_echo.networks import NETWORKS, network_from_plan
-from nnunet_echo.networks.base import UNetShape
+from nnunet_echo.networks.plan import UNetShape
 from nnunet_echo.nnunet.plans import SMALLEST_MAP, unet_architecture
 from nnunet_echo.ops.selective_scan import BACKEND_VARIABLE, choose_backend, cpu
 from nnunet_echo.training.memory import keep_freed_memory, peak_memory_gib
@@ -230,12 +230,13 @@ def kept_gib(case: Case) -> float:
 
 
 def build(case: Case) -> nn.Module:
-    plan = unet_architecture((SMALLEST_MAP * 2 ** (case.stages - 1),) * 2)
+    planned = (SMALLEST_MAP * 2 ** (case.stages - 1),) * 2
     if case.network not in (PLAIN, RESIDUAL):
         options = {"window_mode": "released"} if case.network == RELEASED else {}
         name = case.network.split()[0]
+        plan = unet_architecture(planned)
         return network_from_plan(name, 1, CLASSES, case.size, plan, deep_supervision=True, **options)
-    shape = UNetShape.from_plan(1, CLASSES, plan)
+    shape = UNetShape.from_patch_size(1, CLASSES, planned)
     arguments = {
         "n_stages": shape.n_stages,
         "features_per_stage": shape.features_per_stage,

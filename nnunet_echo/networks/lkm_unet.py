@@ -34,7 +34,8 @@ from torch import Tensor, nn
 
 from nnunet_echo.layers.mamba import BiMamba
 from nnunet_echo.layers.windows import crop_to, merge_windows, partition_windows, to_image, to_tokens
-from nnunet_echo.networks.base import MixedEncoder, UNet, UNetShape
+from nnunet_echo.networks.base import MixedEncoder, UNet
+from nnunet_echo.networks.plan import UNetShape
 
 WINDOW_MODES = ("paper", "released")
 

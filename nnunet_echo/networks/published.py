@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from nnunet_echo.networks.base import UNetShape
 from nnunet_echo.networks.lkm_unet import LKMUNet
+from nnunet_echo.networks.plan import UNetShape
 from nnunet_echo.networks.u_mamba import UMambaBot, UMambaEnc
 from nnunet_echo.networks.vil.unet import VisionLSTM, VisionLSTM2
 from nnunet_echo.networks.vm_unet import VSSM

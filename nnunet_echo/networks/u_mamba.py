@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from nnunet_echo.layers.mamba import Mamba
 from nnunet_echo.layers.windows import merge_windows, partition_windows, to_image, to_tokens
-from nnunet_echo.networks.base import MixedEncoder, UNet, UNetShape
+from nnunet_echo.networks.base import MixedEncoder, UNet
+from nnunet_echo.networks.plan import UNetShape
 
 
 class UMamba(UNet):

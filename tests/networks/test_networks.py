@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from nnunet_echo.layers import mamba
 from nnunet_echo.layers.windows import merge_windows, partition_windows
 from nnunet_echo.networks import NETWORKS, create_network
-from nnunet_echo.networks.base import UNetShape
 from nnunet_echo.networks.lkm_unet import LKMUNet, PatchLevelSSM, PixelLevelSSM
+from nnunet_echo.networks.plan import UNetShape
 from nnunet_echo.networks.u_mamba import ChannelTokens
 
 PATCHES = {2: (32, 48), 3: (4, 32, 32)}
