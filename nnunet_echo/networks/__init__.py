@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from nnunet_echo.nnunet.plans import unet_architecture
+from nnunet_echo.nnunet.plans import SMALLEST_MAP, unet_architecture
 
 if TYPE_CHECKING:
     from torch import nn
@@ -136,10 +136,10 @@ def network_options(name: str) -> dict[str, Any]:
     >>> network_options("lkm_unet")["window_mode"]
     'paper'
     """
-    parameters = inspect.signature(_row(name).load()).parameters
+    parameters = _parameters(name)
     fixed = {"shape", "in_channels", "num_classes", "patch_size", "deep_supervision"}
     options = {key: parameter.default for key, parameter in parameters.items() if key not in fixed}
-    return {**(dict.fromkeys(SHAPE_OPTIONS) if "shape" in parameters else {}), **options}
+    return {**(dict.fromkeys(SHAPE_OPTIONS) if _is_unet(name) else {}), **options}
 
 
 def create_network(
@@ -172,7 +172,10 @@ def create_network(
     if not isinstance(patch_size, Iterable) or not all(map(_FITS[int], patch_size := tuple(patch_size))):
         raise ValueError(f"patch_size={patch_size!r}: expected a number of pixels along each axis, such as (256, 256).")
     _check_axes(name, patch_size)
-    architecture = unet_architecture(patch_size)
+    planned = patch_size
+    if not _is_unet(name):  # it has no shape of a U-Net that a small patch could be too small for, and pads its input
+        planned = tuple(max(n, 2 * SMALLEST_MAP) for n in patch_size)
+    architecture = unet_architecture(planned)
     return network_from_plan(name, in_channels, num_classes, patch_size, architecture, deep_supervision, **options)
 
 
@@ -211,6 +214,15 @@ def _row(name: str) -> Network:
     if not isinstance(name, str) or name not in NETWORKS:
         raise ValueError(f"network {name!r}: expected one of {', '.join(NETWORKS)}.")
     return NETWORKS[name]
+
+
+def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(_row(name).load()).parameters
+
+
+def _is_unet(name: str) -> bool:
+    """Whether it takes the shape of a U-Net from the plan."""
+    return "shape" in _parameters(name)
 
 
 def _check_axes(name: str, patch_size: Sequence[int]) -> None:

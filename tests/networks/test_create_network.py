@@ -156,6 +156,13 @@ def test_arguments_that_cannot_be(arguments: tuple, message: str) -> None:
         create_network(*arguments)
 
 
+@pytest.mark.parametrize("name", ["vm_unet", "vil", "vil2"])
+def test_a_network_that_is_no_unet_takes_the_smallest_patch(name: str) -> None:
+    """It pads its input to a multiple of its own, so the rule of a U-Net's halvings is none of its rules."""
+    network = toy(name, patch_size=(7, 6))
+    assert network(torch.zeros(2, 1, 7, 6)).shape == (2, 4, 7, 6)
+
+
 @pytest.mark.parametrize("name", [name for name, row in NETWORKS.items() if 3 not in row.dims])
 def test_a_network_without_a_3d_form_says_so_and_names_those_that_have_one(name: str) -> None:
     message = rf"patch_size=\(8, 32, 32\) has 3 axes, but {name} is 2D\..*lkm_unet, umamba_bot, umamba_enc, no_mamba"
