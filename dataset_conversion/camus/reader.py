@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from nnunet_echo.data.cases import Case
 from nnunet_echo.data.findings import Note
 from nnunet_echo.data.images import read_pair
-from nnunet_echo.data.raw_dataset import Case
 from nnunet_echo.data.reader import Reading, SequenceReader
 from nnunet_echo.data.splits import SPLITS_OF_ALL, Split, five_folds, listed_folds, unmatched
 

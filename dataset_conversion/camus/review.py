@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nnunet_echo.data.cases import Written
 from nnunet_echo.data.findings import Note
-from nnunet_echo.data.raw_dataset import Written
 
 from .dataset_json import LV
 

@@ -37,10 +37,10 @@ import SimpleITK as sitk
 from numpy import ndarray
 
 from nnunet_echo.data.avi import read_frames
+from nnunet_echo.data.cases import Case
 from nnunet_echo.data.cine import make_case, sampled_frames, sequence_json
 from nnunet_echo.data.findings import Note
 from nnunet_echo.data.images import Frame
-from nnunet_echo.data.raw_dataset import Case
 from nnunet_echo.data.reader import Reading, SequenceReader
 from nnunet_echo.data.splits import SPLITS_OF_ALL, Split, five_folds, listed_split
 

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from nnunet_echo.data.cases import Case, patient_of
 from nnunet_echo.data.images import check_spacing
 from nnunet_echo.data.labels import Labels, read_labels
-from nnunet_echo.data.raw_dataset import Case, patient_of
 from nnunet_echo.data.reader import Reader, Reading
 from nnunet_echo.data.splits import SPLITS_OF_ALL, SUBSETS, Split, five_folds, listed_split, unmatched
 from nnunet_echo.data.tables import finite

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnunet_echo.data.cases import patient_of
 from nnunet_echo.data.findings import NOT_TAKEN
 from nnunet_echo.data.patients import GROUPS, patient_pattern
-from nnunet_echo.data.raw_dataset import patient_of
 from nnunet_echo.data.reader import Reading
 from nnunet_echo.data.source_folders import shown, walk_folders
 from nnunet_echo.data.splits import SUBSETS

@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_echo.data.cases import Case
 from nnunet_echo.data.cine import as_film, make_case, sampled_frames, sequence_json
 from nnunet_echo.data.findings import Note
 from nnunet_echo.data.images import Frame, SourceError, check_grid, read_image, to_uint8
-from nnunet_echo.data.raw_dataset import Case
 from nnunet_echo.data.reader import Reading, SequenceReader
 from nnunet_echo.data.splits import SPLITS_OF_ALL, five_folds
 from nnunet_echo.data.tables import whole

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nnunet_echo.data.raw_dataset import five_folds_of_cases
+from nnunet_echo.data.cases import five_folds_of_cases
 from nnunet_echo.nnunet.cases import preprocessed_folder, read_splits
 from nnunet_echo.nnunet.commands import run_command, silent
 from nnunet_echo.nnunet.folders import RAW, replace_file

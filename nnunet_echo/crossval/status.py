@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from nnunet_echo.data.raw_dataset import patient_of
+from nnunet_echo.data.cases import patient_of
 from nnunet_echo.nnunet.cases import REMEDY, has_record, preprocessed_folder, read_folds, read_splits
 from nnunet_echo.nnunet.folders import replace_file
 from nnunet_echo.nnunet.logs import read_debug, read_json

@@ -32,7 +32,7 @@ from nnunet_echo.data.dataset_json import (
 from nnunet_echo.data.images import SourceError, read_image
 from nnunet_echo.data.natural_image import NATURAL_ENDINGS, read_natural_image
 from nnunet_echo.data.parallel import map_in_order
-from nnunet_echo.data.raw_dataset import SCRATCH
+from nnunet_echo.data.target import SCRATCH
 
 READ = (".nii.gz", ".nii", ".mha", ".nrrd", *NATURAL_ENDINGS)
 NOT_READ = (".tif", ".tiff", ".gipl")  # by us; nnU-Net does

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_echo.data.raw_dataset import REPORT, patient_of
+from nnunet_echo.data.cases import patient_of
+from nnunet_echo.data.target import REPORT
 from nnunet_echo.nnunet.folders import preprocessed_splits
 
 REQUIRED = {"channel_names": dict, "labels": dict, "numTraining": int, "file_ending": str}

@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_echo.data.cases import case_table
 from nnunet_echo.data.cine import resize_labels
 from nnunet_echo.data.images import read_image, to_uint8, write_image
 from nnunet_echo.data.parallel import map_in_order
-from nnunet_echo.data.raw_dataset import case_table
 
 FRAME_PATTERN = r"_f(?P<frame>\d+)(?:_(?P<phase>ED|ES))?"
 PHASE_PATTERN = r"_(?P<phase>ED|ES)"

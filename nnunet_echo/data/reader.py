@@ -44,9 +44,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from nnunet_echo import __version__
+from nnunet_echo.data.cases import Case, Written
 from nnunet_echo.data.errors import printable
 from nnunet_echo.data.findings import Note, Report
-from nnunet_echo.data.raw_dataset import Case, Written, write_dataset
+from nnunet_echo.data.raw_dataset import write_dataset
 from nnunet_echo.data.splits import Split, seven_one_two, split_of_file
 from nnunet_echo.nnunet.folders import new_dataset_folder, raw_folder
 

@@ -19,11 +19,11 @@ import numpy as np
 import SimpleITK as sitk
 from numpy import ndarray
 
+from nnunet_echo.data.cases import case_table, patient_of
 from nnunet_echo.data.images import read_frame
 from nnunet_echo.data.labels import read_labels
 from nnunet_echo.data.natural_image import read_natural_image
 from nnunet_echo.data.patients import patient_pattern
-from nnunet_echo.data.raw_dataset import case_table, patient_of
 from nnunet_echo.evaluation.left_ventricle.volume import BIPLANE_VIEWS, PHASES
 from nnunet_echo.evaluation.metrics import structures
 

@@ -23,8 +23,8 @@ import numpy as np
 from numpy import ndarray
 
 from nnunet_echo.analysis.costs import network_costs
+from nnunet_echo.data.cases import case_table, patient_of
 from nnunet_echo.data.frames import frame_names, write_frames
-from nnunet_echo.data.raw_dataset import case_table, patient_of
 from nnunet_echo.evaluation.agreement import ef_errors_penalised
 from nnunet_echo.evaluation.evaluate import Evaluation, evaluate, metric_columns
 from nnunet_echo.evaluation.pairs import Dataset, read_dataset

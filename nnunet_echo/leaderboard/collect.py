@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from nnunet_echo.data.raw_dataset import patient_of
+from nnunet_echo.data.cases import patient_of
 from nnunet_echo.nnunet.cases import Cases, other_split, read_splits
 from nnunet_echo.nnunet.results import DEFAULT_PLANS, DONE, read_fold
 

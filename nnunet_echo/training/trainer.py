@@ -29,7 +29,7 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunet_echo.data.raw_dataset import five_folds_of_cases, patient_of
+from nnunet_echo.data.cases import five_folds_of_cases, patient_of
 from nnunet_echo.networks import network_from_plan
 from nnunet_echo.nnunet.cases import REMEDY, Cases, has_record, keep_cases, other_split, read_splits
 from nnunet_echo.nnunet.folders import replace_file

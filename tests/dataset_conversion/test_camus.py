@@ -17,8 +17,8 @@ from camus_download import CASES, PATIENTS, SPACING_MM, array, convert, load, ta
 from conftest import shared
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
+from nnunet_echo.data.cases import patient_of
 from nnunet_echo.data.check import check_dataset
-from nnunet_echo.data.raw_dataset import patient_of
 from nnunet_echo.dataset_conversion.camus.dataset_json import DATASET_JSON
 
 pytest_plugins = ("camus_download",)

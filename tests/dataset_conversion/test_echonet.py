@@ -32,8 +32,8 @@ from PIL import Image
 from skimage.draw import polygon
 
 from nnunet_echo.cli.main import main
+from nnunet_echo.data.cases import patient_of
 from nnunet_echo.data.check import check_dataset
-from nnunet_echo.data.raw_dataset import patient_of
 from nnunet_echo.dataset_conversion.echonet import EchoNetDynamic
 from nnunet_echo.dataset_conversion.echonet.phantom import echonet_video
 from nnunet_echo.dataset_conversion.echonet.source import Video

@@ -18,9 +18,9 @@ from own_images import LABELS, PATIENTS, heart, write_own_images
 from PIL import Image
 
 from nnunet_echo.cli.main import main
+from nnunet_echo.data.cases import patient_of
 from nnunet_echo.data.check import check_dataset
 from nnunet_echo.data.findings import Report
-from nnunet_echo.data.raw_dataset import patient_of
 from nnunet_echo.dataset_conversion.images_and_masks import ImagesAndMasks
 
 NAME = "Dataset770_Images"

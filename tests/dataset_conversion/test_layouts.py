@@ -14,8 +14,8 @@ from camus_download import table
 from echonet_download import regular_videos
 from hard_ground import SOURCES, Undamaged, convert, images
 
+from nnunet_echo.data.cases import Written
 from nnunet_echo.data.findings import NOT_TAKEN
-from nnunet_echo.data.raw_dataset import Written
 from nnunet_echo.data.tables import whole
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
 from nnunet_echo.dataset_conversion.camus.review import review

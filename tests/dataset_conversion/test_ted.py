@@ -17,9 +17,9 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from ted_download import PATIENTS, SPACING_MM, TED, TED_FRAMES, convert_ted
 
 from nnunet_echo.cli.main import main
+from nnunet_echo.data.cases import patient_of
 from nnunet_echo.data.check import check_dataset
 from nnunet_echo.data.cine import TIME_STEP
-from nnunet_echo.data.raw_dataset import patient_of
 
 pytest_plugins = ("ted_download",)
 
