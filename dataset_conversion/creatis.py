@@ -17,8 +17,9 @@ import numpy as np
 import SimpleITK as sitk
 from numpy import ndarray
 
+from nnunet_echo.data.errors import printable
 from nnunet_echo.data.findings import Note
-from nnunet_echo.data.source_folders import overlooked, shown, walk_folders
+from nnunet_echo.data.source_folders import overlooked, walk_folders
 from nnunet_echo.data.tables import number_between
 from nnunet_echo.phantom.heart import Heart, View, sample_heart
 
@@ -96,7 +97,7 @@ def collect_patients(
     if not found:
         named, _ = overlooked(source, lambda path: False, SUSPICIOUS, CASE_LIKE, "")
         there = [note.subject for note in named] or sorted(
-            shown(Path(name)) for name in os.listdir(source) if not name.startswith(".")
+            printable(name) for name in os.listdir(source) if not name.startswith(".")
         )
         raise FileNotFoundError(
             f"{none_found}; there is {', '.join(there[:5]) or 'nothing'}{' and more' * (len(there) > 5)}"

@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
+from nnunet_echo.data.errors import printable
 from nnunet_echo.data.findings import Note
-from nnunet_echo.data.source_folders import overlooked, shown, walk_folders
+from nnunet_echo.data.source_folders import overlooked, walk_folders
 from nnunet_echo.data.tables import finite, number_between, read_table, whole
 
 LIST, TRACINGS, VIDEOS = "FileList.csv", "VolumeTracings.csv", "Videos"
@@ -127,7 +128,7 @@ def _video_files(root: Path) -> Files:
     if not files:
         named, _ = overlooked(root, lambda path: False, SUSPICIOUS, VIDEO_LIKE, "")
         there = [note.subject for note in named] or sorted(
-            shown(Path(name)) for name in os.listdir(root) if not name.startswith(".")
+            printable(name) for name in os.listdir(root) if not name.startswith(".")
         )
         raise FileNotFoundError(
             f"no videos, {VIDEOS}/NAME.avi, beside {LIST} in {root} or below it; there is "

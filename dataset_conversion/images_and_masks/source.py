@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_echo.data.cases import patient_of
+from nnunet_echo.data.errors import printable
 from nnunet_echo.data.findings import NOT_TAKEN
 from nnunet_echo.data.patients import GROUPS, patient_pattern
 from nnunet_echo.data.reader import Reading
-from nnunet_echo.data.source_folders import shown, walk_folders
+from nnunet_echo.data.source_folders import walk_folders
 from nnunet_echo.data.splits import SUBSETS
 from nnunet_echo.data.tables import read_table
 
@@ -91,7 +92,7 @@ def image_and_mask_folders(source: Path, images: str | None, masks: str | None) 
         if len(named) > 1:
             raise ValueError(f"{source} has {' and '.join(path.name for path in named)}; choose one with {option}")
         if not named:
-            there = ", ".join(shown(Path(path.name)) for path in entries) or "no folders"
+            there = ", ".join(printable(path.name) for path in entries) or "no folders"
             raise FileNotFoundError(
                 f"{source} has no folder called {', '.join(known[:-1])} or {known[-1]}, but "
                 f"{there}; name it with {option} DIR ({option} . for {source.name} itself)"
@@ -214,13 +215,13 @@ def _files(source: Path, folder: Path, reading: Reading, exclude: Path | None) -
                 reading.refuse(
                     "video",
                     safe(path.stem),
-                    f"{shown(Path(relative))}: a video; images of single frames are needed, write its frames to files",
+                    f"{printable(relative)}: a video; images of single frames are needed, write its frames to files",
                 )
             elif ending not in DATA_OF_A_HEADER:
                 reading.warn(
                     NOT_TAKEN,
-                    shown(Path(relative)),
-                    f"{shown(Path(relative))}: no image of a kind that is read ({', '.join(ENDINGS)})",
+                    printable(relative),
+                    f"{printable(relative)}: no image of a kind that is read ({', '.join(ENDINGS)})",
                 )
     return found
 

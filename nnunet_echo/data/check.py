@@ -27,8 +27,8 @@ from nnunet_echo.data.dataset_json import (
     problem,
     read_dataset_json,
     remark,
-    some,
 )
+from nnunet_echo.data.errors import some
 from nnunet_echo.data.images import SourceError, read_image
 from nnunet_echo.data.natural_image import NATURAL_ENDINGS, read_natural_image
 from nnunet_echo.data.parallel import map_in_order

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_echo.data.cases import patient_of
+from nnunet_echo.data.errors import some
 from nnunet_echo.data.target import REPORT
 from nnunet_echo.nnunet.folders import preprocessed_splits
 
@@ -34,11 +35,6 @@ def problem(text: str) -> Finding:
 
 def remark(text: str) -> Finding:
     return Finding(False, text)
-
-
-def some(items: Sequence[object], limit: int = 5) -> str:
-    shown = ", ".join(map(str, items[:limit]))
-    return f"{shown} and {len(items) - limit} more" if len(items) > limit else shown
 
 
 def read_json(path: Path) -> object:

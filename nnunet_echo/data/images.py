@@ -18,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy import ndarray
 
-from nnunet_echo.data.errors import SourceError, printable
+from nnunet_echo.data.errors import SourceError, is_utf8, printable, some
 from nnunet_echo.data.meta_image import compare_with_itk, read_meta_image
 from nnunet_echo.data.nifti import MAX_BYTES, MAX_FRAME_BYTES, verify_nifti
 
@@ -181,7 +181,7 @@ def check_labels(pixels: ndarray, name: str, allowed: Collection[int]) -> set[in
     """The values of a mask. Raises `SourceError` when one is not `allowed`."""
     present = set(np.unique(pixels).tolist())
     if unknown := sorted(present - set(allowed)):
-        raise SourceError(f"{name}: unknown labels {_some(unknown)}; allowed are {sorted(allowed)}")
+        raise SourceError(f"{name}: unknown labels {some(unknown, limit=8)}; allowed are {sorted(allowed)}")
     return present
 
 
@@ -212,7 +212,7 @@ def write_image(image: sitk.Image, target: Path, scratch: Path) -> None:
         os.replace(temporary, target)
     except (RuntimeError, SourceError, OSError) as error:
         reason = str(error).strip().splitlines()[-1]
-        raise OSError(f"cannot write {printable(str(target))} ({reason}); is the disk full or read-only?") from error
+        raise OSError(f"cannot write {printable(target)} ({reason}); is the disk full or read-only?") from error
 
 
 def _frames(image: sitk.Image, name: str) -> Iterator[tuple[str, ndarray]]:
@@ -225,17 +225,11 @@ def _frames(image: sitk.Image, name: str) -> Iterator[tuple[str, ndarray]]:
 
 
 def _itk_path(path: Path) -> str:
-    """The path for SimpleITK. Raises `OSError` for one that is no UTF-8, where it would end the process (SIGABRT)."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise OSError(f"the path {printable(str(path))} is no UTF-8; rename the folder or file") from None
+    """The path for SimpleITK. Raises `OSError` for one that is not UTF-8, where it would end the process (SIGABRT)."""
+    if not is_utf8(path):
+        raise OSError(f"the path {printable(path)} is not UTF-8; rename the folder or file")
     return str(path)
 
 
 def _text(numbers: tuple[float, ...] | list[int]) -> str:
     return " x ".join(f"{number:g}" for number in numbers)
-
-
-def _some(values: list[int], limit: int = 8) -> str:
-    return f"{values[:limit]}{' and more' if len(values) > limit else ''}"

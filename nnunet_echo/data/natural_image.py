@@ -37,5 +37,5 @@ def read_natural_image(path: Path, name: str, *, colours: bool = False) -> tuple
         raise
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError, Image.DecompressionBombError) as why:
         raise SourceError(
-            f"{name}: cannot be read; truncated, too large or not a {kind} file ({printable(str(why))})"
+            f"{name}: cannot be read; truncated, too large or not a {kind} file ({printable(why)})"
         ) from why

@@ -27,10 +27,10 @@ import SimpleITK as sitk
 
 from nnunet_echo.data.cases import Case, Written, file_names, patient_of, table_of
 from nnunet_echo.data.earlier import begin_conversion
+from nnunet_echo.data.errors import printable
 from nnunet_echo.data.findings import Note, Report
 from nnunet_echo.data.images import SourceError, check_pair, write_image
 from nnunet_echo.data.parallel import map_in_order
-from nnunet_echo.data.source_folders import shown
 from nnunet_echo.data.splits import Fold, FoldMaker
 from nnunet_echo.data.target import (
     REPORT,
@@ -80,7 +80,7 @@ def write_dataset(
         "converter": converter,
         "options": dict(options),
         "split_file_sha256": split_file_sha256,
-        "source": shown(source.absolute()),
+        "source": printable(source.absolute()),
     }
     with locked(folder):
         new_dataset_folder(folder.parent, int(folder.name[7:10]), folder.name[11:])  # nobody took the id meanwhile

@@ -45,7 +45,7 @@ from typing import ClassVar
 
 from nnunet_echo import __version__
 from nnunet_echo.data.cases import Case, Written
-from nnunet_echo.data.errors import printable
+from nnunet_echo.data.errors import is_utf8, printable
 from nnunet_echo.data.findings import Note, Report
 from nnunet_echo.data.raw_dataset import write_dataset
 from nnunet_echo.data.splits import Split, seven_one_two, split_of_file
@@ -73,11 +73,11 @@ class Reading:
         self.warnings.append(Note(kind, subject, message))
 
     def refuse_strange_names(self) -> None:
-        """Refuse the cases whose path is no UTF-8, which SimpleITK cannot open, and make all notes printable."""
-        strange = [case for case in self.cases if printable(case.source) != case.source]
+        """Refuse the cases whose path is not UTF-8, which SimpleITK cannot open, and make all notes printable."""
+        strange = [case for case in self.cases if not is_utf8(case.source)]
         self.cases = [case for case in self.cases if case not in strange]
         for case in strange:
-            self.refuse("name not UTF-8", case.case_id, f"{case.source}: is no UTF-8; rename the folder or file")
+            self.refuse("name not UTF-8", case.case_id, f"{case.source}: is not UTF-8; rename the folder or file")
         for notes in (self.refused, self.warnings):
             notes[:] = [Note(note.kind, printable(note.subject), printable(note.message)) for note in notes]
 
@@ -143,14 +143,14 @@ class Reader(ABC):
         """Convert the download `source` to DatasetXXX_NAME below `raw` (default nnUNet_raw).
 
         `replace` lets it take the place of a conversion of another source or with other options. Raises, besides what
-        `read` raises, `ValueError` for a folder whose name is no UTF-8, `OSError` for a target that is not ours, in use
-        or not to be written, and `RuntimeError` when a worker dies. `workers` and `progress` are those of
+        `read` raises, `ValueError` for a folder whose name is not UTF-8, `OSError` for a target that is not ours, in
+        use or not to be written, and `RuntimeError` when a worker dies. `workers` and `progress` are those of
         `map_in_order`.
         """
         target = raw_folder(raw)
         for place in (Path(source), target):
-            if printable(str(place)) != str(place):
-                raise ValueError(f"{printable(str(place))}: the name is no UTF-8; rename the folder")
+            if not is_utf8(place):
+                raise ValueError(f"{printable(place)}: the name is not UTF-8; rename the folder")
         dataset_json = self.dataset_json()
         folder = new_dataset_folder(
             target, self.dataset_id() if dataset_id is None else dataset_id, dataset_json["name"]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from nnunet_echo.data.errors import printable
 from nnunet_echo.data.findings import NOT_TAKEN, Note
 
 
@@ -68,14 +69,9 @@ def overlooked(
     refused, warnings = [], []
     for path in look(top)[0]:
         lost = case.search(path.name) and _plain_name(path.name) not in names
-        relative = shown(path.relative_to(top))
+        relative = printable(path.relative_to(top))
         (refused if lost else warnings).append(Note(NOT_TAKEN, relative, f"{relative}: {hint}"))
     return refused, warnings
-
-
-def shown(path: Path) -> str:
-    """The path for messages and files, which bytes that are no UTF-8 and control characters would break."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(path))
 
 
 def _plain_name(name: str) -> str:

@@ -54,7 +54,7 @@ def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], Iterator
     a file that cannot be read and a header without the columns `required`, at once or when that line is reached.
     """
     try:
-        # Bytes that are no UTF-8 stay visible, in the names and numbers that they spoil.
+        # Bytes that are not UTF-8 stay visible, in the names and numbers that they spoil.
         file = path.open(encoding="utf-8-sig", errors="backslashreplace", newline="")
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -205,7 +205,7 @@ def test_without_a_cfg_a_film_that_runs_backwards_is_turned_by_its_areas(films: 
         (lambda path: rewrite(path, lambda film: film[:-1], SPACING_MM), "mask and image must lie on one grid"),
         (lambda path: rewrite(path, lambda film: film / 3, SPACING_MM), "not all whole numbers in 0..255"),
         (paint(lambda mask: mask[4].fill(0)), "frame 5 of the case: the mask is empty"),
-        (paint(lambda mask: mask[4, :2].fill(4)), "unknown labels [4]; allowed are [0, 1, 2, 3]"),
+        (paint(lambda mask: mask[4, :2].fill(4)), "unknown labels 4; allowed are [0, 1, 2, 3]"),
         (
             lambda path: rewrite(
                 path, lambda film: np.where(np.arange(len(film))[:, None, None] == 3, 7, film), SPACING_MM

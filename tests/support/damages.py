@@ -161,7 +161,7 @@ def _field(rng: Generator, lines: list[str], values: tuple[str, ...], first: boo
 
 
 def recode(rng: Generator, source: Path) -> Path:
-    """The same text in another encoding, with other line ends, or with a byte that is no UTF-8."""
+    """The same text in another encoding, with other line ends, or with a byte that is not UTF-8."""
     path = some_file(rng, source, *TEXT)
     text = path.read_text(encoding="utf-8")
     place = int(rng.integers(len(text)))
