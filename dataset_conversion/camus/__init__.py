@@ -4,15 +4,15 @@ Each ED or ES frame of a view becomes one 2D case, `CAMUS_patient0001_4CH_ED`, w
 background 0, left ventricle 1, myocardium 2 (without the cavity), left atrium 3. source.py tells which releases
 are read, raw_dataset.py what is written.
 
-`--mode half_sequence` writes the film of a view from ED to ES as one 3D case, `CAMUS_patient0001_4CH` (data/cine.py):
+`--mode half_sequence` writes the cine of a view from ED to ES as one 3D case, `CAMUS_patient0001_4CH` (data/cine.py):
 - `--labels all` (default, CAMUS-Full) keeps the masks of all frames, `--labels ed_es` (CAMUS-Semi) those of ED and ES,
   and every frame between holds the ignore label.
 - `--clip 10 --size 256` are the clips of published work: ten frames from ED to ES, evenly spaced, 256 x 256 pixels.
-- A few films run from ES to ED: the frame numbers in Info_<view>.cfg tell, and such a film is turned round. Without a
+- A few cines run from ES to ED: the frame numbers in Info_<view>.cfg tell, and such a cine is turned round. Without a
   cfg the end with the larger ventricle is ED, and a warning says so. Frames before ED or after ES are left out.
 - Masks stay as they are, also where pixels lie apart from their structure, as tracking leaves some between ED and ES: a
-  converter that cleans its references changes every score. How many such pixels a film has is a warning.
-- Only the NIfTI release has masks of the films, so the other one has no such cases.
+  converter that cleans its references changes every score. How many such pixels a cine has is a warning.
+- Only the NIfTI release has masks of the cines, so the other one has no such cases.
 
 Splits (`--split`), always by patient:
 - `5fold` (default): five folds, stratified by EF and image quality, over all patients but the official test patients.

@@ -1,4 +1,4 @@
-"""The film of a view from ED to ES as one case."""
+"""The cine of a view from ED to ES as one case."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_echo.data.cine import as_film, make_case, sampled_frames, stray_pixels
+from nnunet_echo.data.cine import as_cine, make_case, sampled_frames, stray_pixels
 from nnunet_echo.data.images import Frame, SourceError, check_grid, check_labels, read_image, to_uint8
 from nnunet_echo.data.tables import whole
 
 from .dataset_json import DATASET_JSON, LV
 
 
-def read_film(
+def read_cine(
     root: Path,
     image: str,
     label: str | None,
@@ -25,14 +25,14 @@ def read_film(
     size: int | None,
     ignore: int | None,
 ) -> Frame:
-    """The film of one view, at paths below `root`, from ED to ES by its cfg; see `sequences.make_case`."""
-    film = Frame(to_uint8(as_film(read_image(root / image, image), image), image), image)
-    frames = film.image.GetSize()[2]
+    """The cine of one view, at paths below `root`, from ED to ES by its cfg; see `make_case`."""
+    cine = Frame(to_uint8(as_cine(read_image(root / image, image), image), image), image)
+    frames = cine.image.GetSize()[2]
     warnings, areas = [], None
     if label is not None:
-        film = replace(film, label=to_uint8(as_film(read_image(root / label, label), label), label), label_name=label)
-        check_grid(film)
-        mask = sitk.GetArrayViewFromImage(film.label)
+        cine = replace(cine, label=to_uint8(as_cine(read_image(root / label, label), label), label), label_name=label)
+        check_grid(cine)
+        mask = sitk.GetArrayViewFromImage(cine.label)
         check_labels(mask, label, DATASET_JSON["labels"].values())
         areas = np.count_nonzero(mask == LV, axis=(1, 2))
         if any(stray := stray_pixels(mask)):
@@ -50,7 +50,7 @@ def read_film(
         if max(ed, es) > frames or total not in (None, frames):
             raise SourceError(
                 f"{image}: {frames} frames, but its cfg has ED {ed}, ES {es} and NbFrame {total}; it is "
-                "cut off or another film"
+                "cut off or another cine"
             )
     elif areas is not None:
         ed, es = (1, frames) if areas[0] >= areas[-1] else (frames, 1)
@@ -82,7 +82,7 @@ def read_film(
     if len(set(numbers)) < len(numbers):
         warnings.append(("frames twice", f"{image}: {len(set(numbers))} frames from ED to ES for a clip of {clip}"))
     return make_case(
-        replace(film, warnings=tuple(warnings)),
+        replace(cine, warnings=tuple(warnings)),
         [number - 1 for number in numbers],
         numbers,
         size=size,

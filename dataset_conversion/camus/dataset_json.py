@@ -1,4 +1,4 @@
-"""dataset.json of the datasets that CAMUS becomes: frames, films (CAMUS-Full), sparsely labelled ones (CAMUS-Semi)."""
+"""dataset.json of the datasets that CAMUS becomes: frames, cines (CAMUS-Full), sparsely labelled ones (CAMUS-Semi)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ DATASET_JSON = {
     "overwrite_image_reader_writer": "SimpleITKIO",
     "case_id_pattern": r"(?P<patient>CAMUS_(?:patient|test)\d{4})_(?P<view>2CH|4CH)_(?P<phase>ED|ES)",
 }
-FILMS_JSON = {
+CINES_JSON = {
     **DATASET_JSON,
     "name": "CAMUS_Full",
     "description": "Cardiac Acquisitions for Multi-structure Ultrasound Segmentation: apical views from ED to ES",
     "case_id_pattern": r"(?P<patient>CAMUS_(?:patient|test)\d{4})_(?P<view>2CH|4CH)",
     "sequence": sequence_json("mm"),
 }
-SPARSE_JSON = {**FILMS_JSON, "name": "CAMUS_Semi", "labels": {**DATASET_JSON["labels"], "ignore": IGNORE}}
+SPARSE_JSON = {**CINES_JSON, "name": "CAMUS_Semi", "labels": {**DATASET_JSON["labels"], "ignore": IGNORE}}

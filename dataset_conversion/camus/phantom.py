@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from numpy import ndarray
 from tqdm import tqdm
 
-from nnunet_echo.phantom.cine import CAMUS_SPACING_MM, Film, check_spacing, draw_film
+from nnunet_echo.phantom.cine import CAMUS_SPACING_MM, Cine, check_spacing, draw_cine
 from nnunet_echo.phantom.folder import check_numbers, claim, write_text
 from nnunet_echo.phantom.heart import Heart
 
@@ -35,7 +35,7 @@ def write_camus(
 ) -> None:
     """Write `patients` hearts into the folder `out` in the layout of the NIfTI release of CAMUS.
 
-    `spacing_mm` makes the pixels coarser (smaller files, the same hearts); `half_sequence=False` leaves the films out,
+    `spacing_mm` makes the pixels coarser (smaller files, the same hearts); `half_sequence=False` leaves the cines out,
     `progress` draws a bar. Running it again with the same arguments writes the same files again. Raises ValueError for
     values out of range and FileExistsError where `out` holds anything else; nothing is ever deleted.
     """
@@ -82,23 +82,23 @@ def write_camus_2019(
 
 def _half_sequence(
     heart: Heart, name: str, whole: bool, spacing_mm: float, row_spacing_mm: float
-) -> tuple[int, int, Film]:
-    """ED, ES and the film between them, or these two frames alone."""
+) -> tuple[int, int, Cine]:
+    """ED, ES and the cine between them, or these two frames alone."""
     view = heart.views[name]
     ed, es = (view.frames, 1) if view.es_first else (1, view.frames)
     wanted = range(1, view.frames + 1) if whole else (ed, es)
-    return ed, es, draw_film(heart, name, wanted, spacing_mm, row_spacing_mm, view.es_first)
+    return ed, es, draw_cine(heart, name, wanted, spacing_mm, row_spacing_mm, view.es_first)
 
 
 def _write_patient(folder: Path, heart: Heart, spacing_mm: float, half_sequence: bool) -> None:
     for name, view in heart.views.items():
         stem = f"{folder.name}_{name}"
-        ed, es, film = _half_sequence(heart, name, half_sequence, spacing_mm, spacing_mm)
+        ed, es, cine = _half_sequence(heart, name, half_sequence, spacing_mm, spacing_mm)
         for suffix, index in (("", 0), ("_gt", 1)):
-            _write_nifti(folder / f"{stem}_ED{suffix}.nii.gz", film[ed][index], spacing_mm)
-            _write_nifti(folder / f"{stem}_ES{suffix}.nii.gz", film[es][index], spacing_mm)
+            _write_nifti(folder / f"{stem}_ED{suffix}.nii.gz", cine[ed][index], spacing_mm)
+            _write_nifti(folder / f"{stem}_ES{suffix}.nii.gz", cine[es][index], spacing_mm)
             if half_sequence:
-                frames = np.stack([pair[index] for pair in film.values()])
+                frames = np.stack([pair[index] for pair in cine.values()])
                 _write_nifti(folder / f"{stem}_half_sequence{suffix}.nii.gz", frames, spacing_mm)
         write_text(
             folder / f"Info_{name}.cfg",
@@ -109,15 +109,15 @@ def _write_patient(folder: Path, heart: Heart, spacing_mm: float, half_sequence:
 def _write_patient_2019(folder: Path, heart: Heart, spacing_mm: float, half_sequence: bool, masks: bool) -> None:
     for name, view in heart.views.items():
         stem = f"{folder.name}_{name}"
-        ed, es, film = _half_sequence(heart, name, half_sequence, spacing_mm, spacing_mm / 2)
+        ed, es, cine = _half_sequence(heart, name, half_sequence, spacing_mm, spacing_mm / 2)
         for moment, frame in (("ED", ed), ("ES", es)):
-            image, labels = film[frame]
+            image, labels = cine[frame]
             write_meta_image(folder / f"{stem}_{moment}.mhd", image[None], spacing_mm)
             if masks:
                 write_meta_image(folder / f"{stem}_{moment}_gt.mhd", labels[None], spacing_mm)
         if half_sequence:
             write_meta_image(
-                folder / f"{stem}_sequence.mhd", np.stack([image for image, _ in film.values()]), spacing_mm
+                folder / f"{stem}_sequence.mhd", np.stack([image for image, _ in cine.values()]), spacing_mm
             )
         volumes = f"LVedv: {heart.edv_ml:.1f}", f"LVesv: {heart.esv_ml:.1f}", f"LVef: {heart.ef_percent:.1f}"
         write_text(folder / f"Info_{name}.cfg", [*info_lines(heart, view, ed, es, view.frames), *volumes])

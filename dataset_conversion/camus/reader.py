@@ -15,10 +15,19 @@ from nnunet_echo.data.reader import Reading, SequenceReader
 from nnunet_echo.data.splits import SPLITS_OF_ALL, Split, five_folds, listed_folds, unmatched
 
 from ..creatis import Patient, overlooked_patients
-from .cine import read_film
-from .dataset_json import DATASET_JSON, FILMS_JSON, IGNORE, SPARSE_JSON
+from .cine import read_cine
+from .dataset_json import CINES_JSON, DATASET_JSON, IGNORE, SPARSE_JSON
 from .review import review
-from .source import FILM, PATIENT_FOLDER, PHASES, RELEASE_FILE, SUBSETS, check_disjoint, find_lists, find_patients
+from .source import (
+    HALF_SEQUENCE,
+    PATIENT_FOLDER,
+    PHASES,
+    RELEASE_FILE,
+    SUBSETS,
+    check_disjoint,
+    find_lists,
+    find_patients,
+)
 
 VIEWS, LABELS = ("2CH", "4CH"), ("all", "ed_es")
 
@@ -33,10 +42,10 @@ class Camus(SequenceReader):
     labels: str = "all"
 
     name = "camus"
-    summary = "CAMUS, both releases: 2D frames at ED and ES, or the films between them"
+    summary = "CAMUS, both releases: 2D frames at ED and ES, or the cines between them"
     source_help = "the unpacked download: a folder with patientXXXX folders somewhere below it"
     dataset_ids = {"CAMUS": 751, "CAMUS_Full": 753, "CAMUS_Semi": 754}
-    modes = {"frames": "each ED and ES frame a 2D case", FILM: "each view from ED to ES a 3D case"}
+    modes = {"frames": "each ED and ES frame a 2D case", HALF_SEQUENCE: "each view from ED to ES a 3D case"}
     splits = {
         "5fold": "five folds stratified by EF and image quality, official test patients apart",
         "official": "the list in the download, one fold",
@@ -48,10 +57,10 @@ class Camus(SequenceReader):
         super().__post_init__()
         if not self.views or set(self.views) - set(VIEWS):
             raise ValueError(f"views is {self.views}; choose from {VIEWS}")
-        if self.labels not in LABELS or (self.labels != "all" and self.mode != FILM):
+        if self.labels not in LABELS or (self.labels != "all" and self.mode != HALF_SEQUENCE):
             raise ValueError(
                 f"labels is {self.labels!r} and mode {self.mode!r}; choose from {LABELS}, and all but the "
-                f"first is for mode {FILM}"
+                f"first is for mode {HALF_SEQUENCE}"
             )
 
     @classmethod
@@ -66,17 +75,17 @@ class Camus(SequenceReader):
         parser.add_argument("--views", nargs="+", choices=VIEWS, default=VIEWS, help="default: both")
 
     def dataset_json(self) -> dict[str, object]:
-        if self.mode != FILM:
+        if self.mode != HALF_SEQUENCE:
             return DATASET_JSON
-        return FILMS_JSON if self.labels == "all" else SPARSE_JSON
+        return CINES_JSON if self.labels == "all" else SPARSE_JSON
 
     def read(self, source: Path) -> Reading:
-        patients = find_patients(source, self.views, (FILM,) if self.mode == FILM else PHASES)
+        patients = find_patients(source, self.views, (HALF_SEQUENCE,) if self.mode == HALF_SEQUENCE else PHASES)
         if not any(patient.files for patient in patients.values()):
-            hint = "; the release of 2019 has no masks of its films: get the current one (NIfTI)"
+            hint = "; the release of 2019 has no masks of its cines: get the current one (NIfTI)"
             raise FileNotFoundError(
-                f"no patientXXXX_VIEW_{FILM if self.mode == FILM else 'ED or _ES'} file of "
-                f"{' or '.join(self.views)} below {source}{hint * (self.mode == FILM)}"
+                f"no patientXXXX_VIEW_{HALF_SEQUENCE if self.mode == HALF_SEQUENCE else 'ED or _ES'} file of "
+                f"{' or '.join(self.views)} below {source}{hint * (self.mode == HALF_SEQUENCE)}"
             )
         labelled = {f"CAMUS_{name}" for name, patient in patients.items() if not patient.unlabelled and patient.files}
         refused, warnings = overlooked_patients(
@@ -113,7 +122,7 @@ class Camus(SequenceReader):
                 continue
             if view not in patient.info and ("cfg", view) not in lacking:
                 warn("cfg missing", f"no Info_{view}.cfg; quality left empty")
-            for part in (FILM,) if self.mode == FILM else PHASES:
+            for part in (HALF_SEQUENCE,) if self.mode == HALF_SEQUENCE else PHASES:
                 image, mask = (patient.files.get((view, part, kind)) for kind in ("image", "mask"))
                 case_id = f"CAMUS_{patient.name}_{view}" + (f"_{part}" if part in PHASES else "")
                 if image is None and mask is None:
@@ -132,9 +141,9 @@ class Camus(SequenceReader):
                         "quality": patient.quality(view),
                     }
                     read = partial(read_pair, source, image, mask)
-                    if part == FILM:
+                    if part == HALF_SEQUENCE:
                         read = partial(
-                            read_film,
+                            read_cine,
                             source,
                             image,
                             mask,

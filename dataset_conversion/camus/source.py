@@ -25,7 +25,7 @@ from nnunet_echo.data.tables import number_between, whole
 
 from ..creatis import QUALITIES, Patient, collect_patients, holds_patients, read_info
 
-PHASES, FILM = ("ED", "ES"), "half_sequence"
+PHASES, HALF_SEQUENCE = ("ED", "ES"), "half_sequence"
 PATIENT_FOLDER = re.compile(r"patient\d{4}")
 IMAGE_FILE = re.compile(
     r"(?P<patient>patient\d{4})_(?P<view>2CH|4CH)_(?P<part>ED|ES|half_sequence)(?P<mask>_gt)?"

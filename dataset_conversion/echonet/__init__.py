@@ -172,8 +172,8 @@ def read_traced_clip(
     pixels = read_frames(root / video, video, taken, SIZE, frames)
     masks = np.zeros_like(pixels)
     masks[0], masks[-1] = (tracing_mask(tracing, SIZE) for tracing in tracings)
-    film = Frame(sitk.GetImageFromArray(pixels), video, sitk.GetImageFromArray(masks), f"tracings of {video}")
-    return make_case(film, range(len(taken)), taken, size=size, unit="px", ignore=IGNORE)
+    cine = Frame(sitk.GetImageFromArray(pixels), video, sitk.GetImageFromArray(masks), f"tracings of {video}")
+    return make_case(cine, range(len(taken)), taken, size=size, unit="px", ignore=IGNORE)
 
 
 def _ed_and_es(video: Video, keep_irregular: bool, reading: Reading) -> tuple[int, int] | None:

@@ -3,9 +3,9 @@
     database/patient001/patient001_4CH_sequence.mhd, .._4CH_sequence_gt.mhd   a whole cycle, a mask for every frame
     database/patient001/patient001_4CH_info.cfg                               ED, ES, NbFrame, ... EF
 
-A film becomes one 3D case, `TED_patient001_4CH` (data/cine.py), from one ED through ES to the next: background 0, left
+A cine becomes one 3D case, `TED_patient001_4CH` (data/cine.py), from one ED through ES to the next: background 0, left
 ventricle 1, myocardium 2. There is no left atrium. `--mode frames` makes 2D cases of the ED and the ES that the cfg
-names, `TED_patient001_4CH_ED`; a film whose ventricle is no larger at ED is refused then.
+names, `TED_patient001_4CH_ED`; a cine whose ventricle is no larger at ED is refused then.
 
 TED's 98 patients are patients of CAMUS under other numbers. NEVER train on the one and test on the other.
 
@@ -25,7 +25,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_echo.data.cases import Case
-from nnunet_echo.data.cine import as_film, make_case, sampled_frames, sequence_json
+from nnunet_echo.data.cine import as_cine, make_case, sampled_frames, sequence_json
 from nnunet_echo.data.findings import Note
 from nnunet_echo.data.images import Frame, SourceError, check_grid, read_image, to_uint8
 from nnunet_echo.data.reader import Reading, SequenceReader
@@ -35,7 +35,7 @@ from nnunet_echo.data.tables import whole
 from ..creatis import Patient, collect_patients, overlooked_patients, read_info
 
 PATIENT_FOLDER = re.compile(r"patient\d{3}")
-FILM_FILE = re.compile(r"(?P<patient>patient\d{3})_4CH_(?P<kind>sequence\.mhd|sequence_gt\.mhd|info\.cfg)")
+CINE_FILE = re.compile(r"(?P<patient>patient\d{3})_4CH_(?P<kind>sequence\.mhd|sequence_gt\.mhd|info\.cfg)")
 RELEASE_FILE = re.compile(r"patient\d{3}_4CH_(sequence(_gt)?\.(mhd|z?raw)|info\.cfg)")
 VIEW, LV = "4CH", 1
 
@@ -68,7 +68,7 @@ class Ted(SequenceReader):
     summary = "TED, whole cycles of the 4-chamber view as 3D cases; never to be mixed with CAMUS, whose patients it has"
     source_help = "the unpacked download: a folder with patientXXX folders somewhere below it"
     dataset_ids = {"TED": 761, "TEDFrames": 762}
-    modes = {"sequence": "each film a 3D case, time the slowest axis", "frames": "its ED and ES frame, 2D cases"}
+    modes = {"sequence": "each cine a 3D case, time the slowest axis", "frames": "its ED and ES frame, 2D cases"}
     splits = {"5fold": "five folds stratified by EF and image quality", **SPLITS_OF_ALL}
 
     def dataset_json(self) -> dict[str, object]:
@@ -78,7 +78,7 @@ class Ted(SequenceReader):
         patients = collect_patients(
             source,
             PATIENT_FOLDER,
-            FILM_FILE,
+            CINE_FILE,
             lambda folder, name: _list_patient(source, folder, name),
             f"no folder patientXXX below {source}; expected the unpacked TED download with database/patient001/...",
         )
@@ -98,15 +98,15 @@ class Ted(SequenceReader):
         return reading
 
 
-def read_film(root: Path, image: str, label: str, frames: int | None) -> Frame:
-    """The film (x, y, t) and its masks at these paths below `root`; `frames` is how many the cfg says it has."""
-    pair = [to_uint8(as_film(read_image(root / name, name), name), name) for name in (image, label)]
-    film = Frame(pair[0], image, pair[1], label)
-    check_grid(film)
-    found = film.image.GetSize()[2]
+def read_cine(root: Path, image: str, label: str, frames: int | None) -> Frame:
+    """The cine (x, y, t) and its masks at these paths below `root`; `frames` is how many the cfg says it has."""
+    pair = [to_uint8(as_cine(read_image(root / name, name), name), name) for name in (image, label)]
+    cine = Frame(pair[0], image, pair[1], label)
+    check_grid(cine)
+    found = cine.image.GetSize()[2]
     if frames not in (None, found):
-        raise SourceError(f"{image}: {found} frames where its cfg has NbFrame {frames}; it is another film")
-    return film
+        raise SourceError(f"{image}: {found} frames where its cfg has NbFrame {frames}; it is another cine")
+    return cine
 
 
 def read_sequence(
@@ -118,16 +118,16 @@ def read_sequence(
     clip: int | None,
     size: int | None,
 ) -> Frame:
-    """The case of a film, see `sequences.make_case`; `phases` gives ED and ES, counted from 1, where they are known."""
-    film = read_film(root, image, label, frames)
-    found = film.image.GetSize()[2]
+    """The case of a cine, see `make_case`; `phases` gives ED and ES, counted from 1, where they are known."""
+    cine = read_cine(root, image, label, frames)
+    found = cine.image.GetSize()[2]
     if outside := {phase: frame for phase, frame in phases.items() if frame is not None and not 1 <= frame <= found}:
         raise SourceError(
             f"{image}: {found} frames, but its cfg has "
             f"{' and '.join(f'{phase} {frame}' for phase, frame in outside.items())}"
         )
     numbers = sampled_frames(1, found, clip)
-    case = make_case(film, [number - 1 for number in numbers], numbers, size=size, unit="mm")
+    case = make_case(cine, [number - 1 for number in numbers], numbers, size=size, unit="mm")
     places = {
         phase.lower(): str(numbers.index(frame) + 1) if frame in numbers else "" for phase, frame in phases.items()
     }
@@ -135,11 +135,11 @@ def read_sequence(
 
 
 def read_phase(root: Path, image: str, label: str, frames: int, phases: Mapping[str, int], phase: str) -> Frame:
-    """One frame of the film; `phases` gives ED and ES, counted from 1."""
-    film = read_film(root, image, label, frames)
+    """One frame of the cine; `phases` gives ED and ES, counted from 1."""
+    cine = read_cine(root, image, label, frames)
     if not all(1 <= frame <= frames for frame in phases.values()):
         raise SourceError(f"{image}: its cfg has ED {phases['ED']} and ES {phases['ES']} of {frames} frames")
-    masks = sitk.GetArrayViewFromImage(film.label)
+    masks = sitk.GetArrayViewFromImage(cine.label)
     areas = {name: np.count_nonzero(masks[frame - 1] == LV) for name, frame in phases.items()}
     if areas["ED"] <= areas["ES"]:
         raise SourceError(
@@ -148,17 +148,17 @@ def read_phase(root: Path, image: str, label: str, frames: int, phases: Mapping[
         )
     number = phases[phase]
     return replace(
-        film,
-        image=film.image[:, :, number - 1],
+        cine,
+        image=cine.image[:, :, number - 1],
         image_name=f"{image}, frame {number}",
-        label=film.label[:, :, number - 1],
+        label=cine.label[:, :, number - 1],
         label_name=f"{label}, frame {number}",
     )
 
 
 def _list_patient(source: Path, folder: Path, name: str) -> Patient:
     patient = Patient(name, folder.relative_to(source).as_posix())
-    for match in filter(None, map(FILM_FILE.fullmatch, sorted(entry.name for entry in folder.iterdir()))):
+    for match in filter(None, map(CINE_FILE.fullmatch, sorted(entry.name for entry in folder.iterdir()))):
         path = (folder.relative_to(source) / match.string).as_posix()
         if folder.name != name != match["patient"]:  # all patients in one folder
             continue
@@ -186,10 +186,10 @@ def _list_cases(source: Path, patient: Patient, options: Ted, reading: Reading) 
     case_id, info = f"TED_{patient.name}_{VIEW}", patient.info.get(VIEW, {})
     image, mask = (patient.files.get((VIEW, "sequence", kind)) for kind in ("image", "mask"))
     if not patient.files:
-        reading.warn("patient without film", patient.name, f"{patient.folder}: no film and no masks")
+        reading.warn("patient without cine", patient.name, f"{patient.folder}: no cine and no masks")
         return
     if image is None or mask is None:
-        lacking = "film" if image is None else "masks (.._gt)"
+        lacking = "cine" if image is None else "masks (.._gt)"
         reading.refuse("file missing", case_id, f"{image or mask} is there, but not its {lacking}")
         return
     ef = patient.ef_percent()

@@ -5,7 +5,7 @@
     database/patient001/patient001_4CH_info.cfg          ED, ES, NbFrame (the second ED), ... EF
 
 TED's patients are patients of CAMUS under other numbers. So are these: patient k is the heart of patient k of
-`write_camus_2019`, and the first half of his film is his sequence there.
+`write_camus_2019`, and the first half of its cine is its sequence there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nnunet_echo.phantom.cine import CAMUS_SPACING_MM, check_spacing, draw_film
+from nnunet_echo.phantom.cine import CAMUS_SPACING_MM, check_spacing, draw_cine
 from nnunet_echo.phantom.folder import check_numbers, claim, write_text
 from nnunet_echo.phantom.heart import BACKGROUND, LA, Heart
 
@@ -44,8 +44,8 @@ def write_ted(
 def _write_patient(folder: Path, heart: Heart, spacing_mm: float) -> None:
     view, stem = heart.views["4CH"], f"{folder.name}_4CH"
     last = 2 * view.frames - 1
-    film = draw_film(heart, "4CH", range(1, last + 1), spacing_mm, spacing_mm / 2)
-    images, labels = (np.stack(arrays) for arrays in zip(*film.values(), strict=True))
+    cine = draw_cine(heart, "4CH", range(1, last + 1), spacing_mm, spacing_mm / 2)
+    images, labels = (np.stack(arrays) for arrays in zip(*cine.values(), strict=True))
     write_meta_image(folder / f"{stem}_sequence.mhd", images, spacing_mm)
     write_meta_image(
         folder / f"{stem}_sequence_gt.mhd", np.where(labels == LA, np.uint8(BACKGROUND), labels), spacing_mm

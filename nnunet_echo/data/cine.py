@@ -5,12 +5,12 @@ under "sequence", with the step of t and what the first and the last frame are.
 
 The step of t is 5 for all, in the unit of the pixels, and not the time between two frames, because of what nnU-Net does
 with a spacing:
-- It resamples all cases to one spacing. Were the step the true time, films of unlike frame rates would be interpolated
+- It resamples all cases to one spacing. Were the step the true time, cines of unlike frame rates would be interpolated
   in time, image and mask. With one value for all a frame stays a frame.
 - Its planner takes the axis of the largest spacing for that of slices, which configuration 2d cuts into images and
   augmentation does not rotate into the others. So the step must be larger than any pixel. CAMUS has pixels of 0.31 mm,
   up to 4.4 mm at the smallest `size`; the 1.54 mm of the .mhd files and the 1.0 in use elsewhere (Ling et al., FIMH
-  2023) are too small for films of 112 x 112 pixels. Where a pixel is below 5 / 3, frames are resampled one by one.
+  2023) are too small for cines of 112 x 112 pixels. Where a pixel is below 5 / 3, frames are resampled one by one.
 - Its networks pool an axis once the others are half as coarse: space alone at first, which suits ten to thirty frames.
 Other values were not compared by what networks learn.
 
@@ -54,7 +54,7 @@ def sampled_frames(first: int, last: int, clip: int | None) -> list[int]:
     return np.rint(np.linspace(first, last, count)).astype(int).tolist()
 
 
-def as_film(image: sitk.Image, name: str) -> sitk.Image:
+def as_cine(image: sitk.Image, name: str) -> sitk.Image:
     """The 3D image (x, y, t) in one that may have t as its fourth axis; its step of t, which is not used, becomes 1.
 
     Raises `SourceError` for anything else.
@@ -71,16 +71,16 @@ def as_film(image: sitk.Image, name: str) -> sitk.Image:
 
 
 def make_case(
-    film: Frame, taken: Sequence[int], numbers: Sequence[int], *, size: int | None, unit: str, ignore: int | None = None
+    cine: Frame, taken: Sequence[int], numbers: Sequence[int], *, size: int | None, unit: str, ignore: int | None = None
 ) -> Frame:
-    """The case of the frames `taken` of a film, whose images (x, y, t) are uint8, as the module's docstring describes.
+    """The case of the frames `taken` of a cine, whose images (x, y, t) are uint8, as the module's docstring describes.
 
     With `size` the whole field of view becomes `size` x `size` pixels, and a spacing in mm follows, so that lengths
     stay what they are; in pixels it is 1. With `ignore` the mask holds that value between the first and the last frame.
-    Columns of cases.csv tell where ED and ES are, from 1, the frames' `numbers` in the source, and the film's own size
+    Columns of cases.csv tell where ED and ES are, from 1, the frames' `numbers` in the source, and the cine's own size
     and spacing, for the way back (frames.py).
     """
-    label = film.label
+    label = cine.label
     if label is not None:
         label = _take(label, taken, size, unit, partial(resize_labels, nearest=True))
         if ignore is not None:
@@ -89,10 +89,10 @@ def make_case(
         "ed": "1",
         "es": str(len(taken)),
         "frames": " ".join(map(str, numbers)),
-        "film_size": " ".join(map(str, film.image.GetSize()[:2])),
-        f"film_spacing_{unit}": " ".join(f"{length:.6g}" for length in film.image.GetSpacing()[:2]),
+        "cine_size": " ".join(map(str, cine.image.GetSize()[:2])),
+        f"cine_spacing_{unit}": " ".join(f"{length:.6g}" for length in cine.image.GetSpacing()[:2]),
     }
-    return replace(film, image=_take(film.image, taken, size, unit, resize_image), label=label, facts=facts)
+    return replace(cine, image=_take(cine.image, taken, size, unit, resize_image), label=label, facts=facts)
 
 
 def resize_image(frame: ndarray, shape: tuple[int, int]) -> ndarray:
@@ -126,20 +126,20 @@ def stray_pixels(mask: ndarray) -> list[int]:
 
 
 def _take(
-    film: sitk.Image,
+    cine: sitk.Image,
     taken: Sequence[int],
     size: int | None,
     unit: str,
     resize_to: Callable[[ndarray, tuple[int, int]], ndarray],
 ) -> sitk.Image:
-    frames = sitk.GetArrayViewFromImage(film)[list(taken)]
-    spacing, growth = np.array(film.GetSpacing()), np.ones(3)
+    frames = sitk.GetArrayViewFromImage(cine)[list(taken)]
+    spacing, growth = np.array(cine.GetSpacing()), np.ones(3)
     if size is not None:
-        growth[:2] = np.array(film.GetSize()[:2]) / size
+        growth[:2] = np.array(cine.GetSize()[:2]) / size
         frames = np.stack([resize_to(frame, (size, size)) for frame in frames])
     image = sitk.GetImageFromArray(frames)
-    image.SetDirection(film.GetDirection())
+    image.SetDirection(cine.GetDirection())
     # The corner of the field of view stays where it is, so the middle of the first pixel moves.
-    image.SetOrigin(film.TransformContinuousIndexToPhysicalPoint(((growth - 1) / 2).tolist()))
+    image.SetOrigin(cine.TransformContinuousIndexToPhysicalPoint(((growth - 1) / 2).tolist()))
     image.SetSpacing([*(spacing * growth if unit == "mm" else spacing)[:2].tolist(), TIME_STEP])
     return image

@@ -5,7 +5,7 @@ The label maps are predictions for the sequences of a dataset, or its own labels
     CAMUS_patient0001_4CH_f01_ED.nii.gz  .._f02.nii.gz  ...  .._f18_ES.nii.gz  dataset.json  cases.csv
 
 numbered from 1 in the order of the sequence. Where the dataset was resized, frames have the size and spacing of the
-film again: each label is interpolated linearly, and the largest wins. Frames that hold nothing but the ignore label are
+cine again: each label is interpolated linearly, and the largest wins. Frames that hold nothing but the ignore label are
 left out, and dataset.json has no such label, so that only what has a reference is scored.
 
 With `phases`, ED and ES alone are written, with the names of the same download's 2D cases, `CAMUS_patient0001_4CH_ED`:
@@ -93,22 +93,22 @@ def _write_sequence(row: Mapping[str, str], maps: Path, out: Path, content: Mapp
             continue
         if ignored.any():
             raise ValueError(f"{path}: frame {number} is partly ignored; only whole frames can be left out")
-        write_image(_as_in_film(frame, row), out / f"{name}.nii.gz", out)
+        write_image(_as_in_cine(frame, row), out / f"{name}.nii.gz", out)
         count += 1
     return count
 
 
-def _as_in_film(frame: sitk.Image, row: Mapping[str, str]) -> sitk.Image:
-    """The frame on the grid that the film had before it was resized."""
-    if "film_size" not in row:
+def _as_in_cine(frame: sitk.Image, row: Mapping[str, str]) -> sitk.Image:
+    """The frame on the grid that the cine had before it was resized."""
+    if "cine_size" not in row:
         return frame
-    width, height = (int(length) for length in row["film_size"].split())
+    width, height = (int(length) for length in row["cine_size"].split())
     if frame.GetSize() == (width, height):
         return frame
-    spacing = row.get("film_spacing_mm") or row["film_spacing_px"]
-    film = sitk.GetImageFromArray(resize_labels(sitk.GetArrayFromImage(frame), (height, width)))
-    film.SetDirection(frame.GetDirection())
+    spacing = row.get("cine_spacing_mm") or row["cine_spacing_px"]
+    cine = sitk.GetImageFromArray(resize_labels(sitk.GetArrayFromImage(frame), (height, width)))
+    cine.SetDirection(frame.GetDirection())
     shrinkage = np.array(frame.GetSize()) / (width, height)
-    film.SetOrigin(frame.TransformContinuousIndexToPhysicalPoint(((shrinkage - 1) / 2).tolist()))
-    film.SetSpacing([float(length) for length in spacing.split()])
-    return film
+    cine.SetOrigin(frame.TransformContinuousIndexToPhysicalPoint(((shrinkage - 1) / 2).tolist()))
+    cine.SetSpacing([float(length) for length in spacing.split()])
+    return cine

@@ -31,7 +31,7 @@ BYTES = {
     2304: 4,
 }  # of a pixel, by datatype; the last two are colours, which the reader refuses by name
 FLOATS = {16: "f4", 64: "f8"}
-# More than any film, and any frame, of an echo has; a header that promises more is damaged, or a trap.
+# More than any cine, and any frame, of an echo has; a header that promises more is damaged, or a trap.
 MAX_BYTES, MAX_FRAME_BYTES = 2**30, 2**27
 CHUNK = 2**20
 

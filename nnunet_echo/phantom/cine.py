@@ -1,4 +1,4 @@
-"""An apical view of a heart as an image with its labels, and as the frames of a film, on a grid in mm."""
+"""An apical view of a heart as an image with its labels, and as the frames of a cine, on a grid in mm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nnunet_echo.phantom.heart import Heart, Section
 from nnunet_echo.phantom.ultrasound import ultrasound
 
 CAMUS_SPACING_MM = 0.308
-Film = dict[int, tuple[ndarray, ndarray]]  # frame, from 1 -> image and labels
+Cine = dict[int, tuple[ndarray, ndarray]]  # frame, from 1 -> image and labels
 
 
 def render(
@@ -41,10 +41,10 @@ def render(
     return ultrasound(section, x, y, frame, spacing_mm), section.labels(x, y)
 
 
-def draw_film(
+def draw_cine(
     heart: Heart, name: str, frames: Iterable[int], spacing_mm: float, row_spacing_mm: float, es_first: bool = False
-) -> Film:
-    """These frames of a view's film: from ED at frame 1 to ES at frame `View.frames`, or the other way, and on."""
+) -> Cine:
+    """These frames of a view's cine: from ED at frame 1 to ES at frame `View.frames`, or the other way, and on."""
     steps = heart.views[name].frames - 1
 
     def phase(frame: int) -> float:

@@ -79,7 +79,7 @@ def test_every_film_becomes_a_case_of_its_pixels_in_the_order_of_time(films: Pat
         assert areas[0] == max(areas) > min(areas) == areas[-1]
         numbers = list(range(1, len(image) + 1))
         assert row["frames"] == " ".join(map(str, numbers[::-1] if REVERSED in case else numbers))
-        assert row["spacing_mm"] == "3 3 5" and row["size"] == f"{row['film_size']} {len(image)}"
+        assert row["spacing_mm"] == "3 3 5" and row["size"] == f"{row['cine_size']} {len(image)}"
     assert [note.kind for note in report.warnings] == ["fewer folds"]
     assert load(report.folder, "dataset.json")["sequence"]["time_step_mm"] == TIME_STEP
     assert check_dataset(report.folder, 1) == []
@@ -226,7 +226,7 @@ def test_a_film_that_cannot_be_used_is_refused_by_name(films: Path, damage: Dama
 def test_the_release_without_masks_of_films_is_named(films: Path) -> None:
     for path in films.rglob("*half_sequence*"):
         path.unlink()
-    with pytest.raises(FileNotFoundError, match="the release of 2019 has no masks of its films"):
+    with pytest.raises(FileNotFoundError, match="the release of 2019 has no masks of its cines"):
         convert(films)
 
 

@@ -471,7 +471,7 @@ def test_a_film_of_another_length_than_its_cfg_says_is_refused(copy: Callable[[s
     path.write_text(re.sub(r"NbFrame: (\d+)", lambda match: f"NbFrame: {int(match[1]) + 1}", path.read_text()))
     assert convert(SOURCES["camus films"], source, raw) == 1
     (note,) = report_of(raw)["refused"]
-    assert note["subject"] == "CAMUS_patient0002_4CH" and "it is cut off or another film" in note["message"]
+    assert note["subject"] == "CAMUS_patient0002_4CH" and "it is cut off or another cine" in note["message"]
 
 
 def test_a_name_that_is_no_utf8_is_reported(copy: Callable[[str], Path], raw: Path) -> None:

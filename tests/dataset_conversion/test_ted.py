@@ -118,7 +118,7 @@ def film_for_masks(path: Path) -> None:
 
 BOTH, SEQUENCE, FRAMES = ("sequence", "frames"), ("sequence",), ("frames",)
 REFUSALS = [
-    (FILM, lambda p: p.unlink(), BOTH, "is there, but not its film"),
+    (FILM, lambda p: p.unlink(), BOTH, "is there, but not its cine"),
     (MASKS, lambda p: p.unlink(), BOTH, "is there, but not its masks (.._gt)"),
     (FILM, lambda p: p.with_suffix(".raw").unlink(), BOTH, "its data file patient002_4CH_sequence.raw is missing"),
     (FILM, lambda p: os.truncate(p.with_suffix(".raw"), 999), BOTH, "truncated: 999 bytes"),
@@ -175,7 +175,7 @@ def test_other_oddities_of_the_folders(ted: Path, raw: Path) -> None:
     (ted / "database" / "patient004").mkdir()
     report = convert_ted(ted)
     assert Counter(note.kind for note in report.refused) == {"misplaced file": 3}
-    assert ("patient without film", "patient004") in [(note.kind, note.subject) for note in report.warnings]
+    assert ("patient without cine", "patient004") in [(note.kind, note.subject) for note in report.warnings]
     assert report.training_cases == PATIENTS - 1
     shutil.copytree(ted, ted / "copy")
     with pytest.raises(ValueError, match="patient001 is in two folders"):
