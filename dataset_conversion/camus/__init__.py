@@ -8,10 +8,10 @@ are read, raw_dataset.py what is written.
 - `--labels all` (default, CAMUS-Full) keeps the masks of all frames, `--labels ed_es` (CAMUS-Semi) those of ED and ES,
   and every frame between holds the ignore label.
 - `--clip 10 --size 256` are the clips of published work: ten frames from ED to ES, evenly spaced, 256 x 256 pixels.
-- A few cines run from ES to ED: the frame numbers in Info_<view>.cfg tell, and such a cine is turned round. Without a
+- A few cines run from ES to ED: the frame numbers in Info_<view>.cfg tell, and such a cine is reversed. Without a
   cfg the end with the larger ventricle is ED, and a warning says so. Frames before ED or after ES are left out.
-- Masks stay as they are, also where pixels lie apart from their structure, as tracking leaves some between ED and ES: a
-  converter that cleans its references changes every score. How many such pixels a cine has is a warning.
+- Masks stay as they are, even where pixels lie apart from their structure, as tracking leaves some between ED and ES: a
+  converter that cleans its references changes every score. A warning gives the number of such pixels.
 - Only the NIfTI release has masks of the cines, so the other one has no such cases.
 
 Splits (`--split`), always by patient:

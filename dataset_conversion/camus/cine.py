@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from nnunet_echo.data.cine import as_cine, make_case, sampled_frames, stray_pixels
 from nnunet_echo.data.images import Frame, SourceError, check_grid, check_labels, read_image, to_uint8
-from nnunet_echo.data.tables import whole
+from nnunet_echo.data.tables import whole_number
 
 from .dataset_json import DATASET_JSON, LV
 
@@ -43,9 +43,9 @@ def read_cine(
                     f"structure, in {np.count_nonzero(stray)} of {frames} frames; they stay",
                 )
             )
-    ed, es, total = (whole(info.get(key, "")) for key in ("ED", "ES", "NbFrame"))
-    if absurd := {key: info[key] for key in ("ED", "ES", "NbFrame") if info.get(key) and not whole(info[key])}:
-        raise SourceError(f"{image}: its cfg has {absurd}, which are no numbers of frames")
+    ed, es, total = (whole_number(info.get(key, "")) for key in ("ED", "ES", "NbFrame"))
+    if absurd := {key: info[key] for key in ("ED", "ES", "NbFrame") if info.get(key) and not whole_number(info[key])}:
+        raise SourceError(f"{image}: its cfg has {absurd}, which are not numbers of frames")
     if ed and es and ed != es:
         if max(ed, es) > frames or total not in (None, frames):
             raise SourceError(

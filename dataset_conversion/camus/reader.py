@@ -180,7 +180,7 @@ class Camus(SequenceReader):
         found = find_lists(source, [name for triple in names for name in triple])
         if not found and self.split != "5fold":
             raise FileNotFoundError(
-                f"--split {self.split} needs {names[0][0]} and its like, which are not below "
+                f"--split {self.split} needs {names[0][0]} and the other lists, which are not below "
                 f"{source}; put the lists there or use --split 5fold"
             )
         for triple in names if found else []:

@@ -15,7 +15,7 @@ SUSPECT_EF = ("CAMUS_patient0185", "CAMUS_patient0217")
 def review(written: Mapping[str, Written]) -> list[Note]:
     """What shows only in the pixels: ED and ES the wrong way round, a spacing that was lost; and the two suspect EF."""
     notes = []
-    # No heart is 250 mm away from its probe. The phantom may be drawn with such pixels, but then as a whole.
+    # No heart is 250 mm away from its probe. The phantom may be drawn with such pixels, but then all of it.
     lost = len({case.spacing[:2] for case in written.values()}) > 1
     for case_id, case in written.items():
         systole = written.get(case_id[:-2] + "ES")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from nnunet_echo.data.findings import Note
 from nnunet_echo.data.source_folders import walk_folders
-from nnunet_echo.data.tables import number_between, whole
+from nnunet_echo.data.tables import number_between, whole_number
 
 from ..creatis import QUALITIES, Patient, collect_patients, holds_patients, read_info
 
@@ -59,7 +59,7 @@ def find_lists(source: Path, names: Sequence[str]) -> dict[str, list[str]]:
     """The patients in each of the split lists `names` (file names), searched below the source and beside it.
 
     Returns an empty dictionary where none of the files exists. Raises `FileNotFoundError` when only some do, and
-    `ValueError` for a line that is no patient, a patient named twice, or copies of the lists that differ.
+    `ValueError` for a line that does not name a patient, a patient named twice, or copies of the lists that differ.
     """
     beside = [source.parent / folder for folder in ("database_split", "listSubGroups")]
     lists: dict[str, list[str]] = {}
@@ -141,7 +141,7 @@ def _review_info(patient: Patient, view: str) -> Iterator[Note]:
     if info.get("EF") and ef is None:
         yield note("cfg field unreadable", f"EF is {info['EF']!r}, not a number in 0..100")
     for key in ("ED", "ES", "NbFrame"):
-        if info.get(key) and not whole(info[key]):
+        if info.get(key) and not whole_number(info[key]):
             yield note("cfg field unreadable", f"{key} is {info[key]!r}, not the number of a frame")
     if ef is not None and ef != used:
         yield note("EF differs", f"EF {ef:g} %, but {used:g} % in the other view's cfg, which is used")

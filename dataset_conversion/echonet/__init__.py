@@ -11,7 +11,7 @@ every frame between. ED comes first, also in the few videos where ES is traced b
 Left out, each with its reason in the report:
 - rows of another frame size without a tracing: a warning, the release has none for them;
 - irregular tracings, unless `--keep-irregular`: not 21 rows, rows out of order, an outline that crosses itself;
-- tracings of a video that is not listed, of other than two frames, with values that are no numbers;
+- tracings of a video that is not listed, not of exactly two frames, or with values that are not numbers;
 - videos that are missing, cut off, damaged, or of another length than listed, and videos that are not listed.
 
 Splits (`--split`), one video being one patient; TEST videos go to imagesTs in the first two:

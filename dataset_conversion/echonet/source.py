@@ -25,7 +25,7 @@ from numpy import ndarray
 from nnunet_echo.data.errors import printable
 from nnunet_echo.data.findings import Note
 from nnunet_echo.data.source_folders import overlooked, walk_folders
-from nnunet_echo.data.tables import finite, number_between, read_table, whole
+from nnunet_echo.data.tables import finite, number_between, read_table, whole_number
 
 LIST, TRACINGS, VIDEOS = "FileList.csv", "VolumeTracings.csv", "Videos"
 NAME = re.compile(r"[A-Za-z0-9-]+")  # what may become part of a file name of ours
@@ -86,7 +86,7 @@ def find_source(source: Path) -> Path:
 def read_videos(root: Path) -> tuple[dict[str, Video], bool, list[Note], list[Note]]:
     """The videos by name, whether the release's split is known, what was refused already, and the warnings.
 
-    Raises `ValueError` for a table that cannot be read as a whole.
+    Raises `ValueError` for a table that cannot be read completely.
     """
     videos: dict[str, Video] = {}
     refused: list[Note] = []
@@ -138,7 +138,7 @@ def _video_files(root: Path) -> Files:
 
 
 def _unlisted(root: Path, videos: Mapping[str, Video]) -> tuple[list[Note], list[Note]]:
-    """Videos, and what may hold some, that are no video's, refused or as warnings."""
+    """Videos, and what may hold some, that belong to no row, refused or as warnings."""
     taken = {video.path for video in videos.values()}
     return overlooked(
         root,
@@ -166,10 +166,10 @@ def _video(name: str, row: dict[str, str], where: str, files: Files, warnings: l
     ef = number_between(row["EF"], 0, 100)
     if ef is None:
         warnings.append(Note("EF unknown", name, f"{where}: EF is {row['EF']!r}, not a number in 0..100; left empty"))
-    frames = whole(row.get("NumberOfFrames", ""))
+    frames = whole_number(row.get("NumberOfFrames", ""))
     if frames is None:
         warnings.append(Note("frames unknown", name, f"{where}: no NumberOfFrames to compare the video with"))
-    size = whole(row.get("FrameHeight", "")), whole(row.get("FrameWidth", ""))
+    size = whole_number(row.get("FrameHeight", "")), whole_number(row.get("FrameWidth", ""))
     subset = row.get("Split", "").strip().upper()
     usual, here = Path(VIDEOS, f"{name}.avi"), files.get(name.lower(), [])
     paths = [usual] if usual in here or not here else [path for path in here if path.stem == name] or here
@@ -193,7 +193,7 @@ def _read_tracings(path: Path, videos: dict[str, Video], files: Files, refused: 
         elif name not in videos:
             unlisted.setdefault(name, where)
         else:
-            video, frame = videos[name], whole(row["Frame"])
+            video, frame = videos[name], whole_number(row["Frame"])
             values = [finite(row[key]) for key in COORDINATES]
             if frame is None or not all(value is not None and abs(value) <= FARTHEST for value in values):
                 texts = ", ".join(f"{key} {row[key]!r}" for key in (*COORDINATES, "Frame"))

@@ -102,7 +102,7 @@ def image_and_mask_folders(source: Path, images: str | None, masks: str | None) 
 
 
 def pairs(source: Path, images: Path, masks: Path, reading: Reading) -> list[Pair]:
-    """Every image with its mask; what has none, and what is no image, joins `reading` by name."""
+    """Every image with its mask; what has none, and what is not an image, is noted in `reading` by name."""
     together = images.resolve() == masks.resolve()
     image_files = _files(source, images, reading, exclude=None if together else masks)
     mask_files = image_files if together else _files(source, masks, reading, exclude=images)

@@ -1,11 +1,11 @@
 """TED to nnU-Net: `nnunet-echo convert ted SOURCE`.
 
-    database/patient001/patient001_4CH_sequence.mhd, .._4CH_sequence_gt.mhd   a whole cycle, a mask for every frame
+    database/patient001/patient001_4CH_sequence.mhd, .._4CH_sequence_gt.mhd   a complete cycle, a mask for every frame
     database/patient001/patient001_4CH_info.cfg                               ED, ES, NbFrame, ... EF
 
 A cine becomes one 3D case, `TED_patient001_4CH` (data/cine.py), from one ED through ES to the next: background 0, left
 ventricle 1, myocardium 2. There is no left atrium. `--mode frames` makes 2D cases of the ED and the ES that the cfg
-names, `TED_patient001_4CH_ED`; a cine whose ventricle is no larger at ED is refused then.
+names, `TED_patient001_4CH_ED`; a cine whose ventricle is not larger at ED is refused then.
 
 TED's 98 patients are patients of CAMUS under other numbers. NEVER train on the one and test on the other.
 
@@ -30,7 +30,7 @@ from nnunet_echo.data.findings import Note
 from nnunet_echo.data.images import Frame, SourceError, check_grid, read_image, to_uint8
 from nnunet_echo.data.reader import Reading, SequenceReader
 from nnunet_echo.data.splits import SPLITS_OF_ALL, five_folds
-from nnunet_echo.data.tables import whole
+from nnunet_echo.data.tables import whole_number
 
 from ..creatis import Patient, collect_patients, overlooked_patients, read_info
 
@@ -41,7 +41,7 @@ VIEW, LV = "4CH", 1
 
 DATASET_JSON = {
     "name": "TED",
-    "description": "TED: whole cardiac cycles of the apical 4-chamber view; patients of CAMUS under other numbers",
+    "description": "TED: complete cardiac cycles of the apical 4-chamber view; patients of CAMUS under other numbers",
     "reference": "N. Painchaud et al., IEEE TMI 41(10):2867-2878, 2022, doi 10.1109/TMI.2022.3173669",
     "licence": "CC BY-NC-SA 4.0, non-commercial scientific research only",
     "channel_names": {"0": "ultrasound"},  # not a name that nnU-Net treats in a special way: z-score
@@ -65,7 +65,9 @@ class Ted(SequenceReader):
     split: str = "5fold"
 
     name = "ted"
-    summary = "TED, whole cycles of the 4-chamber view as 3D cases; never to be mixed with CAMUS, whose patients it has"
+    summary = (
+        "TED, complete cycles of the 4-chamber view as 3D cases; never to be mixed with CAMUS, whose patients it has"
+    )
     source_help = "the unpacked download: a folder with patientXXX folders somewhere below it"
     dataset_ids = {"TED": 761, "TEDFrames": 762}
     modes = {"sequence": "each cine a 3D case, time the slowest axis", "frames": "its ED and ES frame, 2D cases"}
@@ -143,7 +145,7 @@ def read_phase(root: Path, image: str, label: str, frames: int, phases: Mapping[
     areas = {name: np.count_nonzero(masks[frame - 1] == LV) for name, frame in phases.items()}
     if areas["ED"] <= areas["ES"]:
         raise SourceError(
-            f"{label}: the ventricle is no larger in frame {phases['ED']} ({areas['ED']} pixels) than in "
+            f"{label}: the ventricle is not larger in frame {phases['ED']} ({areas['ED']} pixels) than in "
             f"frame {phases['ES']} ({areas['ES']}), which the cfg calls ED and ES"
         )
     number = phases[phase]
@@ -193,7 +195,7 @@ def _list_cases(source: Path, patient: Patient, options: Ted, reading: Reading) 
         reading.refuse("file missing", case_id, f"{image or mask} is there, but not its {lacking}")
         return
     ef = patient.ef_percent()
-    frames, ed, es = (whole(info.get(key, "")) for key in ("NbFrame", "ED", "ES"))
+    frames, ed, es = (whole_number(info.get(key, "")) for key in ("NbFrame", "ED", "ES"))
     unknown = [name for name, value in (("EF", ef), ("NbFrame", frames), ("ED", ed), ("ES", es)) if value is None]
     if unknown and options.mode == "frames" and unknown != ["EF"]:
         reading.refuse(

@@ -1,4 +1,4 @@
-"""Synthetic hearts in the layout of TED (Painchaud et al., IEEE TMI 41(10), 2022): whole cycles of the 4-chamber view.
+"""Synthetic hearts in the layout of TED (Painchaud et al., IEEE TMI 41(10), 2022): complete 4-chamber cycles.
 
     database/patient001/patient001_4CH_sequence.mhd      (T, H, W), from ED through ES to the next ED
     database/patient001/patient001_4CH_sequence_gt.mhd   its masks, LV and myocardium but no atrium

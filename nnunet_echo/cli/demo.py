@@ -161,7 +161,7 @@ def _claim(out: Path, options: dict) -> None:
             raise ValueError(f"{out} holds a demo with other options ({marker}); delete it or choose another --out.")
         return
     if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} exists and is no demo of ours; choose another --out.")
+        raise ValueError(f"{out} exists and is not a demo of ours; choose another --out.")
     out.mkdir(parents=True, exist_ok=True)
     marker.write_text(json.dumps(options))
 

@@ -173,4 +173,4 @@ def _folders(problems: list[str]) -> None:
                 f"Set it without the quotes, or with $HOME: export {name}=$HOME/some/folder"
             )
         elif not path.strip() or not (new or os.path.isdir(path)):
-            problems.append(f"{name} is {path!r}, which is no folder: export {name}=/some/folder")
+            problems.append(f"{name} is {path!r}, which is not a folder: export {name}=/some/folder")

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ase (default): rule of disks with each phase's own axis; camus: as the EF in CAMUS",
     )
     parser.add_argument("--ef-rounding", action="store_true", help="whole mL and percent, as the EF in CAMUS")
-    parser.add_argument("--subset", action="store_true", help="references without a prediction are no error (one fold)")
+    parser.add_argument("--subset", action="store_true", help="allow references without a prediction (of one fold)")
     parser.add_argument(
         "--consistency-limits",
         choices=LIMITS,

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="nifti (default), or 2019: the challenge, with .mhd files and unlabelled test patients",
     )
     camus.add_argument("--no-half-sequence", action="store_true", help="leave out the frames between ED and ES")
-    ted = layouts.add_parser("ted", help="a whole cycle of the 4-chamber view per patient, in the layout of TED")
+    ted = layouts.add_parser("ted", help="a complete cycle of the 4-chamber view per patient, in the layout of TED")
     for layout in (camus, ted):
         layout.add_argument("--patients", type=int, default=10, metavar="N", help="how many patients (default: 10)")
         layout.add_argument(

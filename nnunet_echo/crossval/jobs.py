@@ -80,19 +80,19 @@ class Training:
         The first one notes the fold's cases, as nnU-Net's own trainers do not. Raises `RuntimeError` when the split is
         another by now.
         """
-        whole = []
+        complete = []
         for checkpoint in (self.folder / name for name in CHECKPOINTS):
             if not checkpoint.exists():
                 continue
             if zipfile.is_zipfile(checkpoint):
-                whole.append(checkpoint.name)
+                complete.append(checkpoint.name)
             else:  # torch.save writes in place, and the archive's directory comes last
                 checkpoint.replace(f"{checkpoint}.torn")
-        if (whole or is_done(self.folder)) and (other := self._other_split()):
+        if (complete or is_done(self.folder)) and (other := self._other_split()):
             raise RuntimeError(f"{self} is of another split: {other}. {REMEDY}")
-        if not whole and (now := cases_of_fold(self.model.dataset, self.fold)) is not None:
+        if not complete and (now := cases_of_fold(self.model.dataset, self.fold)) is not None:
             keep_cases(self.folder, now)
-        left = ["--val"] if CHECKPOINTS[0] in whole else ["--c"] if whole else []
+        left = ["--val"] if CHECKPOINTS[0] in complete else ["--c"] if complete else []
         return [find_program("nnUNetv2_train"), *self.arguments(), *left]
 
     def finish(self) -> None:

@@ -1,7 +1,7 @@
 """What the folds of all trainers share: plans, splits, preprocessed data. Made before the first fold starts.
 
 Left to the folds, each would do its own: stock nnU-Net writes the splits from whichever fold comes first, without a
-lock, and a fold that starts before the data are whole fails. Two preparations of one dataset take turns.
+lock, and a fold that starts before the data are complete fails. Two preparations of one dataset take turns.
 """
 
 from __future__ import annotations

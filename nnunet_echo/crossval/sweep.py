@@ -66,7 +66,7 @@ def crossval(
     if not 0 < gpus_per_job <= 1:
         raise ValueError(f"--gpus-per-job {gpus_per_job}: a fold is trained on one GPU or on a share of it")
     if predict is not None and not predict.is_dir():
-        raise FileNotFoundError(f"--predict {predict} is no folder")
+        raise FileNotFoundError(f"--predict {predict} is not a folder")
     check_names(configuration, plans, trainers, folds)
     trainers = list(dict.fromkeys(trainers))
     why_not = why_not_ray(device)

@@ -2,8 +2,8 @@
 
     python -m nnunet_echo.crossval.train_fold DATASET CONFIGURATION FOLD -tr TRAINER
 
-Call it again until it exits with 0: it continues from the last whole checkpoint. With `--predict FOLDER` the job is a
-prediction by all folds named.
+Call it again until it exits with 0: it continues from the last complete checkpoint. With `--predict FOLDER` the job is
+a prediction by all folds named.
 
     exit status   0 done, now or before; 75 (EX_TEMPFAIL) another process is at it; 128 + n ended by signal n;
                   any other is nnU-Net's, whose last words are in train_fold.log
@@ -12,7 +12,7 @@ prediction by all folds named.
 - The command never outlives this process. TERM, INT and HUP are passed on to it, so that it can save, and after GRACE_S
   its process group is killed. Should this process be killed, a guardian, a fork that waits for just that, kills the
   group. Should that be killed too, the next call on that host does it, by the group recorded in train_fold.json, if the
-  process of that number began when the recorded one did. There is no prctl in this: macOS will do.
+  process of that number began when the recorded one did. This needs no prctl, so macOS will do.
 - With `--parent PID`, the end of that process counts as TERM: engines start it so.
 """
 

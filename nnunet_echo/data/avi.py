@@ -7,7 +7,7 @@ that a file which is cut off, or damaged between its frames, is noticed; the ind
 JPEG has no checksum: bytes changed within the picture data of a frame can go unnoticed.
 
 Not PyAV or OpenCV: after a damaged chunk they go on at the next that they recognise, and every later frame takes the
-place of the one before it; OpenCV says nothing of a file that is cut off either. They are no faster, and bring 100 to
+place of the one before it; OpenCV does not report a file that is cut off either. They are not faster, and bring 100 to
 150 MB. docs/records/reliability.md has the figures.
 Source: Microsoft, AVI RIFF File Format.
 """
@@ -32,7 +32,7 @@ def read_frames(
 ) -> ndarray:
     """These frames, counted from 0, as (T, H, W) uint8; colour becomes grey by the weights of ITU-R 601.
 
-    Raises `SourceError`, naming the file `name`, for a file that is not there, not whole or not Motion JPEG, for a
+    Raises `SourceError`, naming the file `name`, for a file that is missing, incomplete or not Motion JPEG, for a
     frame that it does not have, that cannot be decoded or is not of `shape` (H, W), and for another number of frames
     than `expected`.
     """
@@ -112,7 +112,7 @@ def _decode(
             found = image.height, image.width
             pixels = np.asarray(image.convert("L")) if found == shape else None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SourceError(f"{name}: frame {frame} is no whole JPEG ({error}); copy the file again") from error
+        raise SourceError(f"{name}: frame {frame} is not a complete JPEG ({error}); copy the file again") from error
     if pixels is None:
         raise SourceError(f"{name}: frame {frame} has {found[0]} x {found[1]} pixels, not {shape[0]} x {shape[1]}")
     return pixels

@@ -46,7 +46,7 @@ class Written:
 def patient_of(case_id: str, dataset_json: Mapping[str, object]) -> str:
     """The patient of a case by the dataset's `case_id_pattern`; without a pattern each case is its own patient.
 
-    Raises `ValueError` when the pattern does not match the whole case id.
+    Raises `ValueError` when the pattern does not match the complete case id.
     """
     pattern = dataset_json.get("case_id_pattern")
     if pattern is None:

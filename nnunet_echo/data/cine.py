@@ -5,8 +5,8 @@ under "sequence", with the step of t and what the first and the last frame are.
 
 The step of t is 5 for all, in the unit of the pixels, and not the time between two frames, because of what nnU-Net does
 with a spacing:
-- It resamples all cases to one spacing. Were the step the true time, cines of unlike frame rates would be interpolated
-  in time, image and mask. With one value for all a frame stays a frame.
+- It resamples all cases to one spacing. If the step were the true time, cines of different frame rates would be
+  interpolated in time, image and mask. With one value for all a frame stays a frame.
 - Its planner takes the axis of the largest spacing for that of slices, which configuration 2d cuts into images and
   augmentation does not rotate into the others. So the step must be larger than any pixel. CAMUS has pixels of 0.31 mm,
   up to 4.4 mm at the smallest `size`; the 1.54 mm of the .mhd files and the 1.0 in use elsewhere (Ling et al., FIMH
@@ -75,7 +75,7 @@ def make_case(
 ) -> Frame:
     """The case of the frames `taken` of a cine, whose images (x, y, t) are uint8, as the module's docstring describes.
 
-    With `size` the whole field of view becomes `size` x `size` pixels, and a spacing in mm follows, so that lengths
+    With `size` the complete field of view becomes `size` x `size` pixels, and a spacing in mm follows, so that lengths
     stay what they are; in pixels it is 1. With `ignore` the mask holds that value between the first and the last frame.
     Columns of cases.csv tell where ED and ES are, from 1, the frames' `numbers` in the source, and the cine's own size
     and spacing, for the way back (frames.py).

@@ -155,7 +155,7 @@ def _check_labels(content: Mapping) -> Iterator[Finding]:
             f"and ignore are {len(regions)}: {some(regions)}"
         )
     elif strange := [value for value in order if type(value) is not int or value not in values or value == 0]:
-        yield problem(f"dataset.json: regions_class_order has {_short(strange[0])}, which is no label")
+        yield problem(f"dataset.json: regions_class_order has {_short(strange[0])}, which is not a label")
 
 
 def _check_channels(names: Mapping[str, object]) -> Iterator[Finding]:

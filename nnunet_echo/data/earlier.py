@@ -1,4 +1,4 @@
-"""What an earlier conversion left in the folder: whether the one of now would replace any of it."""
+"""What an earlier conversion left in the folder, and whether this one would replace any of it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def begin_conversion(
     replace: bool,
     **processes: object,
 ) -> tuple[set[str], list[Note]]:
-    """Make the folder ours and unfinished, unless something in it or in nnU-Net's preprocessed data would be lost.
+    """Mark the folder as ours and unfinished, unless something in it or in nnU-Net's preprocessed data would be lost.
 
-    Returns the image files that may be there from now on, by their list, and what is to be said. Raises
+    Returns the image files that may be there from now on, and notes for the report. Raises
     `FileExistsError`, naming both sources, in that case and without `replace`.
     """
     earlier, masks = look(folder, str(record["converter"])), preprocessed_masks(folder.name)
     planned = {name for case in plan for name in file_names(case)}
-    named = tuple(f"{note.subject}_" for note in refused)  # their loss is told already
+    named = tuple(f"{note.subject}_" for note in refused)  # they are in the report already
     gone = {name for name in earlier.there - planned if not f"{Path(name).name.split('.')[0]}_".startswith(named)}
     foreign = (
         {
@@ -51,10 +51,12 @@ def begin_conversion(
     else:
         different = set()
     changes = earlier.other_options(record)
-    changes += [f"{len(gone)} of its files belong to no case of now, such as {min(gone)}"] if gone else []
+    changes += (
+        [f"{len(gone)} of its files belong to none of the cases of this source, such as {min(gone)}"] if gone else []
+    )
     changes += (
         [
-            f"{len(different)} of its files hold something else than this source gives, such as "
+            f"{len(different)} of its files differ from what this source gives, such as "
             f"{min(different).relative_to(folder)}"
         ]
         if different
@@ -78,7 +80,7 @@ def begin_conversion(
             Note(
                 "preprocessed data set aside",
                 folder.name,
-                f"renamed to {set_aside(masks.parent).name}, for it was "
+                f"renamed to {set_aside(masks.parent).name}, since it was "
                 f"preprocessed from other cases: preprocess again ({masks.parent})",
             )
         ]
@@ -91,7 +93,7 @@ def begin_conversion(
 def _compare(case: Case, folder: Path, labels: Mapping[str, int], masks: Path | None) -> list[Path]:
     """The files of an earlier conversion, and of nnU-Net's preprocessed data, that the case would not give today.
 
-    A file or a source that cannot be read is no difference: the one is written again, the other refused by name.
+    A file or a source that cannot be read does not count: the former is written again, the latter refused by name.
     """
     image, mask = (folder / name for name in file_names(case))
     there = [path for path in (image, mask, *([masks / mask.name] if masks and not case.test else [])) if path.exists()]

@@ -50,7 +50,7 @@ class Report:
         return content
 
     def as_text(self) -> str:
-        """The whole report in plain words, one line for each case that was refused and each warning."""
+        """The complete report in plain words, one line for each case that was refused and each warning."""
         lines = [self._headline(), f"converter: {self.converter}; options: {self.options}", ""]
         for title, notes in (("Refused source cases", self.refused), ("Warnings", self.warnings)):
             lines.append(f"{title}: {len(notes)}")

@@ -41,7 +41,7 @@ def write_frames(
     `dataset` is the raw dataset that the sequences belong to, `phases` stands for ED and ES alone,
     `workers` and `progress` are those of `map_in_order`. Raises `ValueError`
     for a map that is none of its sequences, is of another size, or is partly ignored within a frame;
-    `FileNotFoundError` where there is no map; `FileExistsError` where `out` holds anything already.
+    `FileNotFoundError` where there is no map; `FileExistsError` where `out` is not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out}: is not empty; give a new folder with -o")
@@ -54,7 +54,7 @@ def write_frames(
     strangers = [case for case in cases if case not in rows]
     if strangers:
         raise ValueError(
-            f"{maps / strangers[0]}{ending}: is no sequence of {dataset}, whose cases.csv names them; "
+            f"{maps / strangers[0]}{ending}: is not a sequence of {dataset}, whose cases.csv names them; "
             f"{len(strangers)} such file(s)"
         )
     out.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def _write_sequence(row: Mapping[str, str], maps: Path, out: Path, content: Mapp
         if ignored.all():
             continue
         if ignored.any():
-            raise ValueError(f"{path}: frame {number} is partly ignored; only whole frames can be left out")
+            raise ValueError(f"{path}: frame {number} is partly ignored; only complete frames can be left out")
         write_image(_as_in_cine(frame, row), out / f"{name}.nii.gz", out)
         count += 1
     return count

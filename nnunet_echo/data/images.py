@@ -1,4 +1,4 @@
-"""Image files of a conversion: read them whole or not at all, check them, write them whole or not at all.
+"""Image files of a conversion: read, checked and written completely or not at all.
 
 SimpleITK opens a truncated or damaged file without an error (what is missing becomes zero, NaN too), and reports
 nothing when a full disk cuts off what it writes. So each file is looked at before it is read and after it is written
@@ -73,7 +73,7 @@ def read_image(path: Path, name: str, unit: str = "mm", limit: int = MAX_BYTES) 
 
 
 def check_spacing(spacing: tuple[float, ...], name: str, unit: str) -> None:
-    """Raise `SourceError` for a spacing, x and y first, that is no number above 0 or, in mm, no pixel of an echo.
+    """Raise `SourceError` for a spacing, x and y first, that is not a number above 0 or, in mm, not that of an echo.
 
     Further axes are slices or time, whose step is free: nnU-Net itself writes 999.
     """
@@ -104,7 +104,7 @@ def as_frame(image: sitk.Image, name: str) -> sitk.Image:
     while image.GetDimension() > 2:
         try:
             image = sitk.Extract(image, [*image.GetSize()[:-1], 0])
-        except RuntimeError as error:  # the plane is oblique: its two axes alone are no rotation
+        except RuntimeError as error:  # the plane is oblique: its two axes by themselves are not a rotation
             raise SourceError(f"{name}: the image plane is tilted in space; one upright frame was expected") from error
     return image
 
@@ -121,8 +121,8 @@ def to_uint8(image: sitk.Image, name: str) -> sitk.Image:
     """Cast to uint8. Raises `SourceError` when a value is not a whole number in 0..255, so nothing is ever lost."""
     values = sitk.GetArrayViewFromImage(image)
     low, high = values.min(), values.max()
-    whole = values.dtype.kind in "ui" or (values == np.floor(values)).all()
-    if not (low >= 0 and high <= 255 and whole):  # so that NaN fails, too
+    integral = values.dtype.kind in "ui" or (values == np.floor(values)).all()
+    if not (low >= 0 and high <= 255 and integral):  # so that NaN fails, too
         raise SourceError(
             f"{name}: values {low:g}..{high:g} are not all whole numbers in 0..255, as in the release; "
             "convert the original file instead of a rescaled copy"
@@ -201,7 +201,7 @@ def check_grid(frame: Frame) -> None:
 
 
 def write_image(image: sitk.Image, target: Path, scratch: Path) -> None:
-    """Write `target` (.nii.gz) so that it exists whole or not at all: first in `scratch`, verified, then renamed.
+    """Write `target` (.nii.gz) so that it exists completely or not at all: first in `scratch`, verified, then renamed.
 
     The bytes depend on the image alone. Raises `OSError` with the target's path, for example on a full disk.
     """

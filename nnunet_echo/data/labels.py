@@ -35,8 +35,8 @@ class Labels:
 def read_labels(texts: Sequence[str], option: str = "--labels") -> Labels:
     """The structures in texts such as LV=1, or in one text with spaces or commas between.
 
-    Raises `ValueError`, naming the `option`, for what is no NAME=VALUE, for a name or value that is there twice, for
-    values and colours side by side, and where there is no structure.
+    Raises `ValueError`, naming the `option`, for anything but NAME=VALUE, for a name or value that occurs twice, for a
+    mixture of values and colours, and where there is no structure.
 
     >>> read_labels(["LV=1", "MYO=2"]).values
     {'LV': 1, 'MYO': 2}

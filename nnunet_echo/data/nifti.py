@@ -1,4 +1,4 @@
-"""Is a NIfTI file whole? Read as a stream, in little memory, up to the size that its header promises and no further.
+"""Is a NIfTI file complete? It is read as a stream, in little memory, up to the size that its header promises.
 
 SimpleITK fills up what a file lacks, and replaces a spacing that is 0 or NaN by 1, without a word.
 """
@@ -31,7 +31,7 @@ BYTES = {
     2304: 4,
 }  # of a pixel, by datatype; the last two are colours, which the reader refuses by name
 FLOATS = {16: "f4", 64: "f8"}
-# More than any cine, and any frame, of an echo has; a header that promises more is damaged, or a trap.
+# More than any cine or frame of an echo needs; a header that promises more is damaged, or malicious.
 MAX_BYTES, MAX_FRAME_BYTES = 2**30, 2**27
 CHUNK = 2**20
 

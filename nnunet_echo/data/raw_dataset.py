@@ -6,11 +6,11 @@ A reader (reader.py) lists `Case`s without opening an image; `write_dataset` rea
     DatasetXXX_NAME/conversion_report.txt  conversion_report.json  dataset.json
 
 What a user can rely on:
-- a file has its name only once it is whole: it is written in the folder `.unfinished`, verified and renamed;
+- a file has its name only once it is complete: it is written in the folder `.unfinished`, verified and renamed;
 - dataset.json is removed first and written last, so a killed conversion is not taken for a dataset; the same command
   again completes it, and the bytes depend neither on kills, nor on the number of workers, nor on earlier runs, but for
   the place of the source, which conversion_report.json names;
-- the conversion of another source, or with other options, is replaced on request alone (earlier.py);
+- the conversion of another source, or with other options, is replaced only on request (earlier.py);
 - files that are not on the list in conversion_report.json are never removed or overwritten: the conversion refuses to
   start.
 """

@@ -28,7 +28,7 @@ A new dataset is one new folder of dataset_conversion; its `name` is the word in
 process, and that raises `SourceError` for a file that cannot become a case. What the download lacks is a warning of the
 `Reading`, what is there and cannot be used is refused: nothing is left out in silence. Case ids match the
 `case_id_pattern` of dataset.json, whose group `patient` keeps a patient's cases on one side of every split.
-Cines are cases, too: `SequenceReader` has their options, cine.py makes a case of one, time its slowest axis.
+Cines are cases too: `SequenceReader` has their options, cine.py makes a case of one, time its slowest axis.
 The command finds the folders with a `READER` itself; tests/data/test_readers.py says what it expects of them.
 """
 
@@ -193,7 +193,7 @@ class SequenceReader(Reader):
     """A dataset with sequences that `sequences.make_case` writes: how many frames of each, and of which size."""
 
     clip: int | None = None  # all frames without
-    size: int | None = None  # the cine's own without
+    size: int | None = None  # default: the cine's own
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,9 +12,9 @@ from nnunet_echo.data.findings import NOT_TAKEN, Note
 
 
 def walk_folders(top: Path, enter: Callable[[str], bool]) -> Iterator[tuple[Path, list[str]]]:
-    """`top` and the folders below it with the names of their subfolders; those that `enter` denies are not entered.
+    """`top` and the folders below it with the names of their subfolders; those that `enter` rejects are not entered.
 
-    Links are followed once. Raises `FileNotFoundError` where `top` is no folder and `OSError` for one that is closed.
+    Links are followed once. Raises `FileNotFoundError` where `top` is not a folder, `OSError` where one is not readable.
     """
     if not top.is_dir():
         hint = "; unpack the archive first" if top.is_file() else ""

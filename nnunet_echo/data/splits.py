@@ -144,7 +144,7 @@ def listed_folds(patients: set[str], lists: Sequence[tuple[set[str], set[str]]])
             raise ValueError(
                 f"a fold of the split lists has no training or no validation patient here: "
                 f"{len(patients)} are left outside the test list, too few for any split; convert more, or "
-                "draw all anew, the test patients too, with --split 7:1:2 or --split file"
+                "draw all of them again, the test patients too, with --split 7:1:2 or --split file"
             )
         raise ValueError("a fold of the split lists has no training or no validation patient here; use --split 5fold")
     return folds

@@ -43,7 +43,7 @@ def _guarded(value: object) -> object:
 
 
 def _text(field: object) -> object:
-    """What `_guarded` was given. Fields that a row has too many or too few are no text, and stay."""
+    """What `_guarded` was given. Surplus and missing fields of a row are not text, and stay."""
     return field[1:] if isinstance(field, str) and field[:1] == "'" and _FORMULA.match(field) else field
 
 
@@ -90,7 +90,7 @@ def number_between(text: str, low: float, high: float) -> float | None:
     return value if value is not None and low <= value <= high else None
 
 
-def whole(text: str) -> int | None:
+def whole_number(text: str) -> int | None:
     """The whole number in `text`, from 0 to what a float can tell from its neighbours, 2**53."""
     value = finite(text)
     return int(value) if value is not None and 0 <= value < 2**53 and value.is_integer() else None

@@ -1,8 +1,8 @@
 """The folder that a conversion writes to: locked while it does, and refused where something would be lost.
 
 A dataset's conversion_report.json tells its source, its options and its files. The folder is taken for another's when
-these options differ from the ones of now, when it has cases that the source of now does not have, or when pictures or
-masks in it are not those that the source gives. So a source that was moved stays the same source, and one that
+these options differ from those of this conversion, when it has cases that this source does not have, or when pictures
+or masks in it are not those that this source gives. So a source that was moved stays the same source, and one that
 changed, at the same place, is another. Data that nnU-Net has preprocessed are compared in the same way, by their
 gt_segmentations: training on them would be training on other cases.
 
@@ -101,7 +101,7 @@ class Earlier:
     there: frozenset[str] = frozenset()
 
     def other_options(self, record: Mapping[str, object]) -> list[str]:
-        """What differs between its options and those of the record of now; nothing where nothing of it is there."""
+        """How its options differ from those of this conversion's record; empty where none of its files is there."""
         before, now = (_all_options(json.loads(json.dumps(content))) for content in (self.record, record))
         if not self.there or not before:
             return []
@@ -194,7 +194,7 @@ def _drop_equal(path: Path, content: bytes) -> list[Path]:
 
 
 def _try_renaming(folder: Path) -> None:
-    """Files become whole by being renamed, which no file can be into another file system."""
+    """Files get their names by being renamed, which is impossible across file systems."""
     for part in IMAGE_FOLDERS:
         if not (folder / part).exists():
             continue
@@ -207,8 +207,8 @@ def _try_renaming(folder: Path) -> None:
             trial.unlink(missing_ok=True)
             raise OSError(
                 f"cannot write {folder / part} ({error.strerror}). It must be a folder on the file system of "
-                f"{folder}, where files become whole by being renamed; to keep the data elsewhere, put a "
-                f"link in the place of {folder.name} as a whole"
+                f"{folder}, since files are written there and renamed; to keep the data elsewhere, make "
+                f"{folder.name} itself a link"
             ) from error
 
 

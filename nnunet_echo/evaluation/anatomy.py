@@ -7,12 +7,12 @@ counted on square pixels, and beyond the edge of the frame is outside. "Small" i
 holes_in_lv, holes_in_la, holes_in_lv_epi   pixels outside the structure that it encloses
 fragments_of_lv, .._of_myo, .._of_la        pixels of the structure that are not in its largest piece
 gap_lv_myo, gap_lv_la                       pixels that neither has but both together enclose; 0 where they are small.
-                                            Holes of one alone are no gap, unless the other lies in them
+                                            A hole in one of them is not a gap unless the other lies in it
 frontier_lv_background, frontier_myo_la     pixels of the first that touch the second, 0 for one pixel, over the width
                                             of the first (its columns): at most 0.4 and 0.11
 width_ratio_lv_myo                          pixels of LV over pixels of MYO in the row of the centroid of LV_EPI: at
                                             most 4.15
-erosion_ratio_myo                           erosions by 3 x 3 pixels until MYO is no single piece, small ones left out,
+erosion_ratio_myo                           erosions by 3 x 3 pixels until MYO falls apart, small pieces left out,
                                             over its largest distance to the outside: at least 0.12
 
 The others must be 0; a ratio that is undefined because a structure is missing is a violation. Pieces and holes connect
@@ -150,7 +150,7 @@ def _width_ratio(lv: ndarray, myo: ndarray) -> float:
 def _erosion_ratio(mask: ndarray, small: float) -> float:
     if not mask.any():
         return math.nan
-    # Pixels that outlast n erosions are more than n steps of the king from the outside.
+    # Pixels that survive n erosions are more than n pixels from the outside, diagonal steps counting as one.
     depth = ndimage.distance_transform_cdt(mask, "chessboard")
     erosions = 0
     while np.count_nonzero(_sizes(depth > erosions) > small) == 1:

@@ -239,7 +239,7 @@ def _patient_rows(
     rounding: bool,
     on_record: Mapping[str, float],
 ) -> list[dict[str, object]]:
-    """patients.csv; without a spacing in mm there are no mL, and EF alone is given."""
+    """patients.csv; without a spacing in mm there are no volumes in mL, only EF."""
     frames: dict[str, dict[tuple[str, str], Mapping[str, LvShape]]] = {}
     for case, measured in zip(cases, shapes, strict=True):
         frames.setdefault(case.patient, {})[case.view, case.phase] = measured

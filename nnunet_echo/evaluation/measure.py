@@ -122,7 +122,7 @@ def _measure_case(
 def _patient_rows(
     cases: Sequence[CaseId], shapes: Sequence[LvShape], dataset: Dataset, method: str, rounding: bool
 ) -> list[dict[str, object]]:
-    """patients.csv; without a spacing in mm there are no mL, and EF alone is given."""
+    """patients.csv; without a spacing in mm there are no volumes in mL, only EF."""
     patients: dict[str, dict[str, list[tuple[CaseId, LvShape]]]] = {}
     for case, shape in zip(cases, shapes, strict=True):
         patients.setdefault(case.patient, {}).setdefault(case.view, []).append((case, shape))

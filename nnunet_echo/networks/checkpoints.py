@@ -42,11 +42,11 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"names {named[1]}" if named else "is no pickle of weights"
+        what = f"names {named[1]}" if named else "is not a pickle of weights"
         raise ValueError(
             f"{file} was not read: it {what}, and a checkpoint of nnU-Net has weights, settings and a log only; "
             "anything else could run code. If it is yours and you trust it, load it with torch.load(..., "
-            "weights_only=False) and save its network_weights, trainer_name and init_args anew."
+            "weights_only=False) and save its network_weights, trainer_name and init_args again."
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
         raise ValueError(
@@ -59,7 +59,7 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
 
 
 def check_classes(plan: ConfigurationManager) -> None:
-    """ValueError where `plan` names something else than layers and networks, all of which nnU-Net calls."""
+    """ValueError where `plan` names anything but layers and networks, all of which nnU-Net calls."""
     arguments = plan.network_arch_init_kwargs
     names = [plan.network_arch_class_name, *(arguments[key] for key in plan.network_arch_init_kwargs_req_import)]
     for name in names:

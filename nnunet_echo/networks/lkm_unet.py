@@ -14,7 +14,7 @@ Where the paper and the published code differ, `window_mode` decides:
             "paper" (default)                               "released"
 ==========  ==============================================  ====================================================
 PiM         windows of neighbouring pixels; windows larger  every (5 q)-th pixel is one sequence (a dilated grid);
-            than the map are clipped to it, the last ones   where the map is no multiple of 5 q, one sequence
+            than the map are clipped to it, the last ones   where the map is not a multiple of 5 q, one sequence
             are padded with zeros                           over the whole map
 PaM         one token per window of PiM; patches at the     patches of q pixels; where the map is no multiple of
             border average the pixels they have             q, no pooling

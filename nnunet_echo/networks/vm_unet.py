@@ -160,7 +160,7 @@ class VSSM(nn.Module):
         )
         self.final_up = PatchExpand(dims_decoder[-1], scale=4)
         self.final_conv = nn.Conv2d(dims_decoder[-1] // 4, num_classes, 1)
-        for module in self.modules():  # the scans' stacked projections are no nn.Linear and keep their initialisation
+        for module in self.modules():  # the scans' stacked projections are not nn.Linear and keep theirs
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
 

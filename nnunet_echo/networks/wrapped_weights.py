@@ -48,7 +48,7 @@ def without_wrapping(weights: Mapping[str, Tensor], where: str) -> dict[str, Ten
 
 
 def is_computed_from(key: str) -> bool:
-    """Whether what is called `key` is no weight itself: one is computed from it in every forward."""
+    """Whether `key` names not a weight but what a weight is computed from in every forward."""
     return _COMPUTED_FROM.search(key) is not None
 
 

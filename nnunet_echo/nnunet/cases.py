@@ -1,6 +1,6 @@
 """The cases of a fold: kept beside its results when its training starts, compared with the split as it is later.
 
-nnU-Net reads the split anew at each start. So a training that goes on after the split was changed, or only validates,
+nnU-Net reads the split again at each start. So a training that goes on after the split was changed, or only validates,
 may meet a patient that it was trained on. Standard library only.
 """
 
@@ -17,7 +17,7 @@ from nnunet_echo.nnunet.logs import logged_split, read_json
 
 RECORD = "split.json"  # in the folder of a fold: {"train": [case, ...], "val": [case, ...]}
 REMEDY = (
-    "Train the fold anew in an empty folder (move the old one away, or set nnUNet_results to another), or bring "
+    "Train the fold again in an empty folder (move the old one away, or set nnUNet_results to another), or bring "
     "the old split back"
 )
 

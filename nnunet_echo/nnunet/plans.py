@@ -175,7 +175,7 @@ def plan_configuration(file: Path, configurations: Mapping[str, object], name: s
             )
         content = configurations[name]
         if not isinstance(content, dict):
-            raise ValueError(f"configuration {name}: in {file} it is no object with settings; plan again")
+            raise ValueError(f"configuration {name}: in {file} it is not an object with settings; plan again")
         chain.append(name)
         contents.append(content)
         if "inherits_from" not in content:

@@ -120,7 +120,7 @@ def model_folder(dataset: str, trainer: str, plans: str, configuration: str) -> 
 
 
 def is_done(folder: Path) -> bool:
-    """Whether nnU-Net trained and validated the fold: summary.json, which it writes last, is whole."""
+    """Whether nnU-Net trained and validated the fold: summary.json, which it writes last, is complete."""
     return isinstance(read_json(folder / "validation" / "summary.json"), dict)
 
 
@@ -231,7 +231,7 @@ def _tail(log: Path) -> str:
 
 
 def _epochs(folder: Path) -> float:
-    """Of the whole training; NaN before it began, and for what cannot be a number of epochs."""
+    """Of the complete training; NaN before it began, and for what cannot be a number of epochs."""
     try:
         epochs = float(read_debug(folder).get("num_epochs", math.nan))
     except (TypeError, ValueError, OverflowError):

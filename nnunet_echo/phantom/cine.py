@@ -17,13 +17,13 @@ Cine = dict[int, tuple[ndarray, ndarray]]  # frame, from 1 -> image and labels
 def render(
     heart: Heart,
     view: str,
-    phase: float,
+    contraction: float,
     *,
     frame: int = 1,
     spacing_mm: float = CAMUS_SPACING_MM,
     row_spacing_mm: float | None = None,
 ) -> tuple[ndarray, ndarray]:
-    """Image and labels of one view ("2CH" or "4CH") at a phase from 0 (ED) to 1 (ES): both (H, W) uint8, apex on top.
+    """Image and labels of one view ("2CH" or "4CH"), both (H, W) uint8, apex on top; `contraction` is 0 at ED, 1 at ES.
 
     `frame`, from 1, chooses the speckle; `spacing_mm` the side of a pixel, `row_spacing_mm` its height where that
     differs. A coarser grid shows the same heart. Labels: 0 background, 1 LV cavity, 2 myocardium, 3 left atrium.
@@ -33,7 +33,7 @@ def render(
     if frame < 1:
         raise ValueError(f"frame={frame}: frames count from 1.")
     row_spacing_mm = row_spacing_mm or spacing_mm
-    section = Section(heart, view, phase)
+    section = Section(heart, view, contraction)
     depth, half_angle = section.view.depth_mm, np.deg2rad(section.view.half_angle_deg)
     height, width = round(depth / row_spacing_mm), round(2 * depth * np.sin(half_angle) / spacing_mm)
     x = (np.arange(width)[None, :] - (width - 1) / 2) * spacing_mm
@@ -47,12 +47,14 @@ def draw_cine(
     """These frames of a view's cine: from ED at frame 1 to ES at frame `View.frames`, or the other way, and on."""
     steps = heart.views[name].frames - 1
 
-    def phase(frame: int) -> float:
-        contraction = (1 - np.cos(np.pi * (frame - 1) / steps)) / 2  # starts and ends gently
-        return 1 - contraction if es_first else contraction
+    def contraction(frame: int) -> float:
+        step = (1 - np.cos(np.pi * (frame - 1) / steps)) / 2  # starts and ends gently
+        return 1 - step if es_first else step
 
     return {
-        frame: render(heart, name, phase(frame), frame=frame, spacing_mm=spacing_mm, row_spacing_mm=row_spacing_mm)
+        frame: render(
+            heart, name, contraction(frame), frame=frame, spacing_mm=spacing_mm, row_spacing_mm=row_spacing_mm
+        )
         for frame in frames
     }
 

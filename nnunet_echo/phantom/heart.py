@@ -6,7 +6,7 @@ biplane rule of disks, V = pi/4 * sum(d_2ch * d_4ch) * h (Simpson), gives its vo
 
 Coordinates in mm. Image: x to the right, y down, (0, 0) at the tip of the sector (the probe). Heart: u along the long
 axis from the apex (0) to the mitral plane (the length), v across it, to the right where the axis points straight down.
-`phase` runs from 0 (end diastole, ED) to 1 (end systole, ES); the cavity's volume falls linearly with it.
+`contraction` runs from 0 (end diastole, ED) to 1 (end systole, ES); the cavity's volume falls linearly with it.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ class Heart:
     shortening: float
     views: dict[str, View]
 
-    def volume_ml(self, phase: float) -> float:
-        """Volume of the cavity in mL at `phase`."""
+    def volume_ml(self, contraction: float) -> float:
+        """Volume of the cavity in mL at `contraction`."""
         # The disk at s (0..1) has the squared radius 1 - ((s - f) / f)^2, relative to the widest one's; its integral is
         f = self.fullness
         shape = 1 - (f**3 + (1 - f) ** 3) / (3 * f**2)
         edv_mm3 = np.pi / 4 * self.views["2CH"].diameter_mm * self.views["4CH"].diameter_mm * self.long_axis_mm * shape
-        return float(edv_mm3 / 1000 * (1 - self.ef_percent / 100 * phase))
+        return float(edv_mm3 / 1000 * (1 - self.ef_percent / 100 * contraction))
 
     @property
     def edv_ml(self) -> float:
@@ -123,28 +123,28 @@ def _sample_view(rng: np.random.Generator, name: str, length_mm: float, dilation
 
 
 class Section:
-    """The heart in one view at one phase: what lies at each point of the image plane.
+    """The heart in one view at one contraction: what lies at each point of the image plane.
 
     Its methods take arrays of any shape, in mm, and return arrays of that shape.
     """
 
-    def __init__(self, heart: Heart, view: str, phase: float) -> None:
+    def __init__(self, heart: Heart, view: str, contraction: float) -> None:
         if view not in heart.views:
             raise ValueError(f"view={view!r}: the phantom draws {' and '.join(VIEWS)}; choose one of them.")
-        if not 0 <= phase <= 1:
-            raise ValueError(f"phase={phase}: must lie between 0 (end diastole) and 1 (end systole).")
+        if not 0 <= contraction <= 1:
+            raise ValueError(f"contraction={contraction}: must lie between 0 (end diastole) and 1 (end systole).")
         self.view = heart.views[view]
         self.right_heart_seen = view == "4CH"
-        self.phase = phase
+        self.contraction = contraction
         self._fullness = heart.fullness
         # Apex and roof of the atrium stay where they are: the mitral plane moves between them.
-        self.length_mm = heart.long_axis_mm * (1 - heart.shortening * phase)
+        self.length_mm = heart.long_axis_mm * (1 - heart.shortening * contraction)
         self.la_length_mm = self.view.la_length_mm + heart.long_axis_mm - self.length_mm
-        self._la_radius_mm = self.view.la_diameter_mm / 2 * (1 + 0.1 * phase)
+        self._la_radius_mm = self.view.la_diameter_mm / 2 * (1 + 0.1 * contraction)
         # Both diameters shrink alike, by what the shorter axis leaves to lose.
-        volume_left = 1 - heart.ef_percent / 100 * phase
+        volume_left = 1 - heart.ef_percent / 100 * contraction
         self.radius_mm = self.view.diameter_mm / 2 * np.sqrt(volume_left * heart.long_axis_mm / self.length_mm)
-        self.wall_mm = self.view.wall_mm * (1 + heart.ef_percent / 200 * phase)
+        self.wall_mm = self.view.wall_mm * (1 + heart.ef_percent / 200 * contraction)
         self._apical_wall_mm = 0.8 * self.wall_mm
 
     def to_heart(self, x: ndarray, y: ndarray) -> tuple[ndarray, ndarray]:
@@ -217,7 +217,7 @@ class Section:
     def valve_distance(self, u: ndarray, v: ndarray) -> ndarray:
         """Distance in mm to the nearer leaflet of the mitral valve: ajar in the ventricle at ED, shut at ES."""
         ring = float(self.lv_half_width(np.float64(self.length_mm)))
-        angle = np.deg2rad(55) * (1 - self.phase)
+        angle = np.deg2rad(55) * (1 - self.contraction)
         along_u, along_v = -np.sin(angle), np.cos(angle)  # from the hinge; v is mirrored for the other leaflet
         du, dv = u - self.length_mm, ring - np.abs(v)
         along = np.clip(du * along_u + dv * along_v, 0, ring)

@@ -5,7 +5,7 @@ beam's width across it, on the polar grid of the probe. The envelope of the sum 
 (Wagner et al., IEEE Trans. Sonics Ultrason. 30(3), 1983). It is compressed logarithmically and drawn into the sector;
 outside the image is black.
 
-Speckle is drawn anew for each frame; texture, shadows and gain belong to the view and stay for all its frames.
+Speckle is drawn afresh for each frame; texture, shadows and gain belong to the view and stay for all its frames.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _BEAMS = 256
 _PULSE_MM = 0.5  # standard deviation of the pulse along the beam
 _BEAM_DEG = 0.7  # standard deviation of the beam's width
 _LOOKS = 2  # independent echoes averaged, as scanners do: real speckle is smoother than one echo's
-_GRAY_PER_DB = 255 / 50  # a dynamic range of 50 dB
-_BLOOD_GRAY = 75
+_GREY_PER_DB = 255 / 50  # a dynamic range of 50 dB
+_BLOOD_GREY = 75
 # What the image quality changes: the contrast in dB between myocardium and blood, how many shadows, how dark in dB.
 _QUALITY = {"Good": (12.0, 1, 6.0), "Medium": (9.0, 2, 9.0), "Poor": (6.0, 3, 12.0)}
 
@@ -43,13 +43,13 @@ def ultrasound(section: Section, x: ndarray, y: ndarray, frame: int, spacing_mm:
     echo = gaussian_filter(scatterers * (10 ** (strength_db / 20)).astype(np.float32), (0, *blur))
     # The blur divides the variance of white noise by 4 pi sigma_1 sigma_2.
     intensity = (echo**2).mean(axis=0) * (4 * np.pi * blur[0] * blur[1])
-    gray = _BLOOD_GRAY + _GRAY_PER_DB * 10 * np.log10(intensity + 1e-12)
+    grey = _BLOOD_GREY + _GREY_PER_DB * 10 * np.log10(intensity + 1e-12)
     # On a grid coarser than the speckle, average over a pixel before sampling, as a resampled image would.
-    gray = gaussian_filter(np.clip(gray, 0, 255), (max(0.0, spacing_mm / _STEP_MM - 1) / 2, 0))
+    grey = gaussian_filter(np.clip(grey, 0, 255), (max(0.0, spacing_mm / _STEP_MM - 1) / 2, 0))
 
     rows = np.hypot(x, y) / _STEP_MM
     columns = (np.arctan2(x, np.broadcast_to(y, rows.shape)) + half_angle) / beam_step
-    image = map_coordinates(gray, [rows, columns], order=1, mode="nearest")
+    image = map_coordinates(grey, [rows, columns], order=1, mode="nearest")
     return np.where(section.in_sector(x, y), np.rint(image), 0).astype(np.uint8)
 
 
@@ -61,7 +61,7 @@ def _echo_strength_db(section: Section, radius: ndarray, angle: ndarray, rng: np
     u, v = section.to_heart(x, y)
     labels = section.labels(x, y)
 
-    # The numbers below were set by eye and by the median and spread of the gray of each structure in CAMUS as a whole.
+    # The numbers below were set by eye and by the median and spread of the grey of each structure in CAMUS as a whole.
     coarse, fine, clutter = (_texture(rng, x, y, size_mm) for size_mm in (15, 4, 8))
     blood = 1.2 * coarse
     tissue = 0.4 * contrast_db + 8 * coarse + 2.5 * fine

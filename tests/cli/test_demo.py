@@ -72,7 +72,7 @@ def test_progress_is_told_and_everything_logged(tmp_path: Path, capfd: pytest.Ca
 def test_demo_keeps_out_of_other_folders(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "thesis.tex").touch()
     assert main(["demo", "--out", str(tmp_path)]) == 2
-    assert "is no demo of ours" in capsys.readouterr().err
+    assert "is not a demo of ours" in capsys.readouterr().err
     assert main(["demo", "--out", str(tmp_path / "new"), "--patients", "3"]) == 2
     assert not (tmp_path / "new").exists()
 

@@ -99,7 +99,7 @@ def test_an_interrupted_loop_leaves_no_training(dataset: Dataset, monkeypatch: p
     ("options", "reason"),
     [
         (["--gpus-per-job", "2"], "on one GPU or on a share"),
-        (["--predict", "nowhere"], "nowhere is no folder"),
+        (["--predict", "nowhere"], "nowhere is not a folder"),
         (["--folds", "0-4"], "--folds 2: the split of Dataset751_CAMUS has folds 0 to 1"),
         (["--folds", "x"], "give numbers"),
         (["-c", "3d"], "configuration 3d: .*nnUNetPlans.json has 2d, 2d_small"),

@@ -289,7 +289,7 @@ def test_a_summary_that_is_none_is_not_done(dataset: Dataset, content: str) -> N
         ({"2d": {"inherits_from": "b"}, "b": {"inherits_from": "2d"}}, "inherits from itself, 2d -> b -> 2d"),
         ({"2d": {"inherits_from": "2d"}}, "inherits from itself, 2d -> 2d"),
         ({"2d": {"inherits_from": ["x"]}}, "inherits from"),
-        ({"2d": 5}, "no object with settings"),
+        ({"2d": 5}, "not an object with settings"),
         ({"2d": {}}, "no data_identifier"),
         ({"2d": {"data_identifier": 5}}, "no data_identifier"),
         ({}, "no plans"),

@@ -119,8 +119,8 @@ def test_what_is_no_sequence_of_the_dataset_is_refused(download: Path, raw: Path
     path = maps / "CAMUS_patient0001_4CH.nii.gz"
     whole = sitk.ReadImage(str(path))
     for out, source, dataset, error, text in (
-        ("a", flat / "labelsTr", films, ValueError, "is no sequence of"),
-        ("b", flat / "labelsTr", flat, ValueError, "is no sequence of"),
+        ("a", flat / "labelsTr", films, ValueError, "is not a sequence of"),
+        ("b", flat / "labelsTr", flat, ValueError, "is not a sequence of"),
         ("c", tmp_path, films, FileNotFoundError, "no \\*.nii.gz file there"),
         (".", maps, films, FileExistsError, "is not empty"),
     ):

@@ -176,7 +176,7 @@ def test_a_frame_that_is_no_jpeg_costs_its_case_alone(echonet: Path, raw: Path, 
     on_video(patch(b"\xff\xd8\xff", b"\0\0\0", FIRST.ed))(echonet)
     report = convert(echonet)
     (note,) = [note for note in report.refused if FIRST.name in note.subject]
-    assert f"frame {FIRST.ed} is no whole JPEG" in note.message
+    assert f"frame {FIRST.ed} is not a complete JPEG" in note.message
     check_the_rest(raw / DATASET, undamaged, {f"{FIRST.name}_ED"})
 
 

@@ -16,7 +16,7 @@ from hard_ground import SOURCES, Undamaged, convert, images
 
 from nnunet_echo.data.cases import Written
 from nnunet_echo.data.findings import NOT_TAKEN
-from nnunet_echo.data.tables import whole
+from nnunet_echo.data.tables import whole_number
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
 from nnunet_echo.dataset_conversion.camus.review import review
 
@@ -348,7 +348,7 @@ def test_a_frame_number_that_is_absurd_costs_its_video_alone(
 
 def test_whole_numbers_are_those_that_a_float_can_tell() -> None:
     texts = ["0", "17", "1.0", " 2 ", "9007199254740991", *ABSURD[1:], "9007199254740993"]
-    assert [whole(text) for text in texts] == [0, 17, 1, 2, 2**53 - 1] + [None] * 10
+    assert [whole_number(text) for text in texts] == [0, 17, 1, 2, 2**53 - 1] + [None] * 10
 
 
 @pytest.mark.parametrize("frame", ["200000", "1000000000000000"])

@@ -100,7 +100,7 @@ def test_a_source_that_moved_is_the_same_and_one_that_lost_a_case_is_not(
         shutil.rmtree(next(iter(sorted(moved.glob("data*/patient*1")))))
     before = tree(raw)
     assert convert(SOURCES[name], moved, raw) == 2
-    assert "belong to no case of now" in capsys.readouterr().err and tree(raw) == before
+    assert "belong to none of the cases of this source" in capsys.readouterr().err and tree(raw) == before
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ REFUSALS = [
     (MASKS, film_for_masks, SEQUENCE, "unknown labels"),
     (MASKS, replace("ElementSpacing = 3", "ElementSpacing = 2"), BOTH, "must lie on one grid"),
     (CFG, replace(r"NbFrame: \d+", "NbFrame: 7"), BOTH, "frames where its cfg has NbFrame 7"),
-    (CFG, replace(r"(ED|ES): \d+", r"\1: 5"), FRAMES, "the ventricle is no larger in frame 5"),
+    (CFG, replace(r"(ED|ES): \d+", r"\1: 5"), FRAMES, "the ventricle is not larger in frame 5"),
     (CFG, replace(r"ES: \d+", "ES: 999"), FRAMES, "ES 999 of"),
     (CFG, replace(r"ED: \d+", "ED: 0"), FRAMES, "has ED 0 and"),
     (CFG, replace(r"ES: \d+", "ES: late"), FRAMES, "no usable ES in patient002_4CH_info.cfg"),

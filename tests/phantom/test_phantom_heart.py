@@ -168,8 +168,9 @@ def test_gain_and_attenuation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("view", "3CH"), ("phase", 1.1), ("phase", float("nan")), ("frame", 0), ("spacing_mm", 10.0)]
+    ("name", "value"),
+    [("view", "3CH"), ("contraction", 1.1), ("contraction", float("nan")), ("frame", 0), ("spacing_mm", 10.0)],
 )
 def test_render_names_the_bad_argument(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{name}={value!r}:"):
-        render(**{"heart": HEARTS[0], "view": "4CH", "phase": 0.0, name: value})
+        render(**{"heart": HEARTS[0], "view": "4CH", "contraction": 0.0, name: value})

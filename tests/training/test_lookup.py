@@ -181,8 +181,8 @@ def test_doctor_tells_what_cannot_be_imported_and_what_hides_the_package(tmp_pat
     ("path", "problem"),
     [
         ("~/x", "is '~/x', which neither nnU-Net nor Python expands"),
-        (" ", "is ' ', which is no folder"),
-        (__file__, "which is no folder"),
+        (" ", "is ' ', which is not a folder"),
+        (__file__, "which is not a folder"),
         ("/nowhere/yet", ""),
     ],
 )

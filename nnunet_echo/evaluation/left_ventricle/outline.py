@@ -2,7 +2,7 @@
 
 A mask is taken as one body without holes (`main_part`) and its outline followed pixel edge by pixel edge (`trace`). The
 mitral plane is found in one of two ways:
-- `mitral_plane`: where the LV borders on something else than myocardium;
+- `mitral_plane`: where the LV borders on anything but myocardium;
 - `straight_stretch`: the longest nearly straight stretch of the outline with the LV above it, for masks without
   myocardium, after the reference script of CAMUS (Leclerc et al., IEEE TMI 38(9), 2019).
 The long axis runs from the middle of the mitral plane to the farthest point of the outline, the apex.
@@ -100,7 +100,7 @@ def mitral_junction(points: ndarray, walled: ndarray, bridge: float) -> tuple[nd
     whose ends and farthest point of the outline span the largest triangle.
 
     So a wide part counts for more than a narrow one, and one across the long axis for more than a gap in the side wall.
-    None when there is no such part, or none larger than all others.
+    None when there is no such part, or when no part is larger than all others.
     """
     plane = _largest(points, open_parts(points, walled, bridge))
     return tuple(points[list(plane)]) if plane else None

@@ -34,7 +34,7 @@ def selective_scan(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
 
 
 class _OnceDifferentiable(torch.autograd.Function):
-    """The identity. mamba_ssm's backward is no function of autograd: its second derivatives would be silently zero."""
+    """The identity. autograd does not see into mamba_ssm's backward: second derivatives would silently be zero."""
 
     @staticmethod
     def forward(ctx, y: Tensor) -> Tensor:
