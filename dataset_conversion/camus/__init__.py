@@ -1,14 +1,14 @@
 """CAMUS to nnU-Net: `nnunet-echo convert camus SOURCE`.
 
 Each ED or ES frame of a view becomes one 2D case, `CAMUS_patient0001_4CH_ED`, with its pixels and spacing as they are:
-background 0, left ventricle 1, myocardium 2 (without the cavity), left atrium 3. source.py tells which releases
+background 0, left ventricle 1, myocardium 2 (without the cavity), left atrium 3. source.py says which releases
 are read, raw_dataset.py what is written.
 
 `--mode half_sequence` writes the cine of a view from ED to ES as one 3D case, `CAMUS_patient0001_4CH` (data/cine.py):
 - `--labels all` (default, CAMUS-Full) keeps the masks of all frames, `--labels ed_es` (CAMUS-Semi) those of ED and ES,
   and every frame between holds the ignore label.
 - `--clip 10 --size 256` are the clips of published work: ten frames from ED to ES, evenly spaced, 256 x 256 pixels.
-- A few cines run from ES to ED: the frame numbers in Info_<view>.cfg tell, and such a cine is reversed. Without a
+- A few cines run from ES to ED: the frame numbers in Info_<view>.cfg say so, and such a cine is reversed. Without a
   cfg the end with the larger ventricle is ED, and a warning says so. Frames before ED or after ES are left out.
 - Masks stay as they are, even where pixels lie apart from their structure, as tracking leaves some between ED and ES: a
   converter that cleans its references changes every score. A warning gives the number of such pixels.

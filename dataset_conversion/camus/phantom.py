@@ -83,7 +83,7 @@ def write_camus_2019(
 def _half_sequence(
     heart: Heart, name: str, whole: bool, spacing_mm: float, row_spacing_mm: float
 ) -> tuple[int, int, Cine]:
-    """ED, ES and the cine between them, or these two frames alone."""
+    """ED, ES and the cine between them, or only these two frames."""
     view = heart.views[name]
     ed, es = (view.frames, 1) if view.es_first else (1, view.frames)
     wanted = range(1, view.frames + 1) if whole else (ed, es)

@@ -1,4 +1,4 @@
-"""What a download of CAMUS holds, in either release, found by its names alone; no image is opened here.
+"""What a download of CAMUS holds, in either release, found by file names only; no image is opened here.
 
     NIfTI release      database_nifti/patient0001/patient0001_2CH_ED.nii.gz, .._gt.nii.gz, Info_2CH.cfg
                        database_nifti/patient0001/patient0001_2CH_half_sequence.nii.gz, .._gt.nii.gz
@@ -8,7 +8,7 @@
 
 People unpack the archive into itself and gunzip the files, so patient folders are searched for, and .nii is accepted.
 Without any patient folder, files of these names that lie together in one folder are taken for the patients' in their
-names, with patient0001_Info_2CH.cfg, or Info_2CH.cfg where a folder holds one patient alone. What else is named like a
+names, with patient0001_Info_2CH.cfg, or Info_2CH.cfg where a folder holds only one patient. What else is named like a
 patient or a case is reported.
 Source: Leclerc et al., IEEE TMI 38(9):2198-2210, 2019, and the files of the two releases.
 """

@@ -1,7 +1,7 @@
 """EchoNet-Dynamic to nnU-Net: `nnunet-echo convert echonet SOURCE`.
 
 The two traced frames of each video become the 2D cases `ECHONET_0X1A2B_ED` and `.._ES`: background 0, left ventricle 1,
-one grey channel. ED is the frame with the larger ventricle: neither the order of the rows nor that of the frames tells.
+one grey channel. ED is the frame with the larger ventricle: neither the order of rows nor that of frames says so.
 The release has no pixel spacing: it is 1 pixel, lengths are in pixels, and volumes in mL cannot be had from the masks.
 
 `--mode clip` writes the frames from ED to ES as one 3D case, `ECHONET_0X1A2B` (data/cine.py), with the ignore label in
@@ -98,7 +98,7 @@ class EchoNetDynamic(SequenceReader):
         parser.add_argument(
             "--keep-irregular",
             action="store_true",
-            help="convert irregular tracings, too: another number of rows, crossing outlines",
+            help="also convert irregular tracings: another number of rows, crossing outlines",
         )
 
     def dataset_json(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What a download of EchoNet-Dynamic holds, by its two tables alone; no video is opened here.
+"""What a download of EchoNet-Dynamic holds, by its two tables; no video is opened here.
 
     FileList.csv         FileName, EF, ESV, EDV, FrameHeight, FrameWidth, FPS, NumberOfFrames, Split
     VolumeTracings.csv   FileName, X1, Y1, X2, Y2, Frame: one line of a tracing a row

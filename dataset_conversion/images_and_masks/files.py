@@ -130,7 +130,7 @@ def _mask(path: Path, name: str, labels: Labels) -> sitk.Image:
 
 
 def _values(path: Path, name: str) -> tuple[ndarray, sitk.Image | None]:
-    """The values of a mask (H, W), of a palette its indices, and the image whose grid it has where its file tells."""
+    """The values of a mask (H, W), of a palette its indices, and the image that has its grid where the file has one."""
     if path.suffix.lower() not in KINDS:
         image = _read(path, name)
         values = sitk.GetArrayFromImage(image)

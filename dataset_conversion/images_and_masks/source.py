@@ -52,7 +52,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Patients:
-    """How a case tells its patient: by the `pattern`, which is dataset.json's, or first by a table, image -> row."""
+    """How the patient of a case is found: by dataset.json's `pattern`, or first by a table, image -> row."""
 
     pattern: str
     groups: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ def pairs(source: Path, images: Path, masks: Path, reading: Reading) -> list[Pai
     together = images.resolve() == masks.resolve()
     image_files = _files(source, images, reading, exclude=None if together else masks)
     mask_files = image_files if together else _files(source, masks, reading, exclude=images)
-    if together:  # the suffix alone tells
+    if together:  # only the suffix tells them apart
         mask_files = {path: name for path, name in image_files.items() if MASK_SUFFIXES.search(name)}
         image_files = {path: name for path, name in image_files.items() if path not in mask_files}
     by_name: dict[str, set[str]] = defaultdict(set)
@@ -140,7 +140,7 @@ def pairs(source: Path, images: Path, masks: Path, reading: Reading) -> list[Pai
 
 
 def safe(name: str) -> str:
-    """The name with letters, digits, _ and - alone."""
+    """The name reduced to letters, digits, _ and -."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name.replace("/", "_"))
 
 
@@ -227,7 +227,7 @@ def _files(source: Path, folder: Path, reading: Reading, exclude: Path | None) -
 
 
 def _without_collisions(found: list[Pair], used: Mapping[str, list[str]], reading: Reading) -> list[Pair]:
-    """The pairs whose name and mask are theirs alone."""
+    """The pairs that share neither name nor mask with another."""
     names = defaultdict(list)
     for pair in found:
         names[pair.name.casefold()].append(pair.image)

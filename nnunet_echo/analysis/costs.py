@@ -1,4 +1,4 @@
-"""Parameters and FLOPs of a trainer's network at its plan's patch, from shapes alone: nothing is computed.
+"""Parameters and FLOPs of a trainer's network at its plan's patch, from shapes: nothing is computed.
 
 A multiply-add is two FLOPs. Matrix products, convolutions and attention count, as PyTorch counts them, and selective
 scans and the convolutions in front of them, whose operators have formulas of their own (`_operator` of the scan).
@@ -37,7 +37,7 @@ def network_costs(model_folder: Path, trainer: str, configuration: str) -> Costs
     costs = Costs()
     try:
         plans, dataset = (json.loads((model_folder / name).read_text()) for name in ("plans.json", "dataset.json"))
-        with redirect_stdout(io.StringIO()):  # nnU-Net tells each place where it looks for the trainer
+        with redirect_stdout(io.StringIO()):  # nnU-Net prints each place where it looks for the trainer
             network, shape = build_network(plans, dataset, trainer, configuration)
         costs = Costs(sum(p.numel() for p in network.parameters()), patch="x".join(map(str, shape[1:])))
         return Costs(costs.parameters, _flops(network, shape), costs.patch)

@@ -10,7 +10,7 @@ summed over classes and input channels, scaled to a sum of 1. Written are
 
 Networks have random weights and the shape that nnU-Net's rule gives a 2D plan of this size, or are trained ones from
 results folders. Inputs are noise of mean 0 and variance 1, which is what nnU-Net's z-score gives images. Normalisation
-over the image lets every pixel have a little influence on every other, in a network of small kernels, too.
+over the image lets every pixel have a little influence on every other, even in a network of small kernels.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def draw_fields(
     The networks are those of `checkpoints`, folders TRAINER__PLANS__CONFIGURATION of nnUNet_results, or else of
     `trainers` with random weights (default: all of this package, and nnUNetTrainer). `size` (height, width) is that of
     the input (default: that of a checkpoint's plan, or 256 x 256), of which `inputs` are averaged. `device` is by
-    default cuda where there is one. `say` is told the areas of each network when it is done. Raises `ValueError` for a
+    default cuda where there is one. `say` gets the areas of each network when it is done. Raises `ValueError` for a
     network that is named twice and for no inputs, and as `trained_network` and `random_network`.
     """
     if inputs < 1:

@@ -56,7 +56,7 @@ def _hook(problems: list[str]) -> None:
 
 
 def _versions(problems: list[str]) -> bool:
-    """Print them, and whether each package can be imported, too; False where one that all else needs cannot."""
+    """Print them, and whether each package can be imported; False where one that everything needs cannot."""
     print(f"python          {platform.python_version()} on {platform.system()} {platform.machine()}")
     usable = True
     for package in PACKAGES:

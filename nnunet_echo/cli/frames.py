@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("maps", type=Path, help="folder of sequences: predictions, or a dataset's labelsTs or labelsTr")
     parser.add_argument("-d", "--dataset", required=True, help="the dataset they belong to: id, name or path")
     add_output(parser, "a new or empty folder")
-    parser.add_argument("--phases", action="store_true", help="ED and ES alone, named like the 2D cases")
+    parser.add_argument("--phases", action="store_true", help="only ED and ES, named like the 2D cases")
     add_raw(parser)
     add_workers(parser)
 

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_plans(parser, None)
     add_trainers(parser, "TRAINER or TRAINER__PLANS (default: all that have results)")
     parser.add_argument("--baseline", metavar="NAME", help="tested against (default: nnUNetTrainer, if it is whole)")
-    add_folds(parser, "compare these alone, such as 0-4, or 0 2")
+    add_folds(parser, "compare only these, such as 0-4, or 0 2")
     parser.add_argument(
         "--rank-by", choices=RANKING_METRICS, default="dice", help="metric of the score (default: dice)"
     )

@@ -41,7 +41,7 @@ class _CommandParser(argparse.ArgumentParser):
 
     def __init__(self, **options: object) -> None:
         super().__init__(**options)
-        # Suppressed, since the default of an inner parser would replace what the outer one was told.
+        # Suppressed, since the default of an inner parser would replace what the outer one was given.
         self.add_argument(
             "--traceback",
             action="store_true",

@@ -131,7 +131,7 @@ def _estimate(file: Path, folder: Path, name: str, args: argparse.Namespace) -> 
     from nnunet_echo.analysis.estimate import estimate_epoch
     from nnunet_echo.training.memory import peak_memory_gib
 
-    with redirect_stdout(io.StringIO()):  # nnU-Net tells each place where it looks for the trainer
+    with redirect_stdout(io.StringIO()):  # nnU-Net prints each place where it looks for the trainer
         estimate = estimate_epoch(read_json(file), read_json(folder / "dataset.json"), args.trainer, name, args.steps)
     return (
         f"estimate for {args.trainer} on this CPU with {estimate.threads} thread(s): {duration(estimate.epoch_s)} "

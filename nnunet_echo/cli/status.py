@@ -1,4 +1,4 @@
-"""`nnunet-echo status DATASET`: how far every trainer's folds are, from the disk alone, and what finishes them."""
+"""`nnunet-echo status DATASET`: how far every trainer's folds are, read from the disk, and what finishes them."""
 
 from __future__ import annotations
 

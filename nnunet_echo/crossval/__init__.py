@@ -4,6 +4,6 @@ train_fold     train one fold safely, with nnU-Net's own command; all engines be
 prepare        splits, plans, preprocessed data: made once, before the folds start
 sweep          which folds are left, and what becomes of each
 engines        where they run: one after another here, or on Ray
-status         how far all folds are, from the disk alone
+status         how far all folds are, read from the disk
 slurm          the same sweep as a Slurm array
 """

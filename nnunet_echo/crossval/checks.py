@@ -24,7 +24,7 @@ def check_trainers(trainers: Sequence[str]) -> None:
     problems = []
     for trainer in trainers:
         try:
-            with redirect_stdout(io.StringIO()):  # nnU-Net tells each place where it looks
+            with redirect_stdout(io.StringIO()):  # nnU-Net prints each place where it looks
                 recursive_find_trainer_class_by_name(trainer)
         except RuntimeError as error:
             problems.append(_not_found(trainer) if "Could not find" in str(error) else f"{trainer}: {error}")

@@ -67,7 +67,7 @@ class Training:
         return is_done(self.folder) and not self._other_split()
 
     def _other_split(self) -> str:
-        """What tells that the results here are of other cases than the split has now; "" if none."""
+        """What shows that the results here are of other cases than the split has now; "" if none."""
         now = cases_of_fold(self.model.dataset, self.fold)
         return "" if now is None else other_split(self.folder, now)
 

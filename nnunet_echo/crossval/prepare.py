@@ -31,7 +31,7 @@ def prepare(
     """Run what is still to be run of nnU-Net's commands for a dataset, DatasetXXX_NAME; make its split if it has none.
 
     Waits while another process prepares it. Raises RuntimeError when it still does after `wait_s`, when a command
-    fails, with its last lines, or leaves the data incomplete, and as `next_step`. `say` is told what runs.
+    fails, with its last lines, or leaves the data incomplete, and as `next_step`. `say` gets what runs.
     """
     done: list[list[str]] = []
     with _alone(dataset, wait_s, say):
@@ -117,7 +117,7 @@ def _incomplete(dataset: str, configuration: str, plans: str, step: list[str]) -
 
 
 def _make_split(dataset: str, configuration: str, plans: str) -> None:
-    """The split of the raw dataset, else one by patient, else, where nothing tells which cases share one, nnU-Net's."""
+    """The split of the raw dataset, else one by patient, else, where nothing says which cases share one, nnU-Net's."""
     folder = preprocessed_folder() / dataset
     target = _split(dataset)
     if target.is_file():

@@ -1,6 +1,6 @@
-"""How far every trainer's folds are, from the disk alone, and what finishes them.
+"""How far every trainer's folds are, read from the disk, and what finishes them.
 
-It asks no engine, so it tells the same during and after a run, on any machine that has the folder of results.
+It asks no engine, so it says the same during and after a run, on any machine that has the folder of results.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def crossval(
     """Prepare, train, predict, report; returns the jobs that failed.
 
     `dataset` is as nnU-Net knows it, `folds` are such as ["0-4"] (default: all of the split), `predict` is a folder of
-    images that the folds of each trainer predict. `say` is told what happens, and at the end how all folds are; `look`
+    images that the folds of each trainer predict. `say` gets what happens, and at the end how all folds are; `look`
     is called every few seconds with the news, and with a function that gives the state of all folds as lines.
     Raises `ValueError`, `OSError` or `RuntimeError` for what cannot be trained, before anything starts.
     """

@@ -127,7 +127,7 @@ def _run(command: list[str], environment: dict[str, str], record: Path, log: Tex
     kill_at = None
     while process.poll() is None:
         if kill_at is None and (asked_to_stop or parent not in (None, os.getppid())):
-            process.terminate()  # it alone: without its workers it could not save
+            process.terminate()  # only it: without its workers it could not save
             kill_at = time.monotonic() + GRACE_S
         if kill_at is not None and time.monotonic() > kill_at:
             break
@@ -157,7 +157,7 @@ def kill_recorded(record: Path) -> None:
 
 
 def start_time(process: int) -> str | None:
-    """When a process began, in words that no other of its number has; None when it is gone or this cannot be told."""
+    """When a process began, in words that no other of its number has; None when it is gone or this is unknown."""
     proc = Path(f"/proc/{process}/stat")
     if Path("/proc/self/stat").exists():
         try:

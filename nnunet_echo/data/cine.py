@@ -11,7 +11,7 @@ with a spacing:
   augmentation does not rotate into the others. So the step must be larger than any pixel. CAMUS has pixels of 0.31 mm,
   up to 4.4 mm at the smallest `size`; the 1.54 mm of the .mhd files and the 1.0 in use elsewhere (Ling et al., FIMH
   2023) are too small for cines of 112 x 112 pixels. Where a pixel is below 5 / 3, frames are resampled one by one.
-- Its networks pool an axis once the others are half as coarse: space alone at first, which suits ten to thirty frames.
+- Its networks pool an axis once the others are half as coarse: at first only in space, which suits 10 to 30 frames.
 Other values were not compared by what networks learn.
 
 Sparse labels: every frame between the first and the last holds nnU-Net's ignore label, the highest value.

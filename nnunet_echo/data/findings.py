@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-NOT_TAKEN = "not taken"  # the kind of notes of what looks like a case by its name alone
+NOT_TAKEN = "not taken"  # the kind of notes on what looks like a case only by its name
 
 
 @dataclass(frozen=True, order=True)

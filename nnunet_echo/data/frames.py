@@ -8,7 +8,7 @@ numbered from 1 in the order of the sequence. Where the dataset was resized, fra
 cine again: each label is interpolated linearly, and the largest wins. Frames that hold nothing but the ignore label are
 left out, and dataset.json has no such label, so that only what has a reference is scored.
 
-With `phases`, ED and ES alone are written, with the names of the same download's 2D cases, `CAMUS_patient0001_4CH_ED`:
+With `phases`, only ED and ES are written, with the names of the same download's 2D cases, `CAMUS_patient0001_4CH_ED`:
 they can be compared with 2D predictions, against one folder of references, and are all that sparse labels leave to
 evaluate.
 """
@@ -38,7 +38,7 @@ def write_frames(
 ) -> int:
     """Write every sequence in the folder `maps` to `out` as frames; returns how many.
 
-    `dataset` is the raw dataset that the sequences belong to, `phases` stands for ED and ES alone,
+    `dataset` is the raw dataset that the sequences belong to, `phases` stands for ED and ES only,
     `workers` and `progress` are those of `map_in_order`. Raises `ValueError`
     for a map that is none of its sequences, is of another size, or is partly ignored within a frame;
     `FileNotFoundError` where there is no map; `FileExistsError` where `out` is not empty.

@@ -203,7 +203,7 @@ def check_grid(frame: Frame) -> None:
 def write_image(image: sitk.Image, target: Path, scratch: Path) -> None:
     """Write `target` (.nii.gz) so that it exists completely or not at all: first in `scratch`, verified, then renamed.
 
-    The bytes depend on the image alone. Raises `OSError` with the target's path, for example on a full disk.
+    The bytes depend only on the image. Raises `OSError` with the target's path, for example on a full disk.
     """
     temporary = scratch / f"{os.getpid()}_{target.name}"
     try:

@@ -111,7 +111,7 @@ class Reader(ABC):
     @classmethod
     @abstractmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add the options of this dataset alone, each named like its field."""
+        """Add the options that only this dataset has, each named like its field."""
 
     @abstractmethod
     def dataset_json(self) -> dict[str, object]:
@@ -190,7 +190,7 @@ class Reader(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceReader(Reader):
-    """A dataset with sequences that `sequences.make_case` writes: how many frames of each, and of which size."""
+    """A dataset with sequences, of which `make_case` (cine.py) makes cases: how many frames of each, of which size."""
 
     clip: int | None = None  # all frames without
     size: int | None = None  # default: the cine's own

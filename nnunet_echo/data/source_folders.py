@@ -14,7 +14,7 @@ from nnunet_echo.data.findings import NOT_TAKEN, Note
 def walk_folders(top: Path, enter: Callable[[str], bool]) -> Iterator[tuple[Path, list[str]]]:
     """`top` and the folders below it with the names of their subfolders; those that `enter` rejects are not entered.
 
-    Links are followed once. Raises `FileNotFoundError` where `top` is not a folder, `OSError` where one is not readable.
+    Links are followed once. Raises `FileNotFoundError` where `top` is not a folder, `OSError` for an unreadable one.
     """
     if not top.is_dir():
         hint = "; unpack the archive first" if top.is_file() else ""

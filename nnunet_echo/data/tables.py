@@ -50,7 +50,7 @@ def _text(field: object) -> object:
 def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
     """The header of a CSV file, and its rows, one by one, with the number of the line where each ends.
 
-    A row with more or fewer fields than the header keeps its first alone; the others are empty. Raises `ValueError` for
+    A row with more or fewer fields than the header keeps only its first; the others are empty. Raises `ValueError` for
     a file that cannot be read and a header without the columns `required`, at once or when that line is reached.
     """
     try:

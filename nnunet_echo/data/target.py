@@ -1,6 +1,6 @@
 """The folder that a conversion writes to: locked while it does, and refused where something would be lost.
 
-A dataset's conversion_report.json tells its source, its options and its files. The folder is taken for another's when
+A dataset's conversion_report.json names its source, its options and its files. The folder is taken for another's when
 these options differ from those of this conversion, when it has cases that this source does not have, or when pictures
 or masks in it are not those that this source gives. So a source that was moved stays the same source, and one that
 changed, at the same place, is another. Data that nnU-Net has preprocessed are compared in the same way, by their
@@ -166,7 +166,7 @@ def begin(
 
 
 def give_way(folder: Path, contents: Mapping[str, str]) -> list[Note]:
-    """Before `contents` of the files BY_HAND are written: bring the split to nnU-Net's preprocessed data, too.
+    """Before `contents` of the files BY_HAND are written: bring the split to nnU-Net's preprocessed data as well.
 
     Says what a hand, or an earlier run, had written otherwise, and where that is now.
     """

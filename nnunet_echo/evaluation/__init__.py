@@ -8,6 +8,6 @@ sequences        the tables of that, frame by frame and for each sequence
 agreement        statistics of predicted against reference values
 pairs            which prediction belongs to which reference, and reading both
 evaluate         a folder of predictions against a folder of references
-measure          a folder of masks alone
+measure          a folder of masks, without references
 summary, output  means over patients; the tables as files
 """

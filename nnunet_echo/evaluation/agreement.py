@@ -55,10 +55,10 @@ def ef_errors_penalised(prediction: Sequence[float], reference: Sequence[float])
 
 
 def classification(prediction: Sequence[float], reference: Sequence[float], threshold: float) -> dict[str, float]:
-    """How well "below `threshold`" is told: AUC of the predicted value for the reference's class, and Cohen's kappa.
+    """How well "below `threshold`" is recognised, by the AUC of the predicted value and Cohen's kappa.
 
     Over the pairs in which both values are defined; `n_below` counts the references below. NaN where one class is
-    empty (AUC) or both readings have one class alone (kappa). Raises `ValueError` for sequences of different length.
+    empty (AUC) or both readings have only one class (kappa). Raises `ValueError` for sequences of different length.
     """
     x, y, _ = _pairs(prediction, reference)
     below, called = y < threshold, x < threshold

@@ -44,7 +44,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class CaseId:
-    """What the name of a case, which is one frame, tells; where it does not: "" and, for `frame`, None.
+    """What the name of a case, which is one frame, says; "" where it does not and, for `frame`, None.
 
     ED, ES, 2CH and 4CH are in capitals, however the name has them.
     """
@@ -210,7 +210,7 @@ def pair_cases(
                 raise ValueError(
                     f"{case.name} and {seen[same]} are both {' '.join(str(part) for part in same if part)}"
                     "; one frame of each is needed: give case_id_pattern the groups that tell them apart, "
-                    "or call one of them ED or ES alone"
+                    "or call only one of them ED or ES"
                 )
             seen[same] = case.name
         if case.frame is not None:

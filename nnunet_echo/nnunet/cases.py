@@ -76,7 +76,7 @@ def has_record(folder: Path) -> bool:
 
 
 def other_split(folder: Path, now: Cases, patient: Callable[[str], str] = str) -> str:
-    """What tells that the fold in a folder was trained, or validated, on other cases than those of `now`; "" if none.
+    """What shows that the fold in a folder was trained, or validated, on other cases than those of `now`; "" if none.
 
     Without a record, nnU-Net's log has the numbers of cases, and the predictions of its validation have names.
     """

@@ -1,4 +1,4 @@
-"""Run nnU-Net's own commands from Python, each with its output in a log file and its progress told to the caller."""
+"""Run nnU-Net's own commands from Python, each with its output in a log file and its progress reported."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run_command(
 ) -> None:
     """Run `command`, a program of this Python environment first and of PATH else, with all its output in `log`.
 
-    `say` is told the lines that are worth showing while it runs.
+    `say` gets the lines that are worth showing while it runs.
 
     It ends with this process, and all that it started too: TERM, INT and HUP end it, and a kill of this process does.
     Raises RuntimeError when the program is not found, or fails: with its last lines and the log's name.

@@ -175,7 +175,7 @@ class Section:
     def epicardial_half_width(self, u: ndarray) -> ndarray:
         """Half the diameter of cavity and wall together at `u`; 0 outside.
 
-        The wall ends at the mitral plane, as experts draw it: the atrium meets it at the hinges of the valve alone.
+        The wall ends at the mitral plane, as experts draw it: the atrium meets it only at the hinges of the valve.
         """
         widest = self._fullness * self.length_mm
         half_width = _ellipse(u, widest, widest + self._apical_wall_mm, self.radius_mm + self.wall_mm)

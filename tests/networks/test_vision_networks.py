@@ -282,7 +282,7 @@ def test_published_arguments() -> None:
     encoder = VisionLSTM2.from_published({**small, "mode": "features", "pooling": "to_image", "conv_kernel_size": 5})
     assert encoder.blocks[0][TOP_LEFT].layer.conv.kernel_size == (3, 3)
     assert vil2(conv_kernel_size=5).blocks[0][TOP_LEFT].layer.conv.kernel_size == (5, 5)
-    with pytest.raises(ValueError, match="mode='classifier': the feature extractor alone"):
+    with pytest.raises(ValueError, match="mode='classifier': only the feature extractor"):
         VisionLSTM.from_published({**small, "mode": "classifier"})
     with pytest.raises(ValueError, match="pooling='bilateral_flatten'"):
         VisionLSTM2.from_published({**small, "pooling": "bilateral_flatten"})

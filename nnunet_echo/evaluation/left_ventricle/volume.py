@@ -67,7 +67,7 @@ class LvVolumes:
     """A patient's volumes in mL (for spacings in mm) and EF in percent, NaN where undefined.
 
     `planes` is "biplane", "single-plane VIEW" or "" (no view with both phases). `flags` holds "esv_above_edv",
-    "missing_VIEW", "missing_VIEW_PHASE", "unused_VIEW" (where 2CH and 4CH are not, one view alone counts) and the flags
+    "missing_VIEW", "missing_VIEW_PHASE", "unused_VIEW" (where 2CH and 4CH are not, only one view counts) and the flags
     of shapes as FLAG_VIEW_PHASE.
     """
 

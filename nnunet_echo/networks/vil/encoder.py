@@ -241,6 +241,6 @@ def _without_head(kwargs: dict[str, Any], only: dict[str, Any]) -> dict[str, Any
     for name, value in only.items():
         if kwargs.get(name, value) != value:
             raise ValueError(
-                f"{name}={kwargs[name]!r}: the feature extractor alone is offered, {name}={value!r} or left out."
+                f"{name}={kwargs[name]!r}: only the feature extractor is offered. Give {value!r}, or leave it out."
             )
     return {key: value for key, value in kwargs.items() if key not in only}
