@@ -273,12 +273,13 @@ def test_conversions_name_a_folder_that_is_no_utf8(
     error = capsys.readouterr().err
     if place == "patient":
         assert code == 1
-        assert r"caf\udce9/patient0002" in (Path(raw) / "Dataset751_CAMUS" / "conversion_report.txt").read_text()
+        report = (Path(raw) / "Dataset751_CAMUS" / "conversion_report.txt").read_text()
+        assert r"caf\udce9/patient0002" in report and "[name not UTF-8] CAMUS_patient0002_4CH_ED" in report
         assert not [
             finding for finding in check_dataset(Path(raw) / "Dataset751_CAMUS", 1) if "patient0002" in finding.text
         ]
     else:
-        assert code == 2 and "is not UTF-8; rename the folder" in error
+        assert code == 2 and "the name is not UTF-8; rename the folder" in error
         assert r"caf\udce9" in error
 
 
