@@ -30,6 +30,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_echo.data.cases import five_folds_of_cases, patient_of
+from nnunet_echo.data.errors import some
 from nnunet_echo.networks import network_from_plan
 from nnunet_echo.nnunet.cases import REMEDY, Cases, has_record, keep_cases, other_split, read_splits
 from nnunet_echo.nnunet.folders import replace_file
@@ -130,7 +131,7 @@ class EchoTrainer(SafeTrainer):
         if missing:
             raise RuntimeError(
                 f"{len(missing)} cases of fold {self.fold} in {file} are not in {self.preprocessed_dataset_folder}: "
-                f"{_some(missing)}. Run nnUNetv2_preprocess again; if they are no longer in nnUNet_raw either, convert "
+                f"{some(missing)}. Run nnUNetv2_preprocess again; if they are no longer in nnUNet_raw either, convert "
                 "the dataset again."
             )
         train_patients = {patient_of(case, self.dataset_json) for case in train}
@@ -138,7 +139,7 @@ class EchoTrainer(SafeTrainer):
         on_both_sides = sorted(train_patients & validation_patients)
         if on_both_sides:
             raise RuntimeError(
-                f"fold {self.fold} of {file} trains and validates on the same patients: {_some(on_both_sides)}. "
+                f"fold {self.fold} of {file} trains and validates on the same patients: {some(on_both_sides)}. "
                 "Split by patient; if you remove the file, such a split is made."
             )
         self.print_to_log_file(
@@ -282,7 +283,3 @@ def other_lengths(trainer: type[EchoTrainer]) -> Callable[[str], type[EchoTraine
 
 def _on(flag: bool) -> str:
     return "on" if flag else "off"
-
-
-def _some(names: list[str], shown: int = 5) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
