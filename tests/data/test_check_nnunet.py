@@ -1,110 +1,21 @@
-"""`check` against nnU-Net itself, on small datasets of every kind that both read, and on JSON files of any shape."""
+"""`check` against nnU-Net itself, on small datasets of every kind that both read."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from nnunetv2.experiment_planning import verify_dataset_integrity as verification
-from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-from nnunetv2.utilities import utils
+from noise_dataset import CASES, dataset, problems, save
 from PIL import Image
 
 from nnunet_echo.cli.main import main
 from nnunet_echo.data.check import READ, check_dataset
 
-CASES = 3
-
-
-def save(path: Path, pixels: np.ndarray) -> None:
-    if path.suffix in (".png", ".bmp"):
-        Image.fromarray(pixels).save(path)
-    else:
-        image = sitk.GetImageFromArray(pixels)
-        image.SetSpacing([0.3, 0.3, 1.0][: pixels.ndim])
-        sitk.WriteImage(image, str(path), True)
-
-
-def dataset(
-    folder: Path,
-    ending: str = ".nii.gz",
-    shape: tuple[int, ...] = (20, 24),
-    channels: int = 1,
-    label: Callable[[np.ndarray], np.ndarray] = lambda mask: mask,
-    **fields: object,
-) -> Path:
-    """Three cases of noise, with a square of 1 in which there is one of 2."""
-    for place in ("imagesTr", "labelsTr"):
-        (folder / place).mkdir(parents=True)
-    mask = np.zeros(shape, np.uint8)
-    mask[..., 5:15, 5:15] = 1
-    mask[..., 8:12, 8:12] = 2
-    for case in range(CASES):
-        for channel in range(channels):
-            noise = np.random.default_rng(case).integers(1, 200, shape, np.uint8)
-            save(folder / "imagesTr" / f"c{case}_{channel:04d}{ending}", noise)
-        save(folder / "labelsTr" / f"c{case}{ending}", label(mask))
-    content = {
-        "channel_names": {str(channel): "us" for channel in range(channels)},
-        "numTraining": CASES,
-        "labels": {"background": 0, "outer": 1, "inner": 2},
-        "file_ending": ending,
-        **fields,
-    }
-    (folder / "dataset.json").write_text(json.dumps(content))
-    return folder
-
-
-class Inline:
-    """A pool without processes."""
-
-    def __init__(self, *args: object, **options: object) -> None:
-        pass
-
-    def __enter__(self) -> Inline:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        pass
-
-    def starmap(self, function: Callable, jobs: Iterable[tuple]) -> list:
-        return [function(*job) for job in jobs]
-
-
-@pytest.fixture
-def nnunet_stops(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], bool]:
-    """Whether nnU-Net's check or its fingerprint of the dataset fails; without starting processes."""
-    context = argparse.Namespace(Pool=Inline)
-    monkeypatch.setattr(verification.multiprocessing, "get_context", lambda kind: context)
-    monkeypatch.setattr(utils, "Pool", Inline)
-
-    def stops(folder: Path) -> bool:
-        content = json.loads((folder / "dataset.json").read_text())
-        try:
-            verification.verify_dataset_integrity(str(folder), 1)
-            files = utils.get_filenames_of_train_images_and_targets(str(folder), content)
-            reader = determine_reader_writer_from_dataset_json(content, next(iter(files.values()))["images"][0])
-            shapes = [
-                DatasetFingerprintExtractor.analyze_case(case["images"], case["label"], reader, 10)[0]
-                for case in files.values()
-            ]
-        except (Exception, AssertionError):
-            return True
-        # It does not stop at 2D and 3D together, but plans a 3D network for both, with a spacing between theirs.
-        return len({shape[0] == 1 for shape in shapes}) > 1
-
-    return stops
-
-
-def problems(folder: Path) -> list[str]:
-    return [finding.text for finding in check_dataset(folder, 1) if finding.problem]
+pytest_plugins = ("noise_dataset",)
 
 
 ENDINGS = [(ending, (20, 24)) for ending in READ if ending != ".nii"]
@@ -324,86 +235,6 @@ def test_what_check_does_not_read_gets_no_verdict(
     assert main(["check", str(folder), "--workers", "1"]) == 2
     out, error = capsys.readouterr()
     assert "gives no verdict" in error and "eady for" not in out and "stumble" not in out
-
-
-ODD = [
-    None,
-    True,
-    5,
-    -1.5,
-    1e400,
-    float("nan"),
-    "",
-    "x",
-    "(",
-    "(?P<patient>",
-    "(?P<patient>.)?.*",
-    [],
-    [[]],
-    [1, 2],
-    ["a"],
-    {},
-    {"a": 1},
-    {"0": 5},
-    {"background": {}},
-    [{"train": [1], "val": [2]}],
-    [{"train": "c0", "val": "c1"}],
-    [{"train": [None], "val": [["c1"]]}],
-    {"background": 0, "a": True},
-    {"background": 0, "": "1"},
-]
-
-
-@pytest.mark.parametrize("name", ["dataset.json", "splits_final.json", "conversion_report.json"])
-def test_json_of_any_shape_is_a_finding(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = dataset(tmp_path / "Dataset001_X", case_id_pattern="(?P<patient>c.)")
-    (folder / "splits_final.json").write_text('[{"train": ["c0"], "val": ["c1", "c2"]}]')
-    (folder / "conversion_report.json").write_text('{"finished": true}')
-    assert problems(folder) == []
-    for content in [*map(json.dumps, ODD), "", "{", "\x00", "[" * 100_000, '{"a": ' * 100_000, "9" * 5000]:
-        (folder / name).write_text(content)
-        assert problems(folder), content[:80]
-    for data in (b"\xff\xfe{}", b"\xe9"):
-        (folder / name).write_bytes(data)
-        assert f"{name} cannot be read" in "\n".join(problems(folder))
-    (folder / name).unlink()
-    (folder / name).mkdir()
-    assert f"{name} cannot be read" in "\n".join(problems(folder))
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        "labels",
-        "channel_names",
-        "numTraining",
-        "file_ending",
-        "case_id_pattern",
-        "sequence",
-        "spacing_unit",
-        "regions_class_order",
-        "overwrite_image_reader_writer",
-        "refused",
-        "finished",
-        "files",
-    ],
-)
-def test_any_value_of_any_key_is_no_crash(key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = dataset(tmp_path / "Dataset001_X")
-    name = "conversion_report.json" if key in ("refused", "finished", "files") else "dataset.json"
-    content = json.loads((folder / "dataset.json").read_text()) if name == "dataset.json" else {"finished": True}
-    for value in ODD:
-        (folder / name).write_text(json.dumps({**content, key: value}))
-        assert main(["check", str(folder), "--workers", "1"]) in (0, 1, 2)
-        out, error = capsys.readouterr()
-        assert out or "error: " in error
-
-
-def test_names_that_are_no_utf8_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = dataset(tmp_path / "Dataset001_X")
-    (folder / "imagesTr" / os.fsdecode(b"caf\xe9.txt")).write_text("")
-    main(["check", str(folder), "--workers", "1"])
-    assert r"imagesTr/caf\udce9.txt: not an image" in capsys.readouterr().out
 
 
 def test_a_spacing_that_no_echo_has_is_a_problem_and_pixels_have_none(tmp_path: Path) -> None:

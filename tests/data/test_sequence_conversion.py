@@ -1,16 +1,14 @@
-"""Films as 3D cases on phantom data: pixels, order in time, sparse labels, clips and sizes, what is odd or refused."""
+"""Films as 3D cases on phantom data: pixels, order in time, sparse labels, clips and sizes."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from camus_download import array, load, rewrite, table
-from camus_download import convert as convert_camus
+from camus_download import load, table
+from camus_films import PATIENTS, REVERSED, SPACING_MM, case_arrays, convert, source_arrays
 from echonet_download import FIRST, regular_videos
 from echonet_download import convert as convert_echonet
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
@@ -18,52 +16,9 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunet_echo.data.avi import read_frames
 from nnunet_echo.data.check import check_dataset
 from nnunet_echo.data.cine import TIME_STEP, resize_image, resize_labels, sampled_frames, stray_pixels
-from nnunet_echo.data.findings import Report
 from nnunet_echo.dataset_conversion import echonet as echonet_module
-from nnunet_echo.dataset_conversion.camus.phantom import write_camus
 
-pytest_plugins = ("echonet_download",)
-PATIENTS, SPACING_MM = 3, 3.0
-REVERSED = "patient0002_2CH"  # in this seed
-FILM, MASK = "patient0001_4CH_half_sequence.nii.gz", "patient0001_4CH_half_sequence_gt.nii.gz"
-Damage = Callable[[Path], object]
-
-
-@pytest.fixture(scope="session")
-def pristine_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("films")
-    write_camus(folder, PATIENTS, 0, spacing_mm=SPACING_MM)
-    return folder
-
-
-@pytest.fixture
-def films(pristine_films: Path, raw: Path, tmp_path: Path) -> Path:
-    """A copy that the test may damage, with nnU-Net's folders set."""
-    return shutil.copytree(pristine_films, tmp_path / "films")
-
-
-def convert(source: Path, **options: object) -> Report:
-    return convert_camus(source, mode="half_sequence", **options)
-
-
-def case_arrays(report: Report, case: str, row: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    part = "Ts" if row["split"] == "ts" else "Tr"
-    return (
-        array(report.folder / f"images{part}" / f"{case}_0000.nii.gz"),
-        array(report.folder / f"labels{part}" / f"{case}.nii.gz"),
-    )
-
-
-def source_arrays(source: Path, row: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """The film and its masks as the release has them, ED first."""
-    film = source / row["source"]
-    pair = array(film), array(Path(str(film).replace(".nii.gz", "_gt.nii.gz")))
-    reverse = film.name.startswith(REVERSED)
-    return tuple(frames[::-1] if reverse else frames for frames in pair)
-
-
-def array_frames(path: Path) -> list[sitk.Image]:
-    return [sitk.GetImageFromArray(frame) for frame in array(path)]
+pytest_plugins = ("camus_films",)
 
 
 def test_every_film_becomes_a_case_of_its_pixels_in_the_order_of_time(films: Path) -> None:
@@ -128,134 +83,6 @@ def test_clips_of_the_published_size(films: Path) -> None:
             assert area == pytest.approx((theirs == 1).sum() * SPACING_MM**2, rel=0.15), frame
             assert set(np.unique(ours)) <= {0, 1, 2, 3}
         assert abs(float(image.mean()) - float(film[taken].mean())) < 3
-
-
-def rename_field(path: Path, old: str, new: str) -> None:
-    info = path.with_name("Info_4CH.cfg")
-    assert f"{old}\n" in info.read_text()
-    info.write_text(info.read_text().replace(f"{old}\n", f"{new}\n"))
-
-
-def reverse_numbers(path: Path) -> None:
-    info = path.with_name("Info_4CH.cfg")
-    info.write_text(info.read_text().replace("ED:", "XX:").replace("ES:", "ED:").replace("XX:", "ES:"))
-
-
-def cut(frames: int) -> Damage:
-    return lambda path: [rewrite(path.with_name(name), lambda film: film[:frames], SPACING_MM) for name in (FILM, MASK)]
-
-
-def paint(change: Callable[[np.ndarray], object]) -> Damage:
-    def apply(path: Path) -> None:
-        def changed(mask: np.ndarray) -> np.ndarray:
-            change(mask)
-            return mask
-
-        rewrite(path.with_name(MASK), changed, SPACING_MM)
-
-    return apply
-
-
-@pytest.mark.parametrize(
-    ("damage", "kind", "text"),
-    [
-        (reverse_numbers, "ED not larger than ES", "they stay as the cfg names them"),
-        (lambda path: rename_field(path, "ED: 1", "ED: 3"), "frames left out", "the cfg has ED 3 and ES "),
-        (
-            lambda path: path.with_name("Info_4CH.cfg").unlink(),
-            "ED and ES by area",
-            "1 is ED, with the larger ventricle",
-        ),
-        (
-            paint(lambda mask: mask[3, :2, :2].fill(3)),
-            "stray pixels",
-            "4 pixels lie apart from the largest part of their structure, in 1 of",
-        ),
-        (
-            paint(lambda mask: np.place(mask[2:4], mask[2:4] == 3, 0)),
-            "structure missing",
-            "frame 3 of the case: the mask has no LA; 2 such frame(s)",
-        ),
-    ],
-)
-def test_what_is_odd_about_a_film_is_said(films: Path, damage: Damage, kind: str, text: str) -> None:
-    damage(films / "database_nifti" / "patient0001" / FILM)
-    report = convert(films)
-    (note,) = [note for note in report.warnings if note.kind == kind]
-    assert note.subject == "CAMUS_patient0001_4CH" and text in note.message and report.exit_code == 0
-
-
-def test_without_a_cfg_a_film_that_runs_backwards_is_turned_by_its_areas(films: Path) -> None:
-    path = films / "database_nifti" / "patient0001" / "Info_4CH.cfg"
-    path.unlink()
-    for name in (FILM, MASK):
-        rewrite(path.with_name(name), lambda film: film[::-1], SPACING_MM)
-    report = convert(films)
-    image, label = case_arrays(report, "CAMUS_patient0001_4CH", {"split": "tr"})
-    assert np.array_equal(image, array(path.with_name(FILM))[::-1])
-    assert (label[0] == 1).sum() > (label[-1] == 1).sum()
-
-
-@pytest.mark.parametrize(
-    ("damage", "text"),
-    [
-        (cut(5), "5 frames, but its cfg has ED 1"),
-        (cut(1), "a sequence of 2D frames was expected"),
-        (lambda path: rewrite(path, lambda film: film[0], SPACING_MM), "a sequence of 2D frames was expected"),
-        (lambda path: rewrite(path, lambda film: film[:-1], SPACING_MM), "mask and image must lie on one grid"),
-        (lambda path: rewrite(path, lambda film: film / 3, SPACING_MM), "not all whole numbers in 0..255"),
-        (paint(lambda mask: mask[4].fill(0)), "frame 5 of the case: the mask is empty"),
-        (paint(lambda mask: mask[4, :2].fill(4)), "unknown labels 4; allowed are [0, 1, 2, 3]"),
-        (
-            lambda path: rewrite(
-                path, lambda film: np.where(np.arange(len(film))[:, None, None] == 3, 7, film), SPACING_MM
-            ),
-            "frame 4 of the case: every pixel is 7",
-        ),
-        (lambda path: path.with_name(MASK).unlink(), "is there, but not its mask"),
-    ],
-)
-def test_a_film_that_cannot_be_used_is_refused_by_name(films: Path, damage: Damage, text: str) -> None:
-    damage(films / "database_nifti" / "patient0001" / FILM)
-    report = convert(films, labels="ed_es" if "unknown" in text else "all")
-    (note,) = report.refused
-    assert note.subject == "CAMUS_patient0001_4CH" and text in note.message and FILM[:-7] in note.message
-    assert report.exit_code == 1 and len(table(report.folder)) == 2 * PATIENTS - 1
-
-
-def test_the_release_without_masks_of_films_is_named(films: Path) -> None:
-    for path in films.rglob("*half_sequence*"):
-        path.unlink()
-    with pytest.raises(FileNotFoundError, match="the release of 2019 has no masks of its cines"):
-        convert(films)
-
-
-def test_a_film_with_time_as_its_fourth_axis(films: Path) -> None:
-    for name in (FILM, MASK):
-        path = films / "database_nifti" / "patient0001" / name
-        film = sitk.JoinSeries([sitk.JoinSeries([frame]) for frame in array_frames(path)])
-        film.SetSpacing((SPACING_MM, SPACING_MM, 1.0, 1.0))
-        assert film.GetDimension() == 4
-        sitk.WriteImage(film, str(path), True)
-    report = convert(films)
-    image, _ = case_arrays(report, "CAMUS_patient0001_4CH", {"split": "tr"})
-    assert report.exit_code == 0 and image.ndim == 3
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"mode": "frames", "clip": 10},
-        {"mode": "frames", "size": 64},
-        {"mode": "frames", "labels": "ed_es"},
-        {"clip": 1},
-        {"size": 63},
-        {"labels": "none"},
-    ],
-)
-def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="mode"):
-        convert_camus(tmp_path, **{"mode": "half_sequence", **options})
 
 
 def test_sampling_is_even_and_has_both_ends() -> None:
@@ -323,33 +150,3 @@ def test_only_the_frames_of_the_clip_are_decoded(echonet: Path, monkeypatch: pyt
     assert image.shape == (4, 64, 64)
     assert table(report.folder)[f"ECHONET_{FIRST.name}"]["spacing_px"] == "1 1 5"
     assert not [finding for finding in check_dataset(report.folder, 1) if finding.problem]
-
-
-def change_label(report: Report, change: Callable[[sitk.Image], sitk.Image]) -> str:
-    """Change the label of one case; returns its name as `check` gives it."""
-    name = "labelsTr/CAMUS_patient0001_4CH.nii.gz"
-    sitk.WriteImage(change(sitk.ReadImage(str(report.folder / name))), str(report.folder / name), True)
-    return name
-
-
-def with_step(image: sitk.Image, step: float) -> sitk.Image:
-    image.SetSpacing([*image.GetSpacing()[:2], step])
-    return image
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        (lambda image: image * 0 + 4, "nothing but the ignore label"),
-        (lambda image: with_step(image, 1.54), "nnU-Net takes the axis of the largest for that of slices"),
-        (lambda image: image[:, :, 0], "2 axes; a sequence has x, y and t"),
-        (lambda image: image + 1, "label values 5 are not in dataset.json"),
-    ],
-)
-def test_check_names_what_is_wrong_with_a_sequence(
-    films: Path, change: Callable[[sitk.Image], sitk.Image], text: str
-) -> None:
-    report = convert(films, labels="ed_es")
-    name = change_label(report, change)
-    problems = [finding.text for finding in check_dataset(report.folder, 1) if finding.problem]
-    assert [problem for problem in problems if problem.startswith(name) and text in problem]

@@ -1,64 +1,20 @@
-"""Every converter and the conversion that is there already: nothing is replaced unasked, one writes at a time."""
+"""Every converter and the conversion that is there already: nothing is replaced unasked, what was edited is kept."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from camus_download import rewrite, tree
-from hard_ground import SOURCES, Undamaged, convert
-from ted_download import plain_picture
+from hard_ground import SOURCES, convert
+from other_downloads import EACH, Get, same_but_for_the_place
 
-from nnunet_echo.cli.main import main
-from nnunet_echo.data import raw_dataset, target
-from nnunet_echo.data.target import locked
-from nnunet_echo.dataset_conversion.camus.phantom import write_camus
-from nnunet_echo.dataset_conversion.echonet import phantom as phantom_echonet
-from nnunet_echo.dataset_conversion.echonet.phantom import write_echonet
-from nnunet_echo.dataset_conversion.ted.phantom import write_ted
-from nnunet_echo.nnunet.folders import preprocessed_splits, raw_folder
-from nnunet_echo.phantom import cine as phantom_cine
+from nnunet_echo.data import raw_dataset
 
-pytest_plugins = ("hard_ground",)
-
-# The same names of cases (camus, ted) with other pictures, or other cases (echonet).
-OTHERS = {
-    "camus": partial(write_camus, patients=4, seed=4, spacing_mm=3.0, half_sequence=False),
-    "echonet": partial(write_echonet, videos=8, seed=19, oddities=False, workers=1),
-    "ted": partial(write_ted, patients=3, seed=4, spacing_mm=3.0),
-}
-EACH = ["camus", "echonet", pytest.param("ted", marks=pytest.mark.slow)]
-Get = Callable[[str], Undamaged]
-
-
-@pytest.fixture
-def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    def written(name: str) -> Path:
-        with monkeypatch.context() as patch:
-            patch.setattr(phantom_cine, "ultrasound", plain_picture)
-            patch.setattr(phantom_echonet, "ultrasound", plain_picture)
-            OTHERS[name](tmp_path / "other")
-        return tmp_path / "other"
-
-    return written
-
-
-def same_but_for_the_place(first: Path, second: Path) -> bool:
-    trees = [
-        {name: digest for name, digest in tree(folder).items() if not name.endswith("conversion_report.json")}
-        for folder in (first, second)
-    ]
-    return trees[0] == trees[1]
+pytest_plugins = ("other_downloads",)
 
 
 @pytest.mark.parametrize("name", EACH)
@@ -226,157 +182,6 @@ def test_preprocessed_data_that_lack_cases_are_named(
     next(iter(sorted((preprocessed / "gt_segmentations").iterdir()))).unlink()
     assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 0
     assert "lacks 1 training cases" in (raw / preprocessed.name / "conversion_report.txt").read_text()
-
-
-def test_a_folder_of_another_converter_is_left_alone(
-    undamaged: Get, raw: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 0
-    report = raw / "Dataset751_CAMUS" / "conversion_report.json"
-    report.write_text(report.read_text().replace("dataset_conversion.camus", "dataset_conversion.hearts"))
-    before = tree(raw)
-    assert convert(SOURCES["camus"], undamaged("camus").folder, raw, "--replace") == 2
-    assert "was written by nnunet_echo.dataset_conversion.hearts" in capsys.readouterr().err and tree(raw) == before
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        '{"converter": "nnunet_echo.dataset_conversion.camus 0", "files": [1, null]}',
-        '{"converter": 3, "files": []}',
-        '{"converter": " ", "files": []}',
-        "5",
-        "[]",
-        "[" * 10**5,
-    ],
-)
-def test_a_record_of_any_shape_is_an_error_in_words(
-    record: str, undamaged: Get, raw: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = raw / "Dataset751_CAMUS"
-    folder.mkdir()
-    (folder / "conversion_report.json").write_text(record)
-    assert convert(SOURCES["camus"], undamaged("camus").folder, raw, "--replace") == 2
-    assert "without a readable conversion_report.json" in capsys.readouterr().err
-
-
-def test_what_nnunet_passes_over_is_no_obstacle_and_stays(
-    undamaged: Get, raw: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A Mac's Finder and Windows leave files in every folder that somebody looked into."""
-    assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 0
-    folder = raw / "Dataset751_CAMUS"
-    for name in ("imagesTr/.DS_Store", "labelsTr/Thumbs.db", "notes.txt"):
-        (folder / name).write_text("mine")
-    before = tree(raw)
-    assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 0
-    assert tree(raw) == before
-    (folder / "labelsTr" / "._mine.nii.gz").touch()
-    assert convert(SOURCES["camus"], undamaged("camus").folder, raw, "--replace") == 2
-    assert "first labelsTr/._mine.nii.gz" in capsys.readouterr().err
-
-
-def test_a_second_conversion_says_who_is_at_it_whatever_the_name(
-    undamaged: Get, raw: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("Dataset751_CAMUS", "Dataset751_Other"):
-        with locked(raw / name):
-            before = tree(raw)
-            assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 2
-            assert tree(raw) == before
-        said = capsys.readouterr().err
-        assert all(word in said for word in (f"process {os.getpid()}", os.uname().nodename, " since 20", "wait"))
-    assert not list(raw.iterdir())
-
-
-def test_an_id_that_another_conversion_took_meanwhile(
-    undamaged: Get, raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    @contextmanager
-    def locked_late(folder: Path) -> Iterator[None]:
-        (raw / "Dataset751_Other").mkdir()  # by the one that had the lock until now
-        with locked(folder):
-            yield
-
-    monkeypatch.setattr(raw_dataset, "locked", locked_late)
-    assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 2
-    assert "dataset id 751 is taken by" in capsys.readouterr().err
-    assert [path.name for path in raw.iterdir()] == ["Dataset751_Other"]
-
-
-def test_a_killed_owner_of_the_lock_is_no_obstacle(undamaged: Get, raw: Path) -> None:
-    hold = (
-        "import sys, time; from pathlib import Path; from nnunet_echo.data.target import locked\n"
-        "with locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", hold, str(raw / "Dataset751_CAMUS")], stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"held\n"
-    assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 2
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert (raw / ".Dataset751.lock").exists()
-    assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 0
-    assert [path.name for path in raw.iterdir()] == ["Dataset751_CAMUS"]
-
-
-def test_a_part_on_another_file_system_is_refused_before_anything_changes(
-    undamaged: Get, raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 0
-    part = raw / "Dataset751_CAMUS" / "labelsTr"
-    before = tree(raw)
-    real = os.replace
-
-    def across(source: Path, to: Path) -> None:
-        if Path(to).parent == part:
-            raise OSError(errno.EXDEV, "Invalid cross-device link")
-        real(source, to)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(target.os, "replace", across)
-        assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 2
-    said = capsys.readouterr().err
-    assert str(part) in said and "on the file system of" in said and "disk full" not in said
-    assert {name: digest for name, digest in tree(raw).items() if not name.endswith(".unfinished")} == before
-    assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 0 and tree(raw) == before
-
-
-@pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])
-def test_a_tilde_is_refused_where_nobody_expands_it(
-    variable: str,
-    undamaged: Get,
-    raw: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv(variable, "~/nn")
-    monkeypatch.chdir(tmp_path)
-    before = tree(tmp_path)
-    assert main(["convert", "camus", str(undamaged("camus").folder), "--workers", "1"]) == 2
-    said = capsys.readouterr().err
-    assert f"{variable} is '~/nn'" in said and "$HOME/nn" in said and tree(tmp_path) == before
-    assert main(["status", "751"]) == 2 and f"{variable} is '~/nn'" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="--raw is '~'"):
-        raw_folder("~")
-    monkeypatch.setenv("nnUNet_preprocessed", "~me/nn")
-    with pytest.raises(ValueError, match="nnUNet_preprocessed is '~me/nn'"):
-        preprocessed_splits("Dataset751_CAMUS")
-
-
-def test_exit_code_2_where_no_dataset_came_out(undamaged: Get, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = shutil.copytree(undamaged("camus").folder, raw.parent / "source")
-    masks = sorted(source.rglob("*_gt.nii.gz"))
-    for path in masks[4:]:  # of the first patient all are left: too few for folds
-        path.write_bytes(b"")
-    assert convert(SOURCES["camus"], source, raw) == 2
-    shown = capsys.readouterr()
-    assert "NOT USABLE" in shown.out and "error: nothing was converted: too many cases were refused" in shown.err
-    assert not list(raw.rglob("*.nii.gz")) and not list(raw.rglob("dataset.json"))
-    for path in masks:
-        path.write_bytes(b"")
-    assert convert(SOURCES["camus"], source, raw) == 2
-    assert "all cases were refused, the first because of database_nifti/patient0001/" in capsys.readouterr().err
 
 
 def test_what_was_edited_by_hand_is_kept_and_named(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import test_networks as battery
+from network_cases import CASES, PATCHES
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
 from nnunet_echo import networks
@@ -38,7 +39,7 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     assert list(rows) == [NAME]
     monkeypatch.setitem(networks.NETWORKS, NAME, rows[NAME])
     for axes in rows[NAME].dims:
-        monkeypatch.setitem(battery.CASES, f"{NAME}-{axes}d", (NAME, rows[NAME].toy, battery.PATCHES[axes]))
+        monkeypatch.setitem(CASES, f"{NAME}-{axes}d", (NAME, rows[NAME].toy, PATCHES[axes]))
     return tmp_path / "trainers"
 
 
