@@ -12,7 +12,11 @@ from nnunet_echo.data.reader import Reader
 
 
 def readers() -> dict[str, type[Reader]]:
-    """The datasets, each by its name."""
+    """The datasets, each by its name.
+
+    >>> list(readers())
+    ['camus', 'echonet', 'images', 'ted']
+    """
     modules = [importlib.import_module(f"{__name__}.{name}") for _, name, _ in pkgutil.iter_modules(__path__)]
     return {module.READER.name: module.READER for module in modules if hasattr(module, "READER")}
 

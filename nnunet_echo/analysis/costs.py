@@ -33,6 +33,9 @@ def network_costs(model_folder: Path, trainer: str, configuration: str) -> Costs
     """Build the network as nnU-Net's predictor does, from plans.json and dataset.json in the folder, and count.
 
     Whatever a trainer raises becomes the `reason`: it may be one that is not installed here.
+
+    >>> network_costs(Path("nnUNet_results/none"), "nnUNetTrainer", "2d").reason
+    'plans.json: No such file or directory'
     """
     costs = Costs()
     try:

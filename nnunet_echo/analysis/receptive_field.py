@@ -64,6 +64,11 @@ def effective_receptive_field(network: nn.Module, images: Tensor) -> ndarray:
     The network is set to inference. Of several outputs the first, finest one counts. Each class has a gradient of its
     own, because a loss with softmax leaves the sum of the logits untrained. Raises `ValueError` where no pixel of the
     input has any influence, or where a gradient is not finite.
+
+    >>> network = nn.Conv2d(1, 2, kernel_size=3, padding=1)
+    >>> field = effective_receptive_field(network, torch.randn(2, 1, 9, 9))
+    >>> field.shape, int((field > 0).sum()), round(float(field.sum()), 6)
+    ((9, 9), 9, 1.0)
     """
     network.eval()
     height, width = images.shape[2:]

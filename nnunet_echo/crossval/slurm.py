@@ -61,7 +61,12 @@ def checked_script(
 def slurm_script(
     dataset: str, configuration: str, plans: str, trainers: Sequence[str], folds: Sequence[int], device: str
 ) -> str:
-    """The text of the script, with this process's nnU-Net folders and its Python. Raises as `check_name`."""
+    """The text of the script, with this process's nnU-Net folders and its Python. Raises as `check_name`.
+
+    >>> script = slurm_script("Dataset751_CAMUS", "2d", "nnUNetPlans", ["nnUNetTrainerVMUNet"], range(5), "cuda")
+    >>> [line for line in script.splitlines() if "--array" in line]
+    ['#SBATCH --array=0-4']
+    """
     check_name("name of the dataset for Slurm", dataset)
     variables = [name for name in (RAW, PREPROCESSED, RESULTS, TRAINERS_VARIABLE) if os.environ.get(name)]
     exports = [f"export {name}={shlex.quote(os.environ[name])}" for name in variables]

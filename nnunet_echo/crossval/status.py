@@ -57,6 +57,14 @@ def status(
 
     `trainers` are by default all that have a folder of results, `folds`, such as ["0-4"], all of the split. Raises
     `FileNotFoundError` where no trainer has one, and `ValueError` for names and folds that cannot be.
+
+    >>> splits = [{"train": ["p1"], "val": ["p2"]}, {"train": ["p2"], "val": ["p1"]}]
+    >>> folder = Path("nnUNet_preprocessed/Dataset751_CAMUS")
+    >>> folder.mkdir(parents=True)
+    >>> _ = (folder / "splits_final.json").write_text(json.dumps(splits))
+    >>> lines, done = status("751", trainers=["nnUNetTrainerVMUNet"])
+    >>> lines[0], done
+    ('Dataset751_CAMUS, 2d: 2 folds, 2 not started', False)
     """
     check_names(configuration, plans, trainers, folds)
     name = dataset_name(dataset)

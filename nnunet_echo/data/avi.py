@@ -35,6 +35,13 @@ def read_frames(
     Raises `SourceError`, naming the file `name`, for a file that is missing, incomplete or not Motion JPEG, for a
     frame that it does not have, that cannot be decoded or is not of `shape` (H, W), and for another number of frames
     than `expected`.
+
+    >>> from nnunet_echo.dataset_conversion.echonet.phantom import mjpeg_avi
+    >>> jpeg = io.BytesIO()
+    >>> Image.new("L", (112, 112), 200).save(jpeg, "JPEG")
+    >>> _ = Path("film.avi").write_bytes(mjpeg_avi([jpeg.getvalue()] * 20, fps=50))
+    >>> read_frames(Path("film.avi"), "film.avi", [0, 19], shape=(112, 112)).shape
+    (2, 112, 112)
     """
     if not path.is_file():  # opening a pipe would wait for ever
         raise SourceError(f"{name} is missing or not a file")

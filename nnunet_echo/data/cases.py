@@ -16,7 +16,14 @@ from nnunet_echo.data.target import FILE_ENDING
 
 @dataclass(frozen=True)
 class Case:
-    """One case to be: who it is, and `read`, which opens its files in a worker process (so it must be picklable)."""
+    """One case to be: who it is, and `read`, which opens its files in a worker process (so it must be picklable).
+
+    >>> import SimpleITK as sitk
+    >>> def read():
+    ...     return Frame(sitk.Image(48, 64, sitk.sitkUInt8), "p1.png")
+    >>> Case("Hearts_p1_ED", patient="Hearts_p1", source="p1.png", read=read, table={"phase": "ED"}).test
+    False
+    """
 
     case_id: str
     patient: str
@@ -32,6 +39,9 @@ class Written:
     volume, of a sequence), and the facts that its reader found in the files.
 
     Lengths are in the dataset's unit, millimetres or (`spacing_unit` "px") pixels.
+
+    >>> Written(size=(48, 64), spacing=(0.3, 0.3), labelled=True, label_sizes={1: 12.6}).label_sizes[1]  # mm²
+    12.6
     """
 
     refusal: str = ""
@@ -44,7 +54,7 @@ class Written:
 
 
 def patient_of(case_id: str, dataset_json: Mapping[str, object]) -> str:
-    """The patient of a case by the dataset's `case_id_pattern`; without a pattern each case is its own patient.
+    r"""The patient of a case by the dataset's `case_id_pattern`; without a pattern each case is its own patient.
 
     Raises `ValueError` when the pattern does not match the complete case id.
     """

@@ -45,6 +45,10 @@ def check_dataset(folder: Path, workers: int | None = 1, progress: bool = False)
 
     `workers` and `progress` are those of `map_in_order`. Raises `ValueError` for a dataset that can be nnU-Net's but
     whose files we do not read.
+
+    >>> Path("Dataset799_Hearts").mkdir()
+    >>> check_dataset(Path("Dataset799_Hearts"))
+    [Finding(problem=True, text='dataset.json is missing: the conversion did not finish; run it again')]
     """
     findings = [*_check_leftovers(folder), *check_report(folder)]
     dataset_json = read_dataset_json(folder, findings)

@@ -35,7 +35,11 @@ TIME_STEP = 5.0
 
 
 def sequence_json(unit: str) -> dict[str, object]:
-    """The entry "sequence" of dataset.json, for lengths in `unit` ("mm" or "px")."""
+    """The entry "sequence" of dataset.json, for lengths in `unit` ("mm" or "px").
+
+    >>> sequence_json("mm")["time_step_mm"]
+    5.0
+    """
     return {
         "axis": "slowest: array (T, H, W), image (x, y, t)",
         "first": "ED",
@@ -49,6 +53,9 @@ def sampled_frames(first: int, last: int, clip: int | None) -> list[int]:
     """The frames from `first` to `last`, which may be the lower number, or `clip` of them, evenly spaced, with both.
 
     Where there are fewer than `clip` some are taken twice.
+
+    >>> sampled_frames(1, 18, None)[:3], sampled_frames(1, 18, 5), sampled_frames(18, 1, 3)
+    ([1, 2, 3], [1, 5, 10, 14, 18], [18, 10, 1])
     """
     count = abs(last - first) + 1 if clip is None else clip
     return np.rint(np.linspace(first, last, count)).astype(int).tolist()
@@ -58,6 +65,10 @@ def as_cine(image: sitk.Image, name: str) -> sitk.Image:
     """The 3D image (x, y, t) in one that may have t as its fourth axis; its step of t, which is not used, becomes 1.
 
     Raises `SourceError` for anything else.
+
+    >>> film = sitk.GetImageFromArray(np.zeros((12, 1, 64, 48), np.uint8), isVector=False)  # (x, y, z, t)
+    >>> film.GetSize(), as_film(film, "film.nii.gz").GetSize()
+    ((48, 64, 1, 12), (48, 64, 12))
     """
     size = image.GetSize()
     if len(size) == 4 and size[2] == 1:
@@ -79,6 +90,14 @@ def make_case(
     stay what they are; in pixels it is 1. With `ignore` the mask holds that value between the first and the last frame.
     Columns of cases.csv tell where ED and ES are, from 1, the frames' `numbers` in the source, and the cine's own size
     and spacing, for the way back (frames.py).
+
+    >>> pixels = np.zeros((12, 64, 48), np.uint8)  # (T, H, W)
+    >>> film = Frame(sitk.GetImageFromArray(pixels), "film.avi", sitk.GetImageFromArray(pixels), "masks")
+    >>> case = make_case(film, taken=[0, 5, 11], numbers=[1, 6, 12], size=32, unit="px", ignore=3)
+    >>> case.image.GetSize(), case.image.GetSpacing()
+    ((32, 32, 3), (1.0, 1.0, 5.0))
+    >>> sitk.GetArrayFromImage(case.label).max(axis=(1, 2)).tolist(), case.facts["frames"]
+    ([0, 3, 0], '1 6 12')
     """
     label = cine.label
     if label is not None:
@@ -113,6 +132,12 @@ def stray_pixels(mask: ndarray) -> list[int]:
     """For each frame of a mask (T, H, W) how many pixels lie apart from the largest part of their label.
 
     Parts touch by a side or a corner.
+
+    >>> mask = np.zeros((2, 8, 8), np.uint8)
+    >>> mask[:, 2:5, 2:5] = 1
+    >>> mask[1, 7, 7] = 1
+    >>> stray_pixels(mask)
+    [0, 1]
     """
     counts = []
     for frame in mask:

@@ -12,7 +12,11 @@ NOT_TAKEN = "not taken"  # the kind of notes on what looks like a case only by i
 
 @dataclass(frozen=True, order=True)
 class Note:
-    """One thing the user should know: its kind (the same few words for all of its kind), whom it is about, the text."""
+    """One thing the user should know: its kind (the same few words for all of its kind), whom it is about, the text.
+
+    >>> Note("cfg field missing", "patient0007", "patient0007: no usable EF in Info_4CH.cfg; left empty").kind
+    'cfg field missing'
+    """
 
     kind: str
     subject: str
@@ -25,6 +29,13 @@ class Report:
 
     `refused` are source cases that exist and are not in the dataset, each with its reason; `warnings` concern cases
     that are in it, or parts that the source does not have. `unusable` says why no dataset.json was written, if so.
+
+    >>> lost = Note("file missing", "CAMUS_patient0007_4CH_ED", "its mask is not there")
+    >>> report = Report(Path("Dataset751_CAMUS"), "camus", {}, 39, 0, 10, 5, refused=(lost,), warnings=())
+    >>> report.exit_code
+    1
+    >>> print(report.as_text().splitlines()[0])
+    Dataset751_CAMUS: 39 of 40 source cases converted, 10 patients, 39 training and 0 test cases, 5 fold(s)
     """
 
     folder: Path

@@ -36,7 +36,7 @@ PHASE_PATTERN = r"_(?P<phase>ED|ES)"
 def write_frames(
     maps: Path, dataset: Path, out: Path, *, phases: bool = False, workers: int | None = 1, progress: bool = False
 ) -> int:
-    """Write every sequence in the folder `maps` to `out` as frames; returns how many.
+    r"""Write every sequence in the folder `maps` to `out` as frames; returns how many.
 
     `dataset` is the raw dataset that the sequences belong to, `phases` stands for ED and ES only,
     `workers` and `progress` are those of `map_in_order`. Raises `ValueError`

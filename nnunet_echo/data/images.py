@@ -33,6 +33,10 @@ class Frame:
 
     The names, relative to the source, go into messages. `warnings` are (kind, message), `facts` columns of cases.csv
     that only the files tell.
+
+    >>> image = sitk.GetImageFromArray(np.zeros((64, 48), np.uint8))
+    >>> Frame(image, "p1/ED.png", label=image, label_name="p1/ED_mask.png").image.GetSize()  # x, y
+    (48, 64)
     """
 
     image: sitk.Image
@@ -48,6 +52,12 @@ def read_image(path: Path, name: str, unit: str = "mm", limit: int = MAX_BYTES) 
 
     Raises `SourceError` with `name` in it, also where pixels that the header promises are missing or damaged, or more
     than `limit` bytes.
+
+    >>> image = sitk.GetImageFromArray(np.zeros((64, 48), np.uint8))
+    >>> image.SetSpacing((0.3, 0.3))
+    >>> sitk.WriteImage(image, "ED.nii.gz")
+    >>> read_image(Path("ED.nii.gz"), "ED.nii.gz").GetSize()
+    (48, 64)
     """
     name = printable(name)
     if not path.is_file():  # reading a pipe would wait for ever
@@ -76,6 +86,12 @@ def check_spacing(spacing: tuple[float, ...], name: str, unit: str) -> None:
     """Raise `SourceError` for a spacing, x and y first, that is not a number above 0 or, in mm, not that of an echo.
 
     Further axes are slices or time, whose step is free: nnU-Net itself writes 999.
+
+    >>> check_spacing((0.3, 0.3), "ED.nii.gz", "mm")
+    >>> check_spacing((300.0, 300.0), "ED.nii.gz", "mm")
+    Traceback (most recent call last):
+        ...
+    nnunet_echo.data.errors.SourceError: ED.nii.gz: spacing 300 x 300 mm, but pixels of an echo are ...
     """
     if not all(math.isfinite(length) and length > 0 for length in spacing):
         raise SourceError(f"{name}: spacing {_text(spacing)}; each must be a positive number: correct the header")
@@ -89,7 +105,14 @@ def check_spacing(spacing: tuple[float, ...], name: str, unit: str) -> None:
 
 
 def read_frame(path: Path, name: str, unit: str = "mm") -> sitk.Image:
-    """Read one 2D image, as `read_image` and `as_frame` do."""
+    """Read one 2D image, as `read_image` and `as_frame` do.
+
+    >>> image = sitk.GetImageFromArray(np.zeros((1, 64, 48), np.uint8))  # one slice is a 2D image, too
+    >>> image.SetSpacing((0.3, 0.3, 1.0))
+    >>> sitk.WriteImage(image, "ED.nii.gz")
+    >>> read_frame(Path("ED.nii.gz"), "ED.nii.gz").GetSize()
+    (48, 64)
+    """
     return as_frame(read_image(path, name, unit, MAX_FRAME_BYTES), name)
 
 
@@ -110,7 +133,15 @@ def as_frame(image: sitk.Image, name: str) -> sitk.Image:
 
 
 def read_pair(root: Path, image: str, label: str | None) -> Frame:
-    """Read the 2D image and mask at these paths relative to `root`."""
+    """Read the 2D image and mask at these paths relative to `root`.
+
+    >>> image = sitk.GetImageFromArray(np.zeros((64, 48), np.uint8))
+    >>> for name in ("ED.nii.gz", "ED_gt.nii.gz"):
+    ...     sitk.WriteImage(image, name)
+    >>> frame = read_pair(Path("."), "ED.nii.gz", "ED_gt.nii.gz")
+    >>> frame.image.GetSize(), frame.label_name
+    ((48, 64), 'ED_gt.nii.gz')
+    """
     frame = read_frame(root / image, image)
     if label is None:
         return Frame(frame, image)
@@ -118,7 +149,15 @@ def read_pair(root: Path, image: str, label: str | None) -> Frame:
 
 
 def to_uint8(image: sitk.Image, name: str) -> sitk.Image:
-    """Cast to uint8. Raises `SourceError` when a value is not a whole number in 0..255, so nothing is ever lost."""
+    """Cast to uint8. Raises `SourceError` when a value is not a whole number in 0..255, so nothing is ever lost.
+
+    >>> to_uint8(sitk.GetImageFromArray(np.array([[0.0, 255.0]])), "ED.nii.gz").GetPixelIDTypeAsString()
+    '8-bit unsigned integer'
+    >>> to_uint8(sitk.GetImageFromArray(np.array([[0.5]])), "ED.nii.gz")
+    Traceback (most recent call last):
+        ...
+    nnunet_echo.data.errors.SourceError: ED.nii.gz: values 0.5..0.5 are not all whole numbers in ...
+    """
     values = sitk.GetArrayViewFromImage(image)
     low, high = values.min(), values.max()
     integral = values.dtype.kind in "ui" or (values == np.floor(values)).all()
@@ -178,7 +217,11 @@ def check_pair(frame: Frame, labels: Mapping[str, int]) -> tuple[sitk.Image, sit
 
 
 def check_labels(pixels: ndarray, name: str, allowed: Collection[int]) -> set[int]:
-    """The values of a mask. Raises `SourceError` when one is not `allowed`."""
+    """The values of a mask. Raises `SourceError` when one is not `allowed`.
+
+    >>> sorted(check_labels(np.array([[0, 1], [1, 2]]), "ED_mask.png", allowed={0, 1, 2}))
+    [0, 1, 2]
+    """
     present = set(np.unique(pixels).tolist())
     if unknown := sorted(present - set(allowed)):
         raise SourceError(f"{name}: unknown labels {some(unknown, limit=8)}; allowed are {sorted(allowed)}")
@@ -186,7 +229,14 @@ def check_labels(pixels: ndarray, name: str, allowed: Collection[int]) -> set[in
 
 
 def check_grid(frame: Frame) -> None:
-    """Raise `SourceError` unless image and mask have the same size, spacing and direction."""
+    """Raise `SourceError` unless image and mask have the same size, spacing and direction.
+
+    >>> image, label = sitk.Image(48, 64, sitk.sitkUInt8), sitk.Image(48, 60, sitk.sitkUInt8)
+    >>> check_grid(Frame(image, "ED.png", label, "ED_mask.png"))
+    Traceback (most recent call last):
+        ...
+    nnunet_echo.data.errors.SourceError: ED_mask.png: size 48 x 60, but the image ED.png has 48 x 64; ...
+    """
     image, label = frame.image, frame.label
     for what, ours, theirs, tolerance in (
         ("size", label.GetSize(), image.GetSize(), 0.0),

@@ -16,7 +16,13 @@ _PAIR = re.compile(r"(?P<name>[A-Za-z][\w-]*)=(?P<value>\d{1,5}|#[0-9a-fA-F]{6})
 
 @dataclass(frozen=True)
 class Labels:
-    """Structure -> its value in the masks; with `colours` each value is 0xRRGGBB. The background is 0 if not named."""
+    """Structure -> its value in the masks; with `colours` each value is 0xRRGGBB. The background is 0 if not named.
+
+    >>> Labels({"LV": 85, "MYO": 170}).numbered()
+    {'background': 0, 'LV': 1, 'MYO': 2}
+    >>> Labels({"LV": 0xFF0000}, colours=True).text(0xFF0000)
+    '#ff0000'
+    """
 
     values: dict[str, int] = field(default_factory=dict)
     background: int = 0

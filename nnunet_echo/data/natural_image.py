@@ -21,6 +21,11 @@ def read_natural_image(path: Path, name: str, *, colours: bool = False) -> tuple
 
     With `colours` whatever the file holds comes as (H, W, 4), red, green, blue and opacity. Raises `SourceError`,
     naming the file `name`.
+
+    >>> Image.fromarray(np.eye(3, 4, dtype=np.uint8)).save("ED.png")
+    >>> pixels, mode = read_natural_image(Path("ED.png"), "ED.png")
+    >>> pixels.shape, mode
+    ((3, 4), 'L')
     """
     name, kind = printable(name), KINDS[path.suffix.lower()]
     if not path.is_file():  # opening a pipe would wait for ever

@@ -31,6 +31,9 @@ def map_in_order(
     One worker means this process: a script that asks for more needs the usual `if __name__ == "__main__":`.
     `progress` draws a bar with the `title` on stderr. What `function` raises is raised here, and what was not begun is
     left out; a worker that dies is a `RuntimeError`. Raises `ValueError` for fewer than one worker.
+
+    >>> list(map_in_order(str.upper, ["ed", "es"], title="phases"))
+    ['ED', 'ES']
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}; it must be at least 1")

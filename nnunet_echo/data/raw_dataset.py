@@ -62,13 +62,30 @@ def write_dataset(
     progress: bool = False,
     replace: bool = False,
 ) -> Report:
-    """Read, check and write all cases, then the table, the splits, the report and last dataset.json.
+    r"""Read, check and write all cases, then the table, the splits, the report and last dataset.json.
 
     `dataset_json` lacks only numTraining. `make_folds` gets the patients of training cases and returns folds of them,
     or raises `ValueError` when it cannot. `refused` and `warnings` are what the reader found already; `review` may add
     warnings that compare cases. Raises `FileExistsError` for a folder with files that we did not write, and, without
     `replace`, for one that holds the conversion of another source; `BlockingIOError` while another conversion writes
     there, `OSError` when the target cannot be written, `RuntimeError` when a worker process dies.
+
+    >>> from nnunet_echo.data.images import Frame
+    >>> from nnunet_echo.data.splits import splits_by_patient
+    >>> mask = np.zeros((64, 48), np.uint8)
+    >>> mask[20:40, 20:30] = 1
+    >>> def read():  # of every case the same, here
+    ...     return Frame(sitk.GetImageFromArray(20 + 90 * mask), "ED.png", sitk.GetImageFromArray(mask), "ED_mask.png")
+    >>> cases = [Case(f"p{number}_ED", f"p{number}", "ED.png", read) for number in range(4)]
+    >>> content = {"labels": {"background": 0, "LV": 1}, "case_id_pattern": r"(?P<patient>p\d)_ED"}
+    >>> def make_folds(patients):
+    ...     return splits_by_patient(sorted(patients), dict.fromkeys(patients, ()), n_splits=2)
+    >>> report = write_dataset(
+    ...     Path("nnUNet_raw/Dataset799_Hearts"), cases, content, converter="hearts", source=Path("hearts"), options={},
+    ...     make_folds=make_folds,
+    ... )
+    >>> report.training_cases, report.folds, report.exit_code
+    (4, 2, 0)
     """
     plan = sorted(cases, key=lambda case: case.case_id)
     _check_plan(plan, dataset_json)

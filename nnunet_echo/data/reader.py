@@ -58,6 +58,11 @@ class Reading:
 
     `split` may move cases to the test cases. `review` may add warnings once all cases are written; it gets what became
     of each.
+
+    >>> reading = Reading()
+    >>> reading.warn("cfg field missing", "p1", "p1: no EF; left empty")
+    >>> len(reading.cases), len(reading.refused), reading.warnings[0].subject
+    (0, 0, 'p1')
     """
 
     split: Split = field(init=False)
@@ -84,7 +89,17 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class Reader(ABC):
-    """A dataset and the options of its conversion; see the module's docstring. Raises `ValueError` for a bad option."""
+    """A dataset and the options of its conversion; see the module's docstring. Raises `ValueError` for a bad option.
+
+    >>> from nnunet_echo.dataset_conversion import readers
+    >>> reader = readers()["camus"](views=("4CH",))  # a `Reader`, whose options are its fields
+    >>> reader.mode, reader.split, reader.dataset_id()
+    ('frames', '5fold', 751)
+    >>> readers()["camus"](split="6fold")
+    Traceback (most recent call last):
+        ...
+    ValueError: split is '6fold'; choose from ('5fold', 'official', '10fold', '7:1:2', 'file')
+    """
 
     mode: str
     split: str

@@ -38,11 +38,24 @@ def walk_folders(top: Path, enter: Callable[[str], bool]) -> Iterator[tuple[Path
 def overlooked(
     top: Path, known: Callable[[Path], bool], suspicious: re.Pattern[str], case: re.Pattern[str], hint: str
 ) -> tuple[list[Note], list[Note]]:
-    """What below `top` is `suspicious` by its name and not `known`, refused or as warnings; `hint` says what to do.
+    r"""What below `top` is `suspicious` by its name and not `known`, refused or as warnings; `hint` says what to do.
 
     `known` gets paths relative to `top`. A folder stands for all that is in it, unless some of that is known. Refused
     is what is named like a `case`, unless a known file or folder has the same name but for case, zeros and what marks a
     copy, such as "(1)": that case is there.
+
+    >>> for name in ("patient0001", "patient02"):
+    ...     Path("data", name).mkdir(parents=True)
+    >>> known = re.compile(r"patient\d{4}")
+    >>> refused, warnings = overlooked(
+    ...     Path("data"),
+    ...     lambda path: bool(known.fullmatch(path.name)),
+    ...     suspicious=re.compile("patient"),
+    ...     case=re.compile(r"patient\d+"),
+    ...     hint="rename it like patient0001",
+    ... )
+    >>> [note.message for note in refused], warnings
+    (['patient02: rename it like patient0001'], [])
     """
     seen, names = set(), set()
 

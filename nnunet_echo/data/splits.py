@@ -34,7 +34,12 @@ SUBSETS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """The patients kept for testing, how folds are made of the others, and what is odd about the lists."""
+    """The patients kept for testing, how folds are made of the others, and what is odd about the lists.
+
+    >>> split = listed_split(["p1", "p2"], ["p3"], test=["p4"])
+    >>> split.test, split.warnings
+    (frozenset({'p4'}), ())
+    """
 
     make_folds: FoldMaker
     test: frozenset[str] = frozenset()
@@ -50,6 +55,12 @@ def splits_by_patient(
     name, and dealt to the folds in turn. So each stratum spreads as evenly as it can however small it is, and the folds
     depend neither on the order of `patients` nor on any library's random numbers. Raises `ValueError` for fewer than
     two folds or fewer patients than folds.
+
+    >>> patients = [f"p{number}" for number in range(10)]
+    >>> strata = {patient: ("good" if patient < "p5" else "poor",) for patient in patients}
+    >>> folds = splits_by_patient(patients, strata)
+    >>> len(folds), [fold["val"] for fold in folds][:2]
+    (5, [['p3', 'p9'], ['p2', 'p5']])
     """
     if not 2 <= n_splits <= len(set(patients)):
         raise ValueError(
@@ -68,7 +79,13 @@ def splits_by_patient(
 def five_folds(
     patients: Collection[str], strata: Mapping[str, Sequence[str]], *, seed: int, test: Collection[str] = ()
 ) -> Split:
-    """Five folds of `patients` but those for testing, or as many folds as there are patients."""
+    """Five folds of `patients` but those for testing, or as many folds as there are patients.
+
+    >>> patients = [f"p{number}" for number in range(12)]
+    >>> split = five_folds(patients, dict.fromkeys(patients, ()), seed=0, test={"p0", "p1"})
+    >>> [len(fold["val"]) for fold in split.make_folds(set(patients) - split.test)]
+    [2, 2, 2, 2, 2]
+    """
     count = len(set(patients) - set(test))
     fewer = Note("fewer folds", "split", f"{count} patients make {count} folds, not 5")
     return Split(partial(_stratified_folds, strata=strata, seed=seed), frozenset(test), (fewer,) * (count < 5))
@@ -77,7 +94,12 @@ def five_folds(
 def listed_split(
     training: Collection[str], validation: Collection[str], test: Collection[str] = (), warnings: Sequence[Note] = ()
 ) -> Split:
-    """One fold, of these lists."""
+    """One fold, of these lists.
+
+    >>> split = listed_split(["p1", "p2"], ["p3"], test=["p4"])
+    >>> split.make_folds({"p1", "p2", "p3"}), sorted(split.test)
+    ([{'train': ['p1', 'p2'], 'val': ['p3']}], ['p4'])
+    """
     return Split(partial(listed_folds, lists=[(set(training), set(validation))]), frozenset(test), tuple(warnings))
 
 
@@ -117,7 +139,11 @@ def split_of_file(path: Path, patients: Collection[str]) -> Split:
 
 
 def unmatched(listed: Collection[str], patients: Collection[str], role: str) -> list[Note]:
-    """Notes of the listed patients that are not there, and of those that no list names, who got this `role`."""
+    """Notes of the listed patients that are not there, and of those that no list names, who got this `role`.
+
+    >>> [note.message for note in unmatched(["p1"], ["p1", "p2"], "trains in all folds")]
+    ['no split list names it; it trains in all folds']
+    """
     absent, unlisted = sorted({*listed} - {*patients}), sorted({*patients} - {*listed})
     notes = (
         [
@@ -135,7 +161,11 @@ def unmatched(listed: Collection[str], patients: Collection[str], role: str) -> 
 
 
 def listed_folds(patients: set[str], lists: Sequence[tuple[set[str], set[str]]]) -> list[Fold]:
-    """A fold for each (training, validation) pair of lists, with those of its patients that are there."""
+    """A fold for each (training, validation) pair of lists, with those of its patients that are there.
+
+    >>> listed_folds({"p1", "p2", "p3"}, [({"p1", "p2", "p8"}, {"p3"})])  # p8 is not there
+    [{'train': ['p1', 'p2'], 'val': ['p3']}]
+    """
     folds = [
         {"train": sorted(patients & training), "val": sorted(patients & validation)} for training, validation in lists
     ]

@@ -48,10 +48,15 @@ def _text(field: object) -> object:
 
 
 def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
-    """The header of a CSV file, and its rows, one by one, with the number of the line where each ends.
+    r"""The header of a CSV file, and its rows, one by one, with the number of the line where each ends.
 
     A row with more or fewer fields than the header keeps only its first; the others are empty. Raises `ValueError` for
     a file that cannot be read and a header without the columns `required`, at once or when that line is reached.
+
+    >>> _ = Path("patients.csv").write_text("patient,ef\np1,55\np2,61\n")
+    >>> header, rows = read_table(Path("patients.csv"), required=("patient",))
+    >>> header, list(rows)
+    (['patient', 'ef'], [(2, {'patient': 'p1', 'ef': '55'}), (3, {'patient': 'p2', 'ef': '61'})])
     """
     try:
         # Bytes that are not UTF-8 stay visible, in the names and numbers that they spoil.
@@ -85,7 +90,11 @@ def _rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
 
 
 def number_between(text: str, low: float, high: float) -> float | None:
-    """The number in `text`, which may have a decimal comma or a percent sign, if it lies between the two."""
+    """The number in `text`, which may have a decimal comma or a percent sign, if it lies between the two.
+
+    >>> number_between("55,5 %", 0, 100), number_between("155", 0, 100)
+    (55.5, None)
+    """
     value = finite(text.replace(",", ".").rstrip("% "))
     return value if value is not None and low <= value <= high else None
 
@@ -97,7 +106,11 @@ def whole_number(text: str) -> int | None:
 
 
 def finite(text: str) -> float | None:
-    """The number in `text`, neither infinite nor NaN."""
+    """The number in `text`, neither infinite nor NaN.
+
+    >>> finite("1.5"), finite("nan"), finite("many")
+    (1.5, None, None)
+    """
     try:
         value = float(text)
     except ValueError:

@@ -26,6 +26,10 @@ class Mamba(nn.Module):
     """Mamba block: tokens (B, L, d_model) to (B, L, d_model), in float32 whatever autocast says.
 
     `project_out` False leaves out the last projection: the output is (B, L, d_inner).
+
+    >>> layer = Mamba(d_model=16)
+    >>> layer(torch.randn(2, 100, 16)).shape
+    torch.Size([2, 100, 16])
     """
 
     def __init__(
@@ -55,6 +59,13 @@ class BiMamba(nn.Module):
     Two blocks, one over the tokens from the first to the last, one from the last to the first; their sum goes through
     one shared projection. `bidirectional` False keeps the first block only. Where the tokens are so many that the maps
     in front of the scan would fill a GPU, they are computed for a few sequences at a time, and again in the backward.
+
+    >>> layer = BiMamba(d_model=16).eval()
+    >>> tokens = torch.randn(1, 10, 16)
+    >>> changed = tokens.clone()
+    >>> changed[0, 9, 0] += 1
+    >>> bool((layer(changed) != layer(tokens))[0, 0].any())  # the first token sees the last
+    True
     """
 
     def __init__(
@@ -87,6 +98,10 @@ def scan_blocks(blocks: Sequence[Mamba], tokens: Tensor) -> Tensor:
 
     The first block reads the tokens from the first to the last, the others from the last to the first. Returns
     (B, d_inner of all blocks, L).
+
+    >>> forwards, backwards = Mamba(8, project_out=False), Mamba(8, project_out=False)
+    >>> scan_blocks([forwards, backwards], torch.randn(2, 50, 8)).shape  # d_inner is 16 for each
+    torch.Size([2, 32, 50])
     """
     backwards = [block is not blocks[0] for block in blocks]
     halves = zip(*(block.in_proj.weight.chunk(2) for block in blocks), strict=True)  # for u, and for z
@@ -118,6 +133,14 @@ def input_dependent_scan(
 
     u (B, K, d_inner, L), x_proj (K, R + 2 N, d_inner), dt_proj (K, d_inner, R), dt_bias and D (K * d_inner),
     A_log (K * d_inner, N), z (B, K * d_inner, L). Returns (B, K * d_inner, L).
+
+    >>> batch, groups, d_inner, length, states, rank = 2, 4, 6, 30, 3, 1
+    >>> u = torch.randn(batch, groups, d_inner, length)
+    >>> x_proj, dt_proj = torch.randn(groups, rank + 2 * states, d_inner), torch.randn(groups, d_inner, rank)
+    >>> dt_bias, A_log = torch.zeros(groups * d_inner), initial_A_log(groups * d_inner, states)
+    >>> reverse = [False, False, True, True]
+    >>> input_dependent_scan(u, x_proj, dt_proj, dt_bias, A_log, torch.ones(24), None, reverse).shape
+    torch.Size([2, 24, 30])
     """
     rank, states = dt_proj.shape[-1], A_log.shape[-1]
     delta, B, C = (x_proj @ u).split([rank, states, states], dim=2)
@@ -127,18 +150,33 @@ def input_dependent_scan(
 
 
 def dt_rank(d_model: int) -> int:
-    """Rank of delta's projection, d_model / 16 rounded up (mamba_ssm's "auto")."""
+    """Rank of delta's projection, d_model / 16 rounded up (mamba_ssm's "auto").
+
+    >>> dt_rank(96), dt_rank(97)
+    (6, 7)
+    """
     return math.ceil(d_model / 16)
 
 
 def initial_A_log(d_inner: int, d_state: int) -> Tensor:
-    """(d_inner, d_state): A = -exp(A_log) = -1 ... -d_state, the real part of S4D-Lin (section 3.6)."""
+    """(d_inner, d_state): A = -exp(A_log) = -1 ... -d_state, the real part of S4D-Lin (section 3.6).
+
+    >>> (-initial_A_log(d_inner=2, d_state=3).exp()).round().tolist()
+    [[-1.0, -2.0, -3.0], [-1.0, -2.0, -3.0]]
+    """
     return torch.arange(1, d_state + 1, dtype=torch.float32).log().repeat(d_inner, 1)
 
 
 def initialise_dt(weight: Tensor, bias: Tensor, dt_min: float = 1e-3, dt_max: float = 0.1) -> None:
     """Section 3.6: softplus(bias) is log-uniform in [dt_min, dt_max]; weight (..., d_inner, R) is uniform
-    within +- 1 / sqrt(R), which keeps the variance."""
+    within +- 1 / sqrt(R), which keeps the variance.
+
+    >>> weight, bias = torch.empty(64, 4), torch.empty(64)
+    >>> initialise_dt(weight, bias)
+    >>> step = nn.functional.softplus(bias)
+    >>> bool((step > 0.9e-3).all() and (step < 0.11).all() and weight.abs().max() <= 0.5)
+    True
+    """
     nn.init.uniform_(weight, -(weight.shape[-1] ** -0.5), weight.shape[-1] ** -0.5)
     dt = torch.exp(torch.rand_like(bias) * math.log(dt_max / dt_min) + math.log(dt_min))
     with torch.no_grad():

@@ -27,6 +27,9 @@ class SS2D(nn.Module):
 
     `d_conv` is the kernel of the depthwise convolution in front of the scan, an odd number. From there to the norm
     behind the scan everything is float32, whatever autocast says.
+
+    >>> SS2D(d_model=16)(torch.randn(2, 10, 12, 16)).shape
+    torch.Size([2, 10, 12, 16])
     """
 
     def __init__(self, d_model: int, d_state: int = 16, d_conv: int = 3, expand: int = 2, dropout: float = 0.0) -> None:
@@ -72,14 +75,23 @@ class SS2D(nn.Module):
 
 
 def rows_and_columns(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, 4, C, L): along rows, along columns, and both again."""
+    """(B, C, H, W) -> (B, 4, C, L): along rows, along columns, and both again.
+
+    >>> rows_and_columns(torch.tensor([[[[1, 2], [3, 4]]]]))[0, :2, 0].tolist()
+    [[1, 2, 3, 4], [1, 3, 2, 4]]
+    """
     x = x.contiguous()  # once, where stacking channels that are neighbours in memory would turn them around twice
     rows, columns = x.flatten(2), x.transpose(2, 3).flatten(2)
     return torch.stack((rows, columns, rows, columns), dim=1)
 
 
 def merge_directions(y: Tensor, size: Sequence[int]) -> Tensor:
-    """Sum over the directions of (B, 4, C, L), the columns put back in place: (B, C, *size)."""
+    """Sum over the directions of (B, 4, C, L), the columns put back in place: (B, C, *size).
+
+    >>> x = torch.tensor([[[[1, 2], [3, 4]]]])
+    >>> merge_directions(rows_and_columns(x), (2, 2)).tolist()  # each pixel four times
+    [[[[4, 8], [12, 16]]]]
+    """
     height, width = size
     rows, columns = (y[:, :2] + y[:, 2:]).unbind(1)
     return rows.unflatten(-1, (height, width)) + columns.unflatten(-1, (width, height)).transpose(-2, -1)

@@ -22,7 +22,14 @@ EXPANSION = 2
 
 
 class ResidualLayerNorm(nn.Module):
-    """Layer norm over the last axis whose scale is ``1 + weight``, so that weight decay pulls it to 1."""
+    """Layer norm over the last axis whose scale is ``1 + weight``, so that weight decay pulls it to 1.
+
+    >>> norm = ResidualLayerNorm(4, bias=False)
+    >>> norm.weight.tolist()
+    [0.0, 0.0, 0.0, 0.0]
+    >>> [round(n, 3) for n in norm(torch.tensor([1.0, 1.0, 3.0, 3.0])).tolist()]
+    [-1.0, -1.0, 1.0, 1.0]
+    """
 
     def __init__(self, dim: int, bias: bool, eps: float = 1e-5) -> None:
         super().__init__()
@@ -35,7 +42,11 @@ class ResidualLayerNorm(nn.Module):
 
 
 class HeadNorm(ResidualLayerNorm):
-    """`ResidualLayerNorm` of D channels with mean and variance of each head by itself: (B, H, S, d) -> (B, S, D)."""
+    """`ResidualLayerNorm` of D channels with mean and variance of each head by itself: (B, H, S, d) -> (B, S, D).
+
+    >>> HeadNorm(32, bias=True)(torch.randn(2, 4, 10, 8)).shape
+    torch.Size([2, 10, 32])
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.layer_norm(x, x.shape[-1:], eps=self.eps).transpose(1, 2).flatten(2) * (1.0 + self.weight)
@@ -43,7 +54,12 @@ class HeadNorm(ResidualLayerNorm):
 
 
 class BlockLinear(nn.Module):
-    """Linear map with a block-diagonal matrix: `dim / block` blocks of `block` channels. (..., dim) -> (..., dim)."""
+    """Linear map with a block-diagonal matrix: `dim / block` blocks of `block` channels. (..., dim) -> (..., dim).
+
+    >>> layer = BlockLinear(dim=8, block=4, bias=True)
+    >>> layer.weight.shape
+    torch.Size([2, 4, 4])
+    """
 
     def __init__(self, dim: int, block: int, bias: bool) -> None:
         super().__init__()
@@ -57,7 +73,13 @@ class BlockLinear(nn.Module):
 
 
 class MatrixLSTMCell(nn.Module):
-    """Gates, `mlstm` over `HEADS` heads, norm of every head. q, k, v (B, S, D) -> (B, S, D) in the dtype of q."""
+    """Gates, `mlstm` over `HEADS` heads, norm of every head. q, k, v (B, S, D) -> (B, S, D) in the dtype of q.
+
+    >>> cell = MatrixLSTMCell(dim=32, norm_bias=True)
+    >>> q, k, v = torch.randn(3, 2, 10, 32)
+    >>> cell(q, k, v).shape
+    torch.Size([2, 10, 32])
+    """
 
     def __init__(self, dim: int, norm_bias: bool) -> None:
         super().__init__()
@@ -81,7 +103,11 @@ class MatrixLSTMCell(nn.Module):
 
 
 class CausalConv1d(nn.Module):
-    """Depthwise convolution along the sequence that sees the current and earlier tokens. (B, S, D) -> (B, S, D)."""
+    """Depthwise convolution along the sequence that sees the current and earlier tokens. (B, S, D) -> (B, S, D).
+
+    >>> CausalConv1d(8, kernel_size=4)(torch.randn(2, 12, 8), grid=(3, 4)).shape
+    torch.Size([2, 12, 8])
+    """
 
     def __init__(self, dim: int, kernel_size: int) -> None:
         super().__init__()
@@ -92,7 +118,11 @@ class CausalConv1d(nn.Module):
 
 
 class TokenConv2d(nn.Conv2d):
-    """Depthwise convolution on the tokens' grid of rows and columns. (B, S, D) -> (B, S, D), S = rows * columns."""
+    """Depthwise convolution on the tokens' grid of rows and columns. (B, S, D) -> (B, S, D), S = rows * columns.
+
+    >>> TokenConv2d(8, kernel_size=3)(torch.randn(2, 12, 8), grid=(3, 4)).shape
+    torch.Size([2, 12, 8])
+    """
 
     def __init__(self, dim: int, kernel_size: int) -> None:
         super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
@@ -107,6 +137,10 @@ class ViLLayer(nn.Module):
     `reverse` reads the tokens from the bottom right to the top left. `conv`, a `CausalConv1d` or `TokenConv2d` of
     ``EXPANSION * dim`` channels, precedes queries and keys; it is registered as `conv_name` (published: conv1d in
     version 1, conv in version 2).
+
+    >>> layer = ViLLayer(16, False, TokenConv2d(32, 3), "conv", proj_bias=True, norm_bias=True)
+    >>> layer(torch.randn(2, 12, 16), grid=(3, 4)).shape
+    torch.Size([2, 12, 16])
     """
 
     def __init__(

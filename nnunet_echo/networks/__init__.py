@@ -44,6 +44,11 @@ class Network:
     `path` is ``module:Class``; `title` the name in print; `paper` its number on arXiv; `trainer` the trainer that comes
     with it; `dims` the numbers of axes of space that it has a form for; `scan` whether it has a selective scan; `toy`
     options that make it small enough for a test with patches of (32, 48) or (4, 32, 32).
+
+    >>> NETWORKS["lkm_unet"].title, NETWORKS["lkm_unet"].dims
+    ('LKM-UNet', (2, 3))
+    >>> NETWORKS["lkm_unet"].load().__name__
+    'LKMUNet'
     """
 
     path: str
@@ -191,6 +196,11 @@ def network_from_plan(
     """The network of a plan: a name of `NETWORKS`, or ``module:Class`` for one of your own, which gets all as it is.
 
     `architecture` is the plan's ``arch_kwargs``, over which `options` go. Raises ValueError as `create_network` does.
+
+    >>> plan = unet_architecture((32, 48), features=(4, 16))
+    >>> network = network_from_plan("no_mamba", 1, 4, (32, 48), plan, True, n_conv_per_stage=1)
+    >>> network.deep_supervision_strides
+    ((1, 1), (2, 2), (4, 4))
     """
     if ":" in network:
         return pkgutil.resolve_name(network).from_plan(

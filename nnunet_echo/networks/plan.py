@@ -22,7 +22,12 @@ class UNetShape:
     all axes of a kernel.
 
     Normalisation and activation are those of the published networks, nnU-Net's defaults: InstanceNorm with affine
-    parameters, LeakyReLU, convolutions with bias.
+    parameters, LeakyReLU, convolutions with bias. Raises ValueError for numbers of entries that do not fit `strides`,
+    a first stage with a stride, and even kernels.
+
+    >>> shape = UNetShape(1, 4, (32, 64, 128), 3, ((1, 1), (2, 2), (2, 2)), 2, 2)
+    >>> shape.kernel_sizes, shape.n_conv_per_stage_decoder
+    (((3, 3), (3, 3), (3, 3)), (2, 2))
     """
 
     in_channels: int

@@ -42,6 +42,13 @@ def from_upstream(name: str, kwargs: Mapping[str, Any], state_dict: Mapping[str,
     (``module.``, ``_orig_mod.``, one that all keys share) and thop's counts are taken off. Raises ValueError for an
     unknown name or argument, where several sets of weights fit, and when keys are missing, unexpected, of another shape
     or no plain numbers, with their number and names.
+
+    >>> arguments = dict(in_chans=1, num_classes=2, depths=[1, 1], depths_decoder=[1, 1], d_state=2,
+    ...                  dims=[4, 8], dims_decoder=[8, 4])
+    >>> checkpoint = {"epoch": 9, "model": VSSM(**arguments).state_dict()}  # as torch.load would give
+    >>> network = from_upstream("vm_unet", arguments, checkpoint).eval()
+    >>> network(torch.zeros(1, 1, 32, 32)).shape
+    torch.Size([1, 2, 32, 32])
     """
     if name not in _BUILDERS:
         raise ValueError(f"name={name!r}: expected one of {', '.join(_BUILDERS)}.")

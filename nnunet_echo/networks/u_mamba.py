@@ -29,7 +29,13 @@ from nnunet_echo.networks.plan import UNetShape
 
 
 class UMamba(UNet):
-    """The U-Net that the three variants share; `mixers` has one module per stage."""
+    """The U-Net that the three variants share; `mixers` has one module per stage.
+
+    >>> shape = UNetShape(1, 4, (4, 8), 3, ((1, 1), (2, 2)), 1, 1)
+    >>> network = UMamba(shape, [nn.Identity(), PixelTokens(8)])  # U-Mamba Bot
+    >>> network(torch.zeros(1, 1, 30, 40)).shape
+    torch.Size([1, 4, 30, 40])
+    """
 
     def __init__(self, shape: UNetShape, mixers: Sequence[nn.Module], deep_supervision: bool = False) -> None:
         n, features = shape.n_stages, shape.features_per_stage

@@ -114,6 +114,14 @@ def add_configuration(
 
     Raises ValueError when the plan has no complete `base`, when it has `name` with other content, and when the patch is
     not what nnU-Net's rule can divide.
+
+    >>> kwargs = {**unet_architecture((256, 256)), "conv_op": "torch.nn.modules.conv.Conv2d"}
+    >>> content = {"plans_name": "nnUNetPlans", "configurations": {"2d": {"architecture": {"arch_kwargs": kwargs}}}}
+    >>> _ = Path("nnUNetPlans.json").write_text(json.dumps(content))
+    >>> add_configuration("nnUNetPlans.json", "2d_small", (1.0, 1.0), (160, 192), batch_size=8, features=(16, 256))
+    >>> small = json.loads(Path("nnUNetPlans.json").read_text())["configurations"]["2d_small"]
+    >>> small["patch_size"], small["architecture"]["arch_kwargs"]["features_per_stage"]
+    ([160, 192], [16, 32, 64, 128, 256, 256])
     """
     plans_file = Path(plans_file)
     plans = json.loads(plans_file.read_text())

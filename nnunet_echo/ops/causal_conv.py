@@ -18,6 +18,13 @@ def causal_conv_silu(u: Tensor, weight: Tensor, bias: Tensor, reverse: Sequence[
     A token sees itself and the W - 1 tokens that are read before it: `reverse` has one bool for each of its groups of
     neighbouring channels, whether it reads from the last token to the first. Computes on a CPU in C, where that is the
     backend that a scan of u would get. Returns (B, D, L), contiguous.
+
+    >>> import torch
+    >>> u, weight = torch.tensor([[[0.0, 0.0, 1.0, 0.0, 0.0]]]), torch.ones(1, 1, 3)
+    >>> (causal_conv_silu(u, weight, torch.zeros(1), [False]) > 0).int().tolist()  # the token and two behind it
+    [[[0, 0, 1, 1, 1]]]
+    >>> (causal_conv_silu(u, weight, torch.zeros(1), [True]) > 0).int().tolist()
+    [[[1, 1, 1, 0, 0]]]
     """
     in_c = weight.shape[-1] <= cpu.MOST_WEIGHTS and choose_backend(u.device, u.dtype) == "cpu"
     convolve = cpu.causal_conv_silu if in_c and not traceable.wanted() else traceable.causal_conv_silu

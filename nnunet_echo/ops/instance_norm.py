@@ -26,8 +26,19 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
 
 
 class InstanceNorm2d(_InstanceNorm, nn.InstanceNorm2d):
-    pass
+    """`torch.nn.InstanceNorm2d` without running statistics: (B, C, H, W) to the same shape.
+
+    >>> norm = InstanceNorm2d(2, affine=True)
+    >>> with torch.no_grad():
+    ...     y = norm(torch.arange(8.0).view(1, 2, 2, 2))
+    >>> bool(y.mean(dim=(2, 3)).abs().max() < 1e-5)
+    True
+    """
 
 
 class InstanceNorm3d(_InstanceNorm, nn.InstanceNorm3d):
-    pass
+    """`torch.nn.InstanceNorm3d` without running statistics: (B, C, Z, H, W) to the same shape.
+
+    >>> InstanceNorm3d(4)(torch.randn(1, 4, 2, 8, 8)).shape
+    torch.Size([1, 4, 2, 8, 8])
+    """

@@ -18,14 +18,23 @@ _FEWEST_NUMBERS = 20480  # PyTorch does not give convolutions of a smaller image
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear`: (..., in_features) to (..., out_features)."""
+    """`torch.nn.Linear`: (..., in_features) to (..., out_features).
+
+    >>> Linear(16, 4)(torch.zeros(2, 100, 16)).shape  # tokens (B, L, D)
+    torch.Size([2, 100, 4])
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.linear` of tokens: x (..., in), weight (out, in) and bias (out) to (..., out)."""
+    """`torch.nn.functional.linear` of tokens: x (..., in), weight (out, in) and bias (out) to (..., out).
+
+    >>> tokens, weight = torch.ones(1, 3, 2), torch.tensor([[1.0, 2.0]])
+    >>> linear(tokens, weight, torch.tensor([0.5])).tolist()
+    [[[3.5], [3.5], [3.5]]]
+    """
     in_single = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if not (_HAS_ONEDNN and in_single and not exporting() and x.numel() > _FEWEST_NUMBERS):
         return F.linear(x, weight, bias)

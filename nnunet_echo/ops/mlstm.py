@@ -30,12 +30,21 @@ _EPSILON = 1e-6  # of the published code; keeps h finite where n . q passes thro
 
 
 def mlstm(q: Tensor, k: Tensor, v: Tensor, input_gate: Tensor, forget_gate: Tensor, chunk: int | None = None) -> Tensor:
-    """Hidden states h (B, H, S, d) of the recurrence in the module's docstring.
+    """Hidden states h (B, H, S, d) of the mLSTM's recurrence (xLSTM, arXiv 2405.04517, section 2.3).
 
     q, k, v are (B, H, S, d); input_gate and forget_gate (B, H, S) are i~ and f~, before exp and sigmoid. Computes in
     float32 (float64 if `q` is) with autocast off, whatever surrounds the call, and returns that precision: h is not
     normalised yet and may exceed what 16 bits hold. `chunk` is the number of tokens T of a chunk; it changes cost,
     memory and rounding alone, and the default is what was fastest (docs/records/performance.md).
+
+
+    >>> q, k, v = torch.randn(3, 1, 4, 100, 8)  # B = 1, H = 4 heads, S = 100 tokens, d = 8 channels
+    >>> input_gate, forget_gate = torch.zeros(1, 4, 100), torch.full((1, 4, 100), 3.0)
+    >>> h = mlstm(q, k, v, input_gate, forget_gate)
+    >>> h.shape
+    torch.Size([1, 4, 100, 8])
+    >>> torch.allclose(mlstm(q, k, v, input_gate, forget_gate, chunk=16), h, atol=1e-4)
+    True
     """
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     length = q.shape[-2]

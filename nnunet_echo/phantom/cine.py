@@ -28,6 +28,12 @@ def render(
     `frame`, from 1, chooses the speckle; `spacing_mm` the side of a pixel, `row_spacing_mm` its height where that
     differs. A coarser grid shows the same heart. Labels: 0 background, 1 LV cavity, 2 myocardium, 3 left atrium.
     Raises ValueError for values out of range.
+
+    >>> from nnunet_echo.phantom.heart import sample_heart
+    >>> heart = sample_heart(np.random.default_rng(0))
+    >>> image, labels = render(heart, "4CH", phase=1, spacing_mm=2.0)  # end systole
+    >>> image.shape, image.dtype.name, np.unique(labels).tolist()
+    ((80, 97), 'uint8', [0, 1, 2, 3])
     """
     check_spacing(spacing_mm)
     if frame < 1:
@@ -60,6 +66,13 @@ def draw_cine(
 
 
 def check_spacing(spacing_mm: float) -> None:
-    """Raise ValueError for pixels that no such picture has."""
+    """Raise ValueError for pixels that no such picture has.
+
+    >>> check_spacing(0.308)
+    >>> check_spacing(308)
+    Traceback (most recent call last):
+        ...
+    ValueError: spacing_mm=308: must lie between 0.05 and 3; CAMUS has 0.308.
+    """
     if not 0.05 <= spacing_mm <= 3:
         raise ValueError(f"spacing_mm={spacing_mm}: must lie between 0.05 and 3; CAMUS has {CAMUS_SPACING_MM}.")

@@ -24,7 +24,12 @@ _LA_WIDEST = 0.55  # where along its length the atrium is widest
 
 @dataclass(frozen=True)
 class View:
-    """What one view adds to the heart: where it lies in the sector, its width in this plane and how well it is seen."""
+    """What one view adds to the heart: where it lies in the sector, its width in this plane and how well it is seen.
+
+    >>> view = sample_heart(np.random.default_rng(0)).views["4CH"]
+    >>> view.quality, view.frames, view.depth_mm
+    ('Poor', 21, 160.0)
+    """
 
     quality: str  # Good, Medium or Poor
     apex_mm: tuple[float, float]  # (x, y) of the cavity's apex
@@ -48,7 +53,12 @@ class View:
 @dataclass(frozen=True)
 class Heart:
     """One patient. `views` maps "2CH" and "4CH" to their `View`; `fullness` is where along the long axis the widest
-    disk lies (0 at the apex, 1 at the mitral plane); `shortening` the part of the long axis lost from ED to ES."""
+    disk lies (0 at the apex, 1 at the mitral plane); `shortening` the part of the long axis lost from ED to ES.
+
+    >>> heart = sample_heart(np.random.default_rng(0))
+    >>> round(100 * (1 - heart.esv_ml / heart.edv_ml)) == round(heart.ef_percent)
+    True
+    """
 
     sex: str
     age: int
@@ -76,7 +86,12 @@ class Heart:
 
 
 def sample_heart(rng: np.random.Generator) -> Heart:
-    """A heart at random. The distributions resemble CAMUS: EF 15..75 %, EDV about 60..200 mL, weak hearts dilated."""
+    """A heart at random. The distributions resemble CAMUS: EF 15..75 %, EDV about 60..200 mL, weak hearts dilated.
+
+    >>> heart = sample_heart(np.random.default_rng(0))
+    >>> round(heart.edv_ml), round(heart.esv_ml), round(heart.ef_percent)
+    (81, 41, 50)
+    """
     ef = float(np.clip(rng.normal(48, 13), 15, 75))
     length = float(np.clip(rng.normal(82, 7), 66, 98))
     dilation = 1 + (48 - ef) / 250
@@ -126,6 +141,12 @@ class Section:
     """The heart in one view at one contraction: what lies at each point of the image plane.
 
     Its methods take arrays of any shape, in mm, and return arrays of that shape.
+
+    >>> section = Section(sample_heart(np.random.default_rng(0)), "4CH", phase=0)
+    >>> x, y = np.arange(-60, 60, 2.0)[None, :], np.arange(0, 140, 2.0)[:, None]  # mm
+    >>> labels = section.labels(x, y)
+    >>> labels.shape, np.unique(labels).tolist()
+    ((70, 60), [0, 1, 2, 3])
     """
 
     def __init__(self, heart: Heart, view: str, contraction: float) -> None:

@@ -28,7 +28,15 @@ _QUALITY = {"Good": (12.0, 1, 6.0), "Medium": (9.0, 2, 9.0), "Poor": (6.0, 3, 12
 
 
 def ultrasound(section: Section, x: ndarray, y: ndarray, frame: int, spacing_mm: float) -> ndarray:
-    """The image at the points x (1, W) and y (H, 1), in mm: (H, W) uint8. `frame` (from 1) chooses the speckle."""
+    """The image at the points x (1, W) and y (H, 1), in mm: (H, W) uint8. `frame` (from 1) chooses the speckle.
+
+    >>> from nnunet_echo.phantom.heart import sample_heart
+    >>> section = Section(sample_heart(np.random.default_rng(0)), "4CH", phase=0)
+    >>> x, y = np.arange(-60, 60, 2.0)[None, :], np.arange(0, 140, 2.0)[:, None]
+    >>> image = ultrasound(section, x, y, frame=1, spacing_mm=2.0)
+    >>> image.shape, image.dtype.name, int(image[0, 0])  # black outside the sector
+    ((70, 60), 'uint8', 0)
+    """
     view = section.view
     half_angle = np.deg2rad(view.half_angle_deg)
     radius = np.arange(0, view.depth_mm + 2 * _STEP_MM, _STEP_MM)[:, None]

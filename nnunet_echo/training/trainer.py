@@ -47,6 +47,11 @@ class EchoTrainer(SafeTrainer):
     momentum 0.99, learning rate 0.01 with polynomial decay, weight decay 3e-5, gradient norm clipped at 12.
 
     Class attributes named like nnU-Net's settings replace the values that nnU-Net's constructor sets.
+
+    >>> class nnUNetTrainerReleasedLKMUNet(EchoTrainer):
+    ...     network_path, network_options = "lkm_unet", {"window_mode": "released"}
+    >>> nnUNetTrainerReleasedLKMUNet.num_epochs
+    1000
     """
 
     network_path: str  # a name of `networks.NETWORKS`, or "module:Class" of one of your own that keeps their contract
@@ -236,6 +241,9 @@ class TokenTrainer(EchoTrainer):
     dynamics of a state space. The values are those of nnU-Net's own token trainers (Primus, Wald et al. 2025, arXiv
     2503.01835), the cosine is that of Vision-LSTM (Alkin et al. 2024, arXiv 2406.04303), whose learning rate of 1e-3
     goes with far larger batches.
+
+    >>> TokenTrainer.initial_lr, TokenTrainer.weight_decay
+    (0.0003, 0.05)
     """
 
     initial_lr = 3e-4
@@ -266,6 +274,9 @@ def other_lengths(trainer: type[EchoTrainer]) -> Callable[[str], type[EchoTraine
     """The `__getattr__` (PEP 562) of a trainer's module: nnU-Net asks modules for a name, and so finds any length.
 
     ``<name>_<N>epochs`` trains N epochs, ``<name>_<N>epochs_<M>iterations`` of M iterations each; no leading zeros.
+
+    >>> other_lengths(TokenTrainer)("TokenTrainer_12epochs_50iterations").num_epochs
+    12
     """
     pattern = re.compile(rf"{trainer.__name__}_([1-9][0-9]*)epochs(?:_([1-9][0-9]*)iterations)?")
 

@@ -75,6 +75,11 @@ def selective_scan(
     Returns `y` (B, D, L) in the dtype of `u`, and with `return_last_state` also h after the token read last, (B, D, N).
 
     Raises ValueError for shapes that do not fit, RuntimeError when the backend asked for cannot run here.
+
+    >>> u = torch.tensor([[[1.0, 0.0, 0.0, 0.0]]])  # one channel; its impulse decays by half from token to token
+    >>> delta, A, ones = torch.ones(1, 1, 4), torch.tensor([[0.5]]).log(), torch.ones(1, 1, 4)
+    >>> selective_scan(u, delta, A, B=ones, C=ones)
+    tensor([[[1.0000, 0.5000, 0.2500, 0.1250]]])
     """
     _check_shapes(u, delta, A, B, C, D, z, delta_bias, reverse)
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
@@ -99,7 +104,13 @@ def selective_scan(
 
 
 def choose_backend(device: torch.device, dtype: torch.dtype = torch.float32, backend: str = "auto") -> str:
-    """Name of the backend that a call on `device` gets; `backend` and ``NNUNET_ECHO_SCAN`` as in `selective_scan`."""
+    """Name of the backend that a call on `device` gets; `backend` and ``NNUNET_ECHO_SCAN`` as in `selective_scan`.
+
+    >>> choose_backend(torch.device("cpu"), backend="reference")
+    'reference'
+    >>> choose_backend(torch.device("cpu"), torch.float64)  # the C scan is float32 alone
+    'chunked'
+    """
     source = "backend"
     if backend == "auto":
         backend, source = os.environ.get(BACKEND_VARIABLE) or "auto", BACKEND_VARIABLE
