@@ -32,7 +32,8 @@ class Costs:
 def network_costs(model_folder: Path, trainer: str, configuration: str) -> Costs:
     """Build the network as nnU-Net's predictor does, from plans.json and dataset.json in the folder, and count.
 
-    Whatever a trainer raises becomes the `reason`: it may be one that is not installed here.
+    Returns the `Costs` of one patch (1, C, *S); a multiply-add is two FLOPs. Raises nothing: whatever a trainer raises
+    becomes the `reason`, for it may be one that is not installed here.
 
     >>> network_costs(Path("nnUNet_results/none"), "nnUNetTrainer", "2d").reason
     'plans.json: No such file or directory'

@@ -59,11 +59,11 @@ class Subject:
 
 
 def effective_receptive_field(network: nn.Module, images: Tensor) -> ndarray:
-    """The ERF of the middle pixel, (H // 2, W // 2), averaged over `images` (N, C, H, W): (H, W), with sum 1.
+    """The ERF (Luo et al. 2016, arXiv 1701.04128) of the middle pixel, (H // 2, W // 2): (H, W), with sum 1.
 
-    The network is set to inference. Of several outputs the first, finest one counts. Each class has a gradient of its
-    own, because a loss with softmax leaves the sum of the logits untrained. Raises `ValueError` where no pixel of the
-    input has any influence, or where a gradient is not finite.
+    It is the mean over `images` (N, C, H, W). The network is set to inference. Of several outputs the first, finest one
+    counts. Each class has a gradient of its own, because a loss with softmax leaves the sum of the logits untrained.
+    Raises `ValueError` where no pixel of the input has any influence, or where a gradient is not finite.
 
     >>> network = nn.Conv2d(1, 2, kernel_size=3, padding=1)
     >>> field = effective_receptive_field(network, torch.randn(2, 1, 9, 9))

@@ -61,7 +61,10 @@ def checked_script(
 def slurm_script(
     dataset: str, configuration: str, plans: str, trainers: Sequence[str], folds: Sequence[int], device: str
 ) -> str:
-    """The text of the script, with this process's nnU-Net folders and its Python. Raises as `check_name`.
+    """The text of a Slurm array with a job for each of the trainers' `folds`.
+
+    It has this process's nnU-Net folders and its Python. `device` is nnU-Net's word for one: cuda, cpu or mps. Raises
+    `ValueError` for names that a shell, Slurm or a folder would not take as they are.
 
     >>> script = slurm_script("Dataset751_CAMUS", "2d", "nnUNetPlans", ["nnUNetTrainerVMUNet"], range(5), "cuda")
     >>> [line for line in script.splitlines() if "--array" in line]

@@ -133,7 +133,7 @@ def as_frame(image: sitk.Image, name: str) -> sitk.Image:
 
 
 def read_pair(root: Path, image: str, label: str | None) -> Frame:
-    """Read the 2D image and mask at these paths relative to `root`.
+    """Read the 2D image and mask (or None) at these paths relative to `root`. Raises `SourceError` as `read_frame`.
 
     >>> image = sitk.GetImageFromArray(np.zeros((64, 48), np.uint8))
     >>> for name in ("ED.nii.gz", "ED_gt.nii.gz"):

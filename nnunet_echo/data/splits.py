@@ -81,6 +81,8 @@ def five_folds(
 ) -> Split:
     """Five folds of `patients` but those for testing, or as many folds as there are patients.
 
+    They are those of `splits_by_patient`, whose `strata` and `seed` they take.
+
     >>> patients = [f"p{number}" for number in range(12)]
     >>> split = five_folds(patients, dict.fromkeys(patients, ()), seed=0, test={"p0", "p1"})
     >>> [len(fold["val"]) for fold in split.make_folds(set(patients) - split.test)]
@@ -162,6 +164,8 @@ def unmatched(listed: Collection[str], patients: Collection[str], role: str) -> 
 
 def listed_folds(patients: set[str], lists: Sequence[tuple[set[str], set[str]]]) -> list[Fold]:
     """A fold for each (training, validation) pair of lists, with those of its patients that are there.
+
+    Raises `ValueError` where a fold would have no patient to train on or to validate on.
 
     >>> listed_folds({"p1", "p2", "p3"}, [({"p1", "p2", "p8"}, {"p3"})])  # p8 is not there
     [{'train': ['p1', 'p2'], 'val': ['p3']}]

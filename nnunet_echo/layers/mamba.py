@@ -23,7 +23,7 @@ _LARGEST_MAP = 1 << 26
 
 
 class Mamba(nn.Module):
-    """Mamba block: tokens (B, L, d_model) to (B, L, d_model), in float32 whatever autocast says.
+    """Mamba block (Gu and Dao 2023, figure 3): tokens (B, L, d_model) to the same shape, in float32 in any autocast.
 
     `project_out` False leaves out the last projection: the output is (B, L, d_inner).
 

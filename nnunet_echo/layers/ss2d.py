@@ -23,10 +23,10 @@ BACKWARDS = (False, False, True, True)  # the scans along rows, along columns, a
 
 
 class SS2D(nn.Module):
-    """Gated four-direction scan: (B, H, W, d_model) -> (B, H, W, d_model).
+    """Gated four-direction scan (VMamba, arXiv 2401.10166, figure 3): (B, H, W, d_model) -> (B, H, W, d_model).
 
-    `d_conv` is the kernel of the depthwise convolution in front of the scan, an odd number. From there to the norm
-    behind the scan everything is float32, whatever autocast says.
+    `d_conv` is the kernel of the depthwise convolution in front of the scan. From there to the norm behind the scan
+    everything is float32, whatever autocast says. Raises ValueError for an even `d_conv`.
 
     >>> SS2D(d_model=16)(torch.randn(2, 10, 12, 16)).shape
     torch.Size([2, 10, 12, 16])

@@ -22,7 +22,7 @@ EXPANSION = 2
 
 
 class ResidualLayerNorm(nn.Module):
-    """Layer norm over the last axis whose scale is ``1 + weight``, so that weight decay pulls it to 1.
+    """Layer norm over the last axis of (..., dim) whose scale is ``1 + weight``, so that weight decay pulls it to 1.
 
     >>> norm = ResidualLayerNorm(4, bias=False)
     >>> norm.weight.tolist()
@@ -136,7 +136,7 @@ class ViLLayer(nn.Module):
 
     `reverse` reads the tokens from the bottom right to the top left. `conv`, a `CausalConv1d` or `TokenConv2d` of
     ``EXPANSION * dim`` channels, precedes queries and keys; it is registered as `conv_name` (published: conv1d in
-    version 1, conv in version 2).
+    version 1, conv in version 2). Raises ValueError unless `dim` is a multiple of `QKV_BLOCK`.
 
     >>> layer = ViLLayer(16, False, TokenConv2d(32, 3), "conv", proj_bias=True, norm_bias=True)
     >>> layer(torch.randn(2, 12, 16), grid=(3, 4)).shape

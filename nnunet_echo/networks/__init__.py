@@ -137,6 +137,7 @@ def network_options(name: str) -> dict[str, Any]:
     """The options of a network that `create_network` takes, each with its default.
 
     The shape of a U-Net (`SHAPE_OPTIONS`) follows from the patch size unless it is given; its default here is None.
+    Raises ValueError for an unknown name, with those there are.
 
     >>> network_options("lkm_unet")["window_mode"]
     'paper'

@@ -29,7 +29,9 @@ from nnunet_echo.networks.plan import UNetShape
 
 
 class UMamba(UNet):
-    """The U-Net that the three variants share; `mixers` has one module per stage.
+    """The U-Net that the three variants share; `mixers` has one module per stage, (B, C, *S) to the same shape.
+
+    (B, in_channels, *S) to logits (B, num_classes, *S); Ma et al. 2024, arXiv 2401.04722, figure 1.
 
     >>> shape = UNetShape(1, 4, (4, 8), 3, ((1, 1), (2, 2)), 1, 1)
     >>> network = UMamba(shape, [nn.Identity(), PixelTokens(8)])  # U-Mamba Bot

@@ -23,7 +23,7 @@ FEATURES = (32, 512)  # of nnU-Net's 2D plans
 def unet_architecture(
     patch_size: Sequence[int], spacing: Sequence[float] | None = None, features: tuple[int, int] = FEATURES
 ) -> dict[str, Any]:
-    """The ``arch_kwargs`` of nnU-Net's plan that give a U-Net its shape, without the planner and without data.
+    """The ``arch_kwargs`` of nnU-Net's plan (Isensee et al. 2021, Nature Methods 18:203) that give a U-Net its shape.
 
     `patch_size` in pixels and `spacing` (any unit; None: equal along all axes) have the same axes, 2 or 3; `features`
     are those of the first stage, doubled from stage to stage, and their largest value. Each stage has two convolutions.
@@ -113,7 +113,7 @@ def add_configuration(
     still have to be preprocessed: ``nnUNetv2_preprocess -d DATASET -c NAME``. The same again changes nothing.
 
     Raises ValueError when the plan has no complete `base`, when it has `name` with other content, and when the patch is
-    not what nnU-Net's rule can divide.
+    not what nnU-Net's rule can divide; FileNotFoundError without the file.
 
     >>> kwargs = {**unet_architecture((256, 256)), "conv_op": "torch.nn.modules.conv.Conv2d"}
     >>> content = {"plans_name": "nnUNetPlans", "configurations": {"2d": {"architecture": {"arch_kwargs": kwargs}}}}

@@ -37,7 +37,6 @@ def mlstm(q: Tensor, k: Tensor, v: Tensor, input_gate: Tensor, forget_gate: Tens
     normalised yet and may exceed what 16 bits hold. `chunk` is the number of tokens T of a chunk; it changes cost,
     memory and rounding alone, and the default is what was fastest (docs/records/performance.md).
 
-
     >>> q, k, v = torch.randn(3, 1, 4, 100, 8)  # B = 1, H = 4 heads, S = 100 tokens, d = 8 channels
     >>> input_gate, forget_gate = torch.zeros(1, 4, 100), torch.full((1, 4, 100), 3.0)
     >>> h = mlstm(q, k, v, input_gate, forget_gate)

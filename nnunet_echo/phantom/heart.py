@@ -140,7 +140,8 @@ def _sample_view(rng: np.random.Generator, name: str, length_mm: float, dilation
 class Section:
     """The heart in one view at one contraction: what lies at each point of the image plane.
 
-    Its methods take arrays of any shape, in mm, and return arrays of that shape.
+    `phase` runs from 0 (ED) to 1 (ES). Its methods take arrays of any shape, in mm, and return arrays of that shape.
+    Raises ValueError for a view that there is not, and for a phase outside.
 
     >>> section = Section(sample_heart(np.random.default_rng(0)), "4CH", phase=0)
     >>> x, y = np.arange(-60, 60, 2.0)[None, :], np.arange(0, 140, 2.0)[:, None]  # mm

@@ -28,7 +28,9 @@ _QUALITY = {"Good": (12.0, 1, 6.0), "Medium": (9.0, 2, 9.0), "Poor": (6.0, 3, 12
 
 
 def ultrasound(section: Section, x: ndarray, y: ndarray, frame: int, spacing_mm: float) -> ndarray:
-    """The image at the points x (1, W) and y (H, 1), in mm: (H, W) uint8. `frame` (from 1) chooses the speckle.
+    """The image at the points x (1, W) and y (H, 1), in mm: (H, W) uint8.
+
+    `frame` (from 1) chooses the speckle, which is averaged over pixels of `spacing_mm`.
 
     >>> from nnunet_echo.phantom.heart import sample_heart
     >>> section = Section(sample_heart(np.random.default_rng(0)), "4CH", phase=0)

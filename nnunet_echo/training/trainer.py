@@ -274,6 +274,7 @@ def other_lengths(trainer: type[EchoTrainer]) -> Callable[[str], type[EchoTraine
     """The `__getattr__` (PEP 562) of a trainer's module: nnU-Net asks modules for a name, and so finds any length.
 
     ``<name>_<N>epochs`` trains N epochs, ``<name>_<N>epochs_<M>iterations`` of M iterations each; no leading zeros.
+    Any other name is an AttributeError.
 
     >>> other_lengths(TokenTrainer)("TokenTrainer_12epochs_50iterations").num_epochs
     12

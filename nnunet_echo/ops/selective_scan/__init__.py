@@ -67,10 +67,12 @@ def selective_scan(
     backend: str = "auto",
     reverse: Sequence[bool] = (),
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Selective scan with the signature and shapes of mamba_ssm (table in the module's docstring), and `reverse`: one
-    bool for each group of channels, whether it reads the tokens from the last to the first; empty means that none does.
+    """Selective scan (Gu and Dao 2023, arXiv 2312.00752, algorithm 2) with the signature and shapes of mamba_ssm.
 
-    Computes in float32 (float64 if `u` is) with autocast off, whatever surrounds the call.
+    For B sequences of L tokens, D channels, N states and G groups of channels: `u`, `delta`, `z` (B, D, L); `A` (D, N);
+    `B`, `C` (B, N, L) or (B, G, N, L); `D`, `delta_bias` (D,). `reverse` has one bool for each group, whether it reads
+    the tokens from the last to the first; empty means that none does. Computes in float32 (float64 if `u` is) with
+    autocast off, whatever surrounds the call.
 
     Returns `y` (B, D, L) in the dtype of `u`, and with `return_last_state` also h after the token read last, (B, D, N).
 
@@ -105,6 +107,8 @@ def selective_scan(
 
 def choose_backend(device: torch.device, dtype: torch.dtype = torch.float32, backend: str = "auto") -> str:
     """Name of the backend that a call on `device` gets; `backend` and ``NNUNET_ECHO_SCAN`` as in `selective_scan`.
+
+    Raises ValueError for a backend that there is not, RuntimeError for one that cannot run there.
 
     >>> choose_backend(torch.device("cpu"), backend="reference")
     'reference'
