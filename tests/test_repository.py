@@ -18,6 +18,20 @@ ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted(map(str, (ROOT / ".github" / "workflows").glob("*.yml")))
 
 
+SOURCES = ("nnunet_echo", "dataset_conversion", "trainers", "tests", "benchmarks")
+LANGUAGES = {".py", ".sh", ".c", ".h", ".js", ".css", ".jinja"}
+MOST_LINES = 300
+
+
+def test_no_file_is_so_long_that_nobody_reads_it_whole() -> None:
+    """Split a longer one by what its parts answer; what tests share goes to tests/support."""
+    files = [path for folder in SOURCES for path in (ROOT / folder).rglob("*") if path.suffix in LANGUAGES]
+    assert {path.suffix for path in files} == LANGUAGES and len(files) > 200
+    lines = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in files}
+    too_long = {name: count for name, count in lines.items() if count > MOST_LINES}
+    assert not too_long, too_long
+
+
 def test_the_version_is_written_once() -> None:
     assert version("nnunet-echo") == nnunet_echo.__version__
     assert re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.M)[1] == nnunet_echo.__version__
