@@ -146,7 +146,7 @@ def test_what_is_public_is_found() -> None:
         "evaluation.agreement.agreement",  # api.md
         "networks.plan.UNetShape",  # a how-to
         "layers.windows.to_tokens",  # a building block
-        "data.tables.whole",  # a plug-in
+        "data.tables.whole_number",  # a plug-in
     ):
         assert f"nnunet_echo.{name}" in PUBLIC
     assert set(PUBLIC) >= ELSEWHERE and "nnunet_echo.dataset_conversion.camus" in MODULES

@@ -39,8 +39,8 @@ def read_frames(
     >>> from nnunet_echo.dataset_conversion.echonet.phantom import mjpeg_avi
     >>> jpeg = io.BytesIO()
     >>> Image.new("L", (112, 112), 200).save(jpeg, "JPEG")
-    >>> _ = Path("film.avi").write_bytes(mjpeg_avi([jpeg.getvalue()] * 20, fps=50))
-    >>> read_frames(Path("film.avi"), "film.avi", [0, 19], shape=(112, 112)).shape
+    >>> _ = Path("cine.avi").write_bytes(mjpeg_avi([jpeg.getvalue()] * 20, fps=50))
+    >>> read_frames(Path("cine.avi"), "cine.avi", [0, 19], shape=(112, 112)).shape
     (2, 112, 112)
     """
     if not path.is_file():  # opening a pipe would wait for ever

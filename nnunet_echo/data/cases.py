@@ -57,6 +57,10 @@ def patient_of(case_id: str, dataset_json: Mapping[str, object]) -> str:
     r"""The patient of a case by the dataset's `case_id_pattern`; without a pattern each case is its own patient.
 
     Raises `ValueError` when the pattern does not match the complete case id.
+
+    >>> pattern = r"(?P<patient>CAMUS_patient\d{4})_(2CH|4CH)_(ED|ES)"
+    >>> patient_of("CAMUS_patient0001_4CH_ED", {"case_id_pattern": pattern})
+    'CAMUS_patient0001'
     """
     pattern = dataset_json.get("case_id_pattern")
     if pattern is None:

@@ -66,8 +66,8 @@ def as_cine(image: sitk.Image, name: str) -> sitk.Image:
 
     Raises `SourceError` for anything else.
 
-    >>> film = sitk.GetImageFromArray(np.zeros((12, 1, 64, 48), np.uint8), isVector=False)  # (x, y, z, t)
-    >>> film.GetSize(), as_film(film, "film.nii.gz").GetSize()
+    >>> cine = sitk.GetImageFromArray(np.zeros((12, 1, 64, 48), np.uint8), isVector=False)  # (x, y, z, t)
+    >>> cine.GetSize(), as_cine(cine, "cine.nii.gz").GetSize()
     ((48, 64, 1, 12), (48, 64, 12))
     """
     size = image.GetSize()
@@ -92,8 +92,8 @@ def make_case(
     and spacing, for the way back (frames.py).
 
     >>> pixels = np.zeros((12, 64, 48), np.uint8)  # (T, H, W)
-    >>> film = Frame(sitk.GetImageFromArray(pixels), "film.avi", sitk.GetImageFromArray(pixels), "masks")
-    >>> case = make_case(film, taken=[0, 5, 11], numbers=[1, 6, 12], size=32, unit="px", ignore=3)
+    >>> cine = Frame(sitk.GetImageFromArray(pixels), "cine.avi", sitk.GetImageFromArray(pixels), "masks")
+    >>> case = make_case(cine, taken=[0, 5, 11], numbers=[1, 6, 12], size=32, unit="px", ignore=3)
     >>> case.image.GetSize(), case.image.GetSpacing()
     ((32, 32, 3), (1.0, 1.0, 5.0))
     >>> sitk.GetArrayFromImage(case.label).max(axis=(1, 2)).tolist(), case.facts["frames"]

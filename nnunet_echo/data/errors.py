@@ -30,7 +30,7 @@ def printable(text: object) -> str:
 
 
 def is_utf8(text: object) -> bool:
-    """Whether a name or a path is text that can be written in UTF-8.
+    r"""Whether a name or a path is text that can be written in UTF-8.
 
     >>> is_utf8("caf\udce9")
     False

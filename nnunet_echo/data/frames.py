@@ -42,6 +42,19 @@ def write_frames(
     `workers` and `progress` are those of `map_in_order`. Raises `ValueError`
     for a map that is none of its sequences, is of another size, or is partly ignored within a frame;
     `FileNotFoundError` where there is no map; `FileExistsError` where `out` is not empty.
+
+    >>> dataset = Path("Dataset799_Hearts")
+    >>> (dataset / "labelsTr").mkdir(parents=True)
+    >>> sequence = sitk.GetImageFromArray(np.ones((3, 64, 48), np.uint8))  # (T, H, W)
+    >>> sitk.WriteImage(sequence, str(dataset / "labelsTr" / "p1.nii.gz"))
+    >>> _ = (dataset / "cases.csv").write_text("case,ed,es,size\np1,1,3,48 64 3\n")
+    >>> content = {"labels": {"background": 0, "LV": 1}, "file_ending": ".nii.gz"}
+    >>> content["case_id_pattern"] = r"(?P<patient>p\d)"
+    >>> _ = (dataset / "dataset.json").write_text(json.dumps(content))
+    >>> write_frames(dataset / "labelsTr", dataset, Path("frames"))
+    3
+    >>> sorted(path.name for path in Path("frames").glob("*.nii.gz"))
+    ['p1_f01_ED.nii.gz', 'p1_f02.nii.gz', 'p1_f03_ES.nii.gz']
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out}: is not empty; give a new folder with -o")

@@ -205,7 +205,13 @@ class Reader(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceReader(Reader):
-    """A dataset with sequences, of which `make_case` (cine.py) makes cases: how many frames of each, of which size."""
+    """A dataset with sequences, of which `make_case` (cine.py) makes cases: how many frames of each, of which size.
+
+    >>> from nnunet_echo.dataset_conversion import readers
+    >>> reader = readers()["ted"](clip=16, size=112)  # a `SequenceReader`
+    >>> reader.mode, reader.clip, reader.size
+    ('sequence', 16, 112)
+    """
 
     clip: int | None = None  # all frames without
     size: int | None = None  # default: the cine's own

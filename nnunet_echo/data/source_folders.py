@@ -15,6 +15,11 @@ def walk_folders(top: Path, enter: Callable[[str], bool]) -> Iterator[tuple[Path
     """`top` and the folders below it with the names of their subfolders; those that `enter` rejects are not entered.
 
     Links are followed once. Raises `FileNotFoundError` where `top` is not a folder, `OSError` for an unreadable one.
+
+    >>> Path("data/patient0001").mkdir(parents=True)
+    >>> Path("data/thumbnails").mkdir()
+    >>> [folder.as_posix() for folder, _ in walk_folders(Path("data"), enter=lambda name: name != "thumbnails")]
+    ['data', 'data/patient0001']
     """
     if not top.is_dir():
         hint = "; unpack the archive first" if top.is_file() else ""

@@ -100,7 +100,11 @@ def number_between(text: str, low: float, high: float) -> float | None:
 
 
 def whole_number(text: str) -> int | None:
-    """The whole number in `text`, from 0 to what a float can tell from its neighbours, 2**53."""
+    """The whole number in `text`, from 0 to what a float can tell from its neighbours, 2**53.
+
+    >>> whole_number("12"), whole_number("12.0"), whole_number("-1"), whole_number("1e300")
+    (12, 12, None, None)
+    """
     value = finite(text)
     return int(value) if value is not None and 0 <= value < 2**53 and value.is_integer() else None
 

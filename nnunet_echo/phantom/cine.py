@@ -31,7 +31,7 @@ def render(
 
     >>> from nnunet_echo.phantom.heart import sample_heart
     >>> heart = sample_heart(np.random.default_rng(0))
-    >>> image, labels = render(heart, "4CH", phase=1, spacing_mm=2.0)  # end systole
+    >>> image, labels = render(heart, "4CH", contraction=1, spacing_mm=2.0)  # end systole
     >>> image.shape, image.dtype.name, np.unique(labels).tolist()
     ((80, 97), 'uint8', [0, 1, 2, 3])
     """
@@ -50,7 +50,15 @@ def render(
 def draw_cine(
     heart: Heart, name: str, frames: Iterable[int], spacing_mm: float, row_spacing_mm: float, es_first: bool = False
 ) -> Cine:
-    """These frames of a view's cine: from ED at frame 1 to ES at frame `View.frames`, or the other way, and on."""
+    """These frames of a view's cine: from ED at frame 1 to ES at frame `View.frames`, or the other way, and on.
+
+    >>> from nnunet_echo.phantom.heart import sample_heart
+    >>> heart = sample_heart(np.random.default_rng(0))
+    >>> cine = draw_cine(heart, "4CH", frames=[1], spacing_mm=3.0, row_spacing_mm=3.0)
+    >>> image, labels = cine[1]
+    >>> image.shape == labels.shape, int((labels == 1).sum())  # pixels of the cavity
+    (True, 354)
+    """
     steps = heart.views[name].frames - 1
 
     def contraction(frame: int) -> float:

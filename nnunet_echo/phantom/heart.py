@@ -140,10 +140,10 @@ def _sample_view(rng: np.random.Generator, name: str, length_mm: float, dilation
 class Section:
     """The heart in one view at one contraction: what lies at each point of the image plane.
 
-    `phase` runs from 0 (ED) to 1 (ES). Its methods take arrays of any shape, in mm, and return arrays of that shape.
-    Raises ValueError for a view that there is not, and for a phase outside.
+    `contraction` runs from 0 (ED) to 1 (ES). Its methods take arrays of any shape, in mm, and return arrays of that
+    shape. Raises ValueError for a view that there is not, and for a contraction outside.
 
-    >>> section = Section(sample_heart(np.random.default_rng(0)), "4CH", phase=0)
+    >>> section = Section(sample_heart(np.random.default_rng(0)), "4CH", contraction=0)
     >>> x, y = np.arange(-60, 60, 2.0)[None, :], np.arange(0, 140, 2.0)[:, None]  # mm
     >>> labels = section.labels(x, y)
     >>> labels.shape, np.unique(labels).tolist()

@@ -33,7 +33,7 @@ def ultrasound(section: Section, x: ndarray, y: ndarray, frame: int, spacing_mm:
     `frame` (from 1) chooses the speckle, which is averaged over pixels of `spacing_mm`.
 
     >>> from nnunet_echo.phantom.heart import sample_heart
-    >>> section = Section(sample_heart(np.random.default_rng(0)), "4CH", phase=0)
+    >>> section = Section(sample_heart(np.random.default_rng(0)), "4CH", contraction=0)
     >>> x, y = np.arange(-60, 60, 2.0)[None, :], np.arange(0, 140, 2.0)[:, None]
     >>> image = ultrasound(section, x, y, frame=1, spacing_mm=2.0)
     >>> image.shape, image.dtype.name, int(image[0, 0])  # black outside the sector
