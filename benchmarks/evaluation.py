@@ -1,4 +1,4 @@
-"""What an evaluation costs: surface metrics of a pair of masks, volumes of a patient, 1,000 cases on two processes.
+"""What an evaluation costs: metrics of a pair of masks, volumes of a patient, 1,000 cases on two processes.
 
     python benchmarks/evaluation.py                 # a table, as a ratio to MONAI where it is installed
     python benchmarks/evaluation.py --cases 1000    # also writes and evaluates so many cases
@@ -28,7 +28,7 @@ from timing import seconds_of
 from nnunet_echo.dataset_conversion.camus.dataset_json import DATASET_JSON
 from nnunet_echo.dataset_conversion.creatis import camus_heart
 from nnunet_echo.evaluation.left_ventricle.volume import METHODS, lv_shape, lv_volumes
-from nnunet_echo.evaluation.metrics import structures, surface_metrics
+from nnunet_echo.evaluation.metrics import mask_metrics, structures
 from nnunet_echo.phantom.cine import CAMUS_SPACING_MM, render
 
 SPACING = (CAMUS_SPACING_MM, CAMUS_SPACING_MM)
@@ -47,11 +47,11 @@ def main() -> None:
     prediction = perturbed(reference)
     values = structures(DATASET_JSON["labels"])
     pairs = {name: (np.isin(prediction, value), np.isin(reference, value)) for name, value in values.items()}
-    print(f"| surface metrics of a pair of {SHAPE[0]} x {SHAPE[1]} | ms | MONAI's HD, HD95, ASSD, ms | ratio |")
+    print(f"| metrics of a pair of {SHAPE[0]} x {SHAPE[1]} | ms | MONAI's HD, HD95, ASSD, ms | ratio |")
     print("| --- | ---: | ---: | ---: |")
     totals = np.zeros(2)
     for name, pair in pairs.items():
-        times = time_of(lambda pair=pair: surface_metrics(*pair, SPACING), args.repeats), monai_ms(pair, args.repeats)
+        times = time_of(lambda pair=pair: mask_metrics(*pair, SPACING), args.repeats), monai_ms(pair, args.repeats)
         totals += times
         print(f"| {name} | {times[0]:.2f} | {times[1]:.1f} | {times[1] / times[0]:.0f} |")
     print(f"| all four | {totals[0]:.2f} | {totals[1]:.1f} | {totals[1] / totals[0]:.0f} |")

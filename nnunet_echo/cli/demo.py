@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
         if label:
             print(f"  {name:<4} {scores[str(label)]['Dice']:.3f}")
     print("Phantom hearts and a training this short: it shows that everything works, not how good a network is.")
-    print(f"Pictures (reference solid, prediction dashed): {pictures[0].parent}")
+    print(f"Pictures (reference dashed, prediction solid): {pictures[0].parent}")
     print(f"Done in {(time.monotonic() - began) / 60:.1f} minutes.")
     return 0
 
@@ -172,46 +172,22 @@ def _default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-# Structure: its label, colour, and the labels inside its outline. Of the myocardium that is the epicardium, since the
-# outline of the ring would lie on that of the LV.
-DRAWN = {"LV": (1, "tab:red", (1,)), "MYO": (2, "tab:cyan", (1, 2)), "LA": (3, "tab:orange", (3,))}
-
-
 def _draw(raw: Path, predictions: Path, out: Path) -> list[Path]:
-    """One PNG for each test image: outlines of reference (solid) and prediction (dashed), and their Dice."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import numpy as np
+    """One PNG for each test image: outlines of reference and prediction, and their Dice."""
     import SimpleITK as sitk
-    from matplotlib import pyplot as plt
-    from matplotlib.lines import Line2D
 
-    from nnunet_echo.evaluation.metrics import region_metrics
+    from nnunet_echo.drawing.pictures import comparison_figure
+    from nnunet_echo.evaluation.pairs import read_dataset
 
     out.mkdir(parents=True, exist_ok=True)
+    structures = read_dataset(raw / "dataset.json").structures
     pictures = []
     for path in sorted((raw / "labelsTs").glob("*.nii.gz")):
         case = path.name.removesuffix(".nii.gz")
         files = (raw / "imagesTs" / f"{case}_0000.nii.gz", path, predictions / path.name)
-        image, reference, prediction = (sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in files)
-        figure, axes = plt.subplots(figsize=(5, 5 * image.shape[0] / image.shape[1] + 0.6), layout="constrained")
-        axes.imshow(image, cmap="gray")
-        handles = []
-        for name, (label, colour, inside) in DRAWN.items():
-            for labels, style in ((reference, "solid"), (prediction, "dashed")):
-                if (mask := np.isin(labels, inside)).any():
-                    axes.contour(mask, levels=[0.5], colors=colour, linestyles=style, linewidths=1.2)
-            dice = region_metrics(prediction == label, reference == label)["dice"]
-            handles.append(Line2D([], [], color=colour, label=f"{name}, Dice {dice:.2f}"))
-        handles += [
-            Line2D([], [], color="grey", linestyle=style, label=text)
-            for style, text in (("solid", "reference"), ("dashed", "prediction"))
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
-        axes.set_title(case, fontsize=9)
-        axes.set_axis_off()
-        figure.savefig(out / f"{case}.png", dpi=110)
-        plt.close(figure)
+        images = [sitk.ReadImage(str(file)) for file in files]
+        across, down = images[1].GetSpacing()
+        figure = comparison_figure(*map(sitk.GetArrayFromImage, images), structures, spacing=(down, across), title=case)
         pictures.append(out / f"{case}.png")
+        figure.savefig(pictures[-1], dpi=110)
     return pictures

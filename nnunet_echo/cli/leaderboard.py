@@ -28,9 +28,10 @@ from nnunet_echo.cli.options import (
 )
 from nnunet_echo.evaluation.evaluate import TABLES
 from nnunet_echo.evaluation.left_ventricle.volume import METHODS
+from nnunet_echo.evaluation.metrics import ranking_metrics
 from nnunet_echo.evaluation.output import check_free
 from nnunet_echo.evaluation.sequences import LIMITS
-from nnunet_echo.leaderboard.board import RANKING_METRICS, Board, leaderboard
+from nnunet_echo.leaderboard.board import Board, leaderboard
 from nnunet_echo.leaderboard.collect import WHOLE
 from nnunet_echo.leaderboard.figures import write_figures
 from nnunet_echo.leaderboard.report import write_report
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", metavar="NAME", help="tested against (default: nnUNetTrainer, if it is whole)")
     add_folds(parser, "compare only these, such as 0-4, or 0 2")
     parser.add_argument(
-        "--rank-by", choices=RANKING_METRICS, default="dice", help="metric of the score (default: dice)"
+        "--rank-by", choices=ranking_metrics(), default="dice", help="metric of the score (default: dice)"
     )
     parser.add_argument("--ef-method", choices=METHODS, default="ase", help="as for evaluate (default: ase)")
     parser.add_argument("--ef-rounding", action="store_true", help="whole mL and percent, as the EF in CAMUS")
@@ -111,7 +112,7 @@ def _screen(board: Board) -> str:
         f"{len(board.patients)} patients, {board.score} over {' '.join(board.scored_structures)}"
     ]
     for index, entry in enumerate(board.entries):
-        if entry.model.status == WHOLE:
+        if board.ranking and entry.model.status == WHOLE:
             lines.append(f"{board.ranking.ranks[index]:3d}  {board.scores[:, index].mean():8.4f}  {entry.model.name}")
         else:
             lines.append(f"  -  {entry.model.status:>8}  {entry.model.name}: {'; '.join(entry.model.reasons)}")

@@ -12,14 +12,19 @@ import numpy as np
 from numpy import ndarray
 
 EF_THRESHOLDS = (40.0, 50.0)
+Values = Sequence[float] | ndarray
 
 
-def agreement(prediction: Sequence[float], reference: Sequence[float]) -> dict[str, float]:
+def agreement(prediction: Values, reference: Values) -> dict[str, float]:
     """Statistics over the pairs in which both values are defined; `n` counts them, `n_undefined` the others.
 
     `bias` and `sd` (n - 1) are the error's, `loa_low` and `loa_high` are bias -+ 1.96 sd; `mae`, `rmse`; `pearson_r`;
     `r2` = 1 - sum(error^2) / sum((reference - its mean)^2). NaN where too few or equal values leave one undefined.
     Raises `ValueError` for sequences of different length.
+
+    >>> found = agreement([55.0, 42.0, float("nan")], [50.0, 45.0, 60.0])
+    >>> found["n"], found["n_undefined"], found["bias"], found["mae"]
+    (2, 1, 1.0, 4.0)
     """
     x, y, undefined = _pairs(prediction, reference)
     error = x - y
@@ -44,21 +49,27 @@ def agreement(prediction: Sequence[float], reference: Sequence[float]) -> dict[s
     }
 
 
-def ef_errors_penalised(prediction: Sequence[float], reference: Sequence[float]) -> ndarray:
+def ef_errors_penalised(prediction: Values, reference: Values) -> ndarray:
     """(P,): |prediction - reference| of EF in percent; without a prediction, the error of the worst of 0 to 100 %.
 
     That is max(reference, 100 - reference): no answer between 0 and 100 % costs more, so that none is never the better
     one. NaN where the reference is undefined.
+
+    >>> ef_errors_penalised([30.0, float("nan")], [45.0, 20.0]).tolist()
+    [15.0, 80.0]
     """
     x, y = np.asarray(prediction, float), np.asarray(reference, float)
     return np.where(np.isfinite(x), np.abs(x - y), np.maximum(y, 100 - y))
 
 
-def classification(prediction: Sequence[float], reference: Sequence[float], threshold: float) -> dict[str, float]:
+def classification(prediction: Values, reference: Values, threshold: float) -> dict[str, float]:
     """How well "below `threshold`" is recognised, by the AUC of the predicted value and Cohen's kappa.
 
     Over the pairs in which both values are defined; `n_below` counts the references below. NaN where one class is
     empty (AUC) or both readings have only one class (kappa). Raises `ValueError` for sequences of different length.
+
+    >>> classification([35.0, 55.0, 60.0], [38.0, 45.0, 62.0], 50)
+    {'n_below': 2, 'auc': 1.0, 'kappa': 0.4}
     """
     x, y, _ = _pairs(prediction, reference)
     below, called = y < threshold, x < threshold
@@ -76,7 +87,7 @@ def classification(prediction: Sequence[float], reference: Sequence[float], thre
     }
 
 
-def _pairs(prediction: Sequence[float], reference: Sequence[float]) -> tuple[ndarray, ndarray, int]:
+def _pairs(prediction: Values, reference: Values) -> tuple[ndarray, ndarray, int]:
     x, y = np.asarray(prediction, float), np.asarray(reference, float)
     if x.shape != y.shape:
         raise ValueError(f"prediction has {len(x)} values, reference {len(y)}; they must be the same patients")

@@ -29,9 +29,9 @@ from nnunet_echo import __version__
 from nnunet_echo.data.parallel import map_in_order
 from nnunet_echo.evaluation.anatomy import anatomical_errors
 from nnunet_echo.evaluation.left_ventricle.volume import METHODS, LvShape, LvVolumes, lv_shape, lv_volumes
-from nnunet_echo.evaluation.metrics import REGION_METRICS, SURFACE_METRICS, region_metrics, surface_metrics
+from nnunet_echo.evaluation.metrics import mask_metrics, metric_columns
 from nnunet_echo.evaluation.motion import frame_attributes
-from nnunet_echo.evaluation.output import write_results
+from nnunet_echo.evaluation.output import Row, write_results
 from nnunet_echo.evaluation.pairs import CaseId, Dataset, given_dataset, pair_cases, read_pair, recorded_ef
 from nnunet_echo.evaluation.sequences import LIMITS, SIDES, sequence_tables
 from nnunet_echo.evaluation.summary import (
@@ -55,12 +55,12 @@ class Evaluation:
     `anatomy` is empty without LV, MYO and LA; `frames` and `sequences` are without LV or without frame numbers.
     """
 
-    cases: list[dict[str, object]]
-    patients: list[dict[str, object]]
-    anatomy: list[dict[str, object]]
-    frames: list[dict[str, object]]
-    sequences: list[dict[str, object]]
-    summary: dict[str, object]
+    cases: list[Row]
+    patients: list[Row]
+    anatomy: list[Row]
+    frames: list[Row]
+    sequences: list[Row]
+    summary: Row
 
     def write(self, out: Path) -> None:
         """Write summary.json and the tables that have rows to the folder `out`, made if need be.
@@ -79,12 +79,6 @@ class Evaluation:
         import pandas
 
         return pandas.DataFrame(getattr(self, name))
-
-
-def metric_columns(unit: str) -> dict[str, str]:
-    """Metric -> its column in cases.csv, for distances in `unit` ("mm" or "px")."""
-    surface = {name: f"{name}{unit}" if name.startswith("nsd") else f"{name}_{unit}" for name in SURFACE_METRICS}
-    return {name: name for name in REGION_METRICS} | surface
 
 
 def evaluate(
@@ -137,7 +131,7 @@ def evaluate(
     results = list(map_in_order(work, cases, title="evaluate", workers=workers, progress=progress))
 
     rows = [row for result in results for row in result.rows]
-    patients = _patient_rows(cases, [result.shapes for result in results], dataset, method, rounding, on_record)
+    of_patients = _patient_rows(cases, [result.shapes for result in results], dataset, method, rounding, on_record)
     anatomy = [result.anatomy for result in results if result.anatomy]
     moving = [(case, result) for case, result in zip(cases, results, strict=True) if result.attributes]
     frames, sequences, limits = sequence_tables(
@@ -156,13 +150,13 @@ def evaluate(
         "references": str(references),
         "dataset_json": path and str(path),
         "cases": len(cases),
-        "patients": len(patients),
+        "patients": len(of_patients),
         "references_without_prediction": unpredicted,
         "unit": dataset.unit,
         "hd95": "max of the two directed 95th percentiles",
         "averages": "frames of a patient, then patients",
         "structures": summarise_structures(rows, columns),
-        "ejection_fraction": {"method": method, "rounding": rounding, **summarise_volumes(patients)}
+        "ejection_fraction": {"method": method, "rounding": rounding, **summarise_volumes(of_patients)}
         if "LV" in dataset.structures
         else None,
         "anatomy": {side: summarise_anatomy(anatomy, side) for side in SIDES} if anatomy else None,
@@ -170,16 +164,16 @@ def evaluate(
         | {side: summarise_sequences(sequences, side) for side in SIDES}
         if sequences
         else None,
-        "warnings": _warnings(dataset, cases, [result.spacing for result in results], patients),
+        "warnings": _warnings(dataset, cases, [result.spacing for result in results], of_patients),
     }
-    return Evaluation(rows, patients, anatomy, frames, sequences, summary)
+    return Evaluation(rows, of_patients, anatomy, frames, sequences, summary)
 
 
 @dataclass(frozen=True)
 class _Result:
-    rows: list[dict[str, object]]
+    rows: list[Row]
     shapes: dict[str, LvShape]
-    anatomy: dict[str, object]
+    anatomy: Row
     attributes: dict[str, dict[str, float]]
     spacing: tuple[float, float]
 
@@ -193,7 +187,7 @@ def _evaluate_case(case: CaseId, predictions: Path, references: Path, dataset: D
     rows = []
     for structure in dataset.structures:
         pair = masks[0][structure], masks[1][structure]
-        values = region_metrics(*pair) | surface_metrics(*pair, spacing)
+        values = mask_metrics(*pair, spacing)
         rows.append(
             {
                 "case": case.name,
@@ -206,7 +200,7 @@ def _evaluate_case(case: CaseId, predictions: Path, references: Path, dataset: D
                 "reference_empty": int(not pair[1].any()),
             }
         )
-    anatomy = {}
+    anatomy: Row = {}
     if {"LV", "MYO", "LA"} & dataset.structures.keys():
         errors = {
             side: [name for name, violated in anatomical_errors(mask, spacing).items() if violated]
@@ -220,7 +214,8 @@ def _evaluate_case(case: CaseId, predictions: Path, references: Path, dataset: D
             **{f"{side}_violations": len(names) for side, names in errors.items()},
             **{f"{side}_criteria": " ".join(names) for side, names in errors.items()},
         }
-    shapes, attributes = {}, {}
+    shapes: dict[str, LvShape] = {}
+    attributes: dict[str, dict[str, float]] = {}
     if "LV" in dataset.structures:
         shapes = {
             side: lv_shape(mask["LV"], spacing, method=method, myocardium=mask.get("MYO"))
@@ -238,7 +233,7 @@ def _patient_rows(
     method: str,
     rounding: bool,
     on_record: Mapping[str, float],
-) -> list[dict[str, object]]:
+) -> list[Row]:
     """patients.csv; without a spacing in mm there are no volumes in mL, only EF."""
     frames: dict[str, dict[tuple[str, str], Mapping[str, LvShape]]] = {}
     for case, measured in zip(cases, shapes, strict=True):
@@ -253,7 +248,7 @@ def _patient_rows(
             )
             for side in SIDES
         }
-        row = {
+        row: Row = {
             "patient": patient,
             "method": f"{method}, rounded" if rounding else method,
             "planes": volumes["reference"].planes,
@@ -270,10 +265,7 @@ def _value(volumes: LvVolumes, name: str, unit: str) -> float:
 
 
 def _warnings(
-    dataset: Dataset,
-    cases: Sequence[CaseId],
-    spacings: Sequence[tuple[float, float]],
-    patients: Sequence[Mapping[str, object]],
+    dataset: Dataset, cases: Sequence[CaseId], spacings: Sequence[tuple[float, float]], patients: Sequence[Row]
 ) -> list[str]:
     warnings = []
     ones = sum(spacing == (1.0, 1.0) for spacing in spacings)

@@ -20,7 +20,7 @@ from nnunet_echo.data.parallel import map_in_order
 from nnunet_echo.evaluation.anatomy import anatomical_errors
 from nnunet_echo.evaluation.left_ventricle.volume import METHODS, PHASES, LvShape, lv_shape, lv_volumes
 from nnunet_echo.evaluation.motion import ed_es_frames, frame_attributes
-from nnunet_echo.evaluation.output import write_results
+from nnunet_echo.evaluation.output import Row, write_results
 from nnunet_echo.evaluation.pairs import CaseId, Dataset, given_dataset, pair_cases, read_pair
 from nnunet_echo.evaluation.sequences import attribute_columns
 
@@ -36,10 +36,10 @@ class Measurement:
     `patients` is empty without LV, `anatomy` without LV, MYO and LA.
     """
 
-    cases: list[dict[str, object]]
-    patients: list[dict[str, object]]
-    anatomy: list[dict[str, object]]
-    summary: dict[str, object]
+    cases: list[Row]
+    patients: list[Row]
+    anatomy: list[Row]
+    summary: Row
 
     def write(self, out: Path) -> None:
         """Write summary.json and the tables that have rows to the folder `out`, made if need be; remove older ones."""
@@ -71,7 +71,7 @@ def measure(
     work = partial(_measure_case, masks=masks, dataset=dataset, method=method)
     results = list(map_in_order(work, cases, title="measure", workers=workers, progress=progress))
     of_patients = (
-        _patient_rows(cases, [shape for *_, shape in results], dataset, method, rounding)
+        _patient_rows(cases, [shape for *_, shape in results if shape], dataset, method, rounding)
         if "LV" in dataset.structures
         else []
     )
@@ -94,19 +94,18 @@ def measure(
     return Measurement([row for row, *_ in results], of_patients, anatomy, summary)
 
 
-def _measure_case(
-    case: CaseId, masks: Path, dataset: Dataset, method: str
-) -> tuple[dict[str, object], dict[str, object], LvShape | None]:
+def _measure_case(case: CaseId, masks: Path, dataset: Dataset, method: str) -> tuple[Row, Row, LvShape | None]:
     """Its rows of cases.csv and anatomy.csv, and its ventricle, in a worker."""
     file = masks / f"{case.name}{dataset.file_ending}"
     labels, _, spacing = read_pair(file, file, dataset)
     found = {name: np.isin(labels, values) for name, values in dataset.structures.items()}
-    who = {"case": case.name, "patient": case.patient, "view": case.view, "phase": case.phase}
-    row = who | {"frame": "" if case.frame is None else case.frame}
+    who: Row = {"case": case.name, "patient": case.patient, "view": case.view, "phase": case.phase}
+    row: Row = who | {"frame": "" if case.frame is None else case.frame}
     row |= {
         f"{name}_area_{dataset.unit}2": float(np.count_nonzero(mask) * np.prod(spacing)) for name, mask in found.items()
     }
-    anatomy, shape = {}, None
+    anatomy: Row = {}
+    shape = None
     if {"LV", "MYO", "LA"} & found.keys():
         errors = [name for name, violated in anatomical_errors(found, spacing).items() if violated]
         anatomy = who | {"violations": len(errors), "criteria": " ".join(errors)}
@@ -121,14 +120,15 @@ def _measure_case(
 
 def _patient_rows(
     cases: Sequence[CaseId], shapes: Sequence[LvShape], dataset: Dataset, method: str, rounding: bool
-) -> list[dict[str, object]]:
+) -> list[Row]:
     """patients.csv; without a spacing in mm there are no volumes in mL, only EF."""
     patients: dict[str, dict[str, list[tuple[CaseId, LvShape]]]] = {}
     for case, shape in zip(cases, shapes, strict=True):
         patients.setdefault(case.patient, {}).setdefault(case.view, []).append((case, shape))
     rows = []
     for patient, views in patients.items():
-        measured, flags = {}, []
+        measured: dict[tuple[str, str], LvShape] = {}
+        flags: list[str] = []
         for view, frames in views.items():
             by_area = _phases_by_area(frames)
             flags += ["_".join(filter(None, ("phase_by_area", view)))] if by_area else []
@@ -153,7 +153,7 @@ def _phases_by_area(frames: Sequence[tuple[CaseId, LvShape]]) -> list[tuple[Case
     """The frames of a sequence at ED and ES by the area of the ventricle; none where names tell, or nothing moves."""
     if any(case.phase in PHASES or case.frame is None for case, _ in frames):
         return []
-    ordered = sorted(frames, key=lambda pair: pair[0].frame)
+    ordered = sorted(frames, key=lambda pair: pair[0].frame or 0)
     found = ed_es_frames([shape.area for _, shape in ordered])
     if found is None or found[0] == found[1]:
         return []

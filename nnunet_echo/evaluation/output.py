@@ -6,13 +6,15 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nnunet_echo.data.tables import write_rows
 
+# Column -> text or number. Any, because columns depend on the structures, the unit and the metrics.
+Row = dict[str, Any]
 
-def write_results(
-    out: Path, summary: Mapping[str, object], tables: Mapping[str, Sequence[Mapping[str, object]]]
-) -> None:
+
+def write_results(out: Path, summary: Row, tables: Mapping[str, Sequence[Row]]) -> None:
     """Write summary.json and the tables that have rows to the folder `out`, made if need be.
 
     Tables that have none, of an earlier run, are removed.
@@ -27,7 +29,7 @@ def write_results(
             (out / f"{name}.csv").unlink(missing_ok=True)
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+def write_table(path: Path, rows: Sequence[Row]) -> None:
     """Write rows of the same keys as CSV: the keys first, six digits of a float, an empty field for NaN."""
     with path.open("w", encoding="utf-8", newline="") as file:
         write_rows(file, [rows[0], *([_field(value) for value in row.values()] for row in rows)])
@@ -53,7 +55,7 @@ def check_free(out: Path, names: Iterable[str], command: str, mark: str) -> None
         )
 
 
-def _summary(out: Path) -> Mapping:
+def _summary(out: Path) -> Mapping[str, object]:
     try:
         content = json.loads((out / "summary.json").read_bytes())
     except (OSError, ValueError):

@@ -18,6 +18,7 @@ from nnunet_echo.evaluation.motion import (
     inconsistent_frames,
     limits_of,
 )
+from nnunet_echo.evaluation.output import Row
 from nnunet_echo.evaluation.pairs import CaseId
 
 LIMITS = ("references", "painchaud2022")
@@ -37,13 +38,13 @@ def sequence_tables(
     dice: Sequence[Mapping[str, float]],
     unit: str,
     limits_from: str,
-) -> tuple[list[dict[str, object]], list[dict[str, object]], dict[str, dict]]:
+) -> tuple[list[Row], list[Row], dict[str, dict]]:
     """Rows of frames.csv, rows of sequences.csv, and the limits as attribute -> field -> value.
 
     For each frame: its case, side -> attribute -> value, structure -> Dice. `limits_from` is one of `LIMITS`.
     """
     sequences: dict[tuple[str, str], list[int]] = {}
-    for index in sorted(range(len(cases)), key=lambda index: cases[index].frame):
+    for index in sorted(range(len(cases)), key=lambda index: cases[index].frame or 0):
         sequences.setdefault((cases[index].patient, cases[index].view), []).append(index)
     curves = {
         key: {side: _curves([attributes[index][side] for index in indices]) for side in SIDES}
@@ -57,7 +58,7 @@ def sequence_tables(
         of_sequence = [cases[index] for index in sequences[patient, view]]
         flags = {side: inconsistent_frames(sides[side], limits) for side in SIDES}
         for time, (index, case) in enumerate(zip(sequences[patient, view], of_sequence, strict=True)):
-            row = {"case": case.name, "patient": patient, "view": view, "frame": case.frame}
+            row: Row = {"case": case.name, "patient": patient, "view": view, "frame": case.frame}
             row |= {f"dice_{structure}": value for structure, value in dice[index].items()}
             row |= {f"{side}_{columns[name]}": values[time] for side in SIDES for name, values in sides[side].items()}
             frames.append(
@@ -67,7 +68,7 @@ def sequence_tables(
                     for side in SIDES
                 }
             )
-        row = {"patient": patient, "view": view, "frames": len(of_sequence)}
+        totals: Row = {"patient": patient, "view": view, "frames": len(of_sequence)}
         for side in SIDES:
             inconsistent = int(np.any(list(flags[side].values()), axis=0).sum())
             ratios = [
@@ -76,14 +77,14 @@ def sequence_tables(
                 if name in limits and limits[name].threshold
             ]
             phases = ed_es_frames(sides[side]["lv_area"])
-            row |= {
+            totals |= {
                 f"{side}_inconsistent_frames": inconsistent,
                 f"{side}_inconsistent_rate": inconsistent / len(of_sequence),
                 f"{side}_error_to_threshold": float(np.nanmax([0.0, *np.ravel(ratios)])),
                 f"{side}_ed_frame": of_sequence[phases[0]].frame if phases else "",
                 f"{side}_es_frame": of_sequence[phases[1]].frame if phases else "",
             }
-        rows.append(row)
+        rows.append(totals)
     return frames, rows, {name: asdict(limit) for name, limit in limits.items()}
 
 

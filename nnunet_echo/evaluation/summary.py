@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy import ndarray
 
 from nnunet_echo.evaluation.agreement import EF_THRESHOLDS, agreement, classification, ef_errors_penalised
 from nnunet_echo.evaluation.left_ventricle.volume import PHASES
+from nnunet_echo.evaluation.output import Row
 
-Row = Mapping[str, object]
 
-
-def summarise_structures(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, dict[str, dict]]:
+def summarise_structures(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, dict[str, Row]]:
     """Structure -> "all" and each phase -> counts of frames, and for each of `metrics` its statistics over patients."""
-    summary: dict[str, dict[str, dict]] = {}
+    summary: dict[str, dict[str, Row]] = {}
     for structure in dict.fromkeys(row["structure"] for row in rows):
         of_structure = [row for row in rows if row["structure"] == structure]
         groups = {"all": of_structure}
@@ -30,13 +29,13 @@ def summarise_structures(rows: Sequence[Row], metrics: Sequence[str]) -> dict[st
     return summary
 
 
-def summarise_volumes(patients: Sequence[Row]) -> dict[str, object]:
+def summarise_volumes(patients: Sequence[Row]) -> Row:
     """Agreement of EF, EDV and ESV over the patients of each kind of `planes`, which are never mixed; flags counted."""
-    result: dict[str, object] = {}
+    result: Row = {}
     for planes in sorted({str(row["planes"]) for row in patients if row["planes"]}):
         group = [row for row in patients if row["planes"] == planes]
 
-        def pair(name: str, group: Sequence[Row] = group) -> tuple[list, list]:
+        def pair(name: str, group: Sequence[Row] = group) -> tuple[list[float], list[float]]:
             return [row[f"prediction_{name}"] for row in group], [row[f"reference_{name}"] for row in group]
 
         ef = pair("ef_percent")
@@ -57,7 +56,7 @@ def summarise_volumes(patients: Sequence[Row]) -> dict[str, object]:
     return result
 
 
-def summarise_anatomy(rows: Sequence[Row], side: str) -> dict[str, object]:
+def summarise_anatomy(rows: Sequence[Row], side: str) -> Row:
     """How many frames of `side` ("prediction" or "reference") violate a criterion, and how many each of them."""
     found = [str(row[f"{side}_criteria"]).split() for row in rows]
     counts = Counter(name for names in found for name in names)
@@ -70,7 +69,7 @@ def summarise_anatomy(rows: Sequence[Row], side: str) -> dict[str, object]:
     }
 
 
-def summarise_sequences(rows: Sequence[Row], side: str) -> dict[str, object]:
+def summarise_sequences(rows: Sequence[Row], side: str) -> Row:
     """Inconsistent frames of `side` over all frames, and over those of sequences that have one."""
     flagged = [row for row in rows if row[f"{side}_inconsistent_frames"]]
     frames, frames_of_flagged = (sum(row["frames"] for row in group) for group in (rows, flagged))
@@ -107,7 +106,7 @@ def _penalised(prediction: Sequence[float], reference: Sequence[float]) -> dict[
     return {"n_reference": len(errors), "mae_penalised": float(errors.mean()) if len(errors) else math.nan}
 
 
-def _group(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, object]:
+def _group(rows: Sequence[Row], metrics: Sequence[str]) -> Row:
     return {
         "frames": len(rows),
         "n_missing": sum(bool(row["prediction_empty"] and not row["reference_empty"]) for row in rows),

@@ -12,12 +12,12 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy import ndarray
@@ -25,21 +25,13 @@ from numpy import ndarray
 from nnunet_echo.analysis.costs import network_costs
 from nnunet_echo.data.cases import case_table, patient_of
 from nnunet_echo.data.frames import frame_names, write_frames
-from nnunet_echo.evaluation.agreement import ef_errors_penalised
-from nnunet_echo.evaluation.evaluate import Evaluation, evaluate, metric_columns
+from nnunet_echo.evaluation.evaluate import evaluate
+from nnunet_echo.evaluation.metrics import METRICS, ranking_metrics
 from nnunet_echo.evaluation.pairs import Dataset, read_dataset
 from nnunet_echo.leaderboard.collect import REFUSED, WHOLE, Model, Split, find_models, read_split
-from nnunet_echo.leaderboard.statistics import Ranking, bootstrap_weights, compare, holm, rank
-from nnunet_echo.leaderboard.values import (
-    RANKING_METRICS,
-    Entry,
-    common_planes,
-    ejection_fractions,
-    same_ef_patients,
-    score_of,
-    scored_structures,
-    scored_values,
-)
+from nnunet_echo.leaderboard.comparisons import Comparison, compare_with_baseline, find_baseline
+from nnunet_echo.leaderboard.statistics import Ranking, bootstrap_weights, rank
+from nnunet_echo.leaderboard.values import Entry, common_planes, in_one, score_of, scored_structures
 from nnunet_echo.nnunet.folders import find_dataset, preprocessed_splits
 from nnunet_echo.nnunet.logs import read_training
 from nnunet_echo.nnunet.results import results_folder
@@ -47,16 +39,13 @@ from nnunet_echo.nnunet.results import results_folder
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-TESTED_METRICS = ("dice", "hd95_penalised")
-DEFAULT_BASELINE = "nnUNetTrainer"
-
 
 @dataclass(frozen=True, eq=False)
 class Board:
     """A leaderboard. `entries` are in order: ranked, then incomplete, then refused.
 
     `patients` are those of the split, in the order of the arrays: `scores` (P, R) of the R ranked entries, which come
-    first, and `weights` of the bootstrap. `comparisons` are rows: model, structure, metric, difference to the baseline.
+    first, and `weights` of the bootstrap.
     `references` is the folder of label maps that were evaluated against. Where these are frames of sequences, `films`
     tells for each the sequence's case, whose image is in `raw`, and the frame's number from 1.
     """
@@ -74,20 +63,15 @@ class Board:
     weights: ndarray
     ranking: Ranking | None
     baseline: str
-    comparisons: list[dict[str, object]]
+    comparisons: list[Comparison]
     method: str
     consistency_limits: str
     seed: int
 
     @property
-    def columns(self) -> dict[str, str]:
-        """Metric -> its column in the case rows."""
-        return metric_columns(self.dataset.unit)
-
-    @property
     def score(self) -> str:
         """The column whose mean over `scored_structures` is the score."""
-        return self.columns[self.rank_by]
+        return METRICS[self.rank_by].column(self.dataset.unit)
 
     @property
     def scored_structures(self) -> list[str]:
@@ -163,8 +147,8 @@ def leaderboard(
     >>> board.table("comparisons")["metric"].unique().tolist()
     ['dice', 'hd95_penalised_mm', 'absolute_error', 'absolute_error_penalised']
     """
-    if rank_by not in RANKING_METRICS:
-        raise ValueError(f"rank_by is {rank_by!r}; choose from {', '.join(RANKING_METRICS)}")
+    if rank_by not in ranking_metrics():
+        raise ValueError(f"rank_by is {rank_by!r}; choose from {', '.join(ranking_metrics())}")
     raw = find_dataset(str(dataset))
     dataset_json = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     films: dict[str, tuple[str, int]] = {}
@@ -185,12 +169,12 @@ def leaderboard(
     splits = preprocessed_splits(raw.name)
     split = read_split(splits if splits and splits.is_file() else raw / "splits_final.json", dataset_json, folds)
     models = find_models(results_folder() / raw.name, configuration, split, content.file_ending, trainers, plans)
-    baseline = _baseline(models, baseline, plans)
+    tested_against = find_baseline(models, baseline, plans)
 
     def entry(model: Model) -> Entry:
         folds = model.folds if model.status != REFUSED else ()
         predictions = {fold: model.validation(fold) for fold in folds}
-        if films:
+        if films and scratch:
             predictions = {fold: scratch / model.folder.name / f"fold_{fold}" for fold in folds}
             for fold, frames in predictions.items():
                 write_frames(model.validation(fold), raw, frames, phases=phases, workers=workers, progress=progress)
@@ -224,7 +208,7 @@ def leaderboard(
         split=split,
         patients=patients,
         rank_by=rank_by,
-        baseline=baseline,
+        baseline=tested_against,
         method=f"{method}, rounded" if rounding else method,
         consistency_limits=consistency_limits,
         seed=seed,
@@ -239,20 +223,18 @@ def ranked(
     rank_by: str,
     baseline: str,
     seed: int,
-    **others: object,
+    **others: Any,
 ) -> Board:
     """The board of entries that are evaluated: whole ones are ranked and tested; `others` are fields as they are."""
     weights = bootstrap_weights(len(patients), seed)
-    sign = -1 if RANKING_METRICS[rank_by] else 1
-    of_entry = [
-        (score_of(entry, rank_by, dataset, patients), entry) for entry in entries if entry.model.status == WHOLE
-    ]
-    of_entry.sort(key=lambda scored: sign * scored[0].mean())
+    metric = METRICS[rank_by]
+    of_entry = [(score_of(entry, metric, dataset, patients), entry) for entry in entries if entry.model.status == WHOLE]
+    of_entry.sort(key=lambda scored: scored[0].mean() * (-1 if metric.higher_is_better else 1))
     whole = [entry for _, entry in of_entry]
     scores = np.array([score for score, _ in of_entry]).reshape(len(whole), len(patients)).T
-    ranking = rank(scores, weights, higher_is_better=RANKING_METRICS[rank_by]) if whole else None
+    ranking = rank(scores, weights, higher_is_better=metric.higher_is_better) if whole else None
     unranked = sorted((entry for entry in entries if entry.model.status != WHOLE), key=lambda entry: entry.model.status)
-    comparisons = _comparisons(whole, baseline, rank_by, scores, dataset, patients, weights)
+    comparisons = compare_with_baseline(whole, baseline, rank_by, scores, dataset, patients, weights)
     return Board(
         dataset=dataset,
         entries=[*whole, *unranked],
@@ -268,20 +250,6 @@ def ranked(
     )
 
 
-def in_one(evaluations: Mapping[int, Evaluation], trainer: str) -> Evaluation:
-    """The rows of the evaluations of several folds, each headed by `trainer` and `fold`; without a summary."""
-    tables = [field.name for field in fields(Evaluation) if field.name != "summary"]
-    rows = {
-        table: [
-            {"trainer": trainer, "fold": fold} | row
-            for fold, evaluation in evaluations.items()
-            for row in getattr(evaluation, table)
-        ]
-        for table in tables
-    }
-    return Evaluation(summary={}, **rows)
-
-
 def case_scores(board: Board, entry: Entry, cases: Sequence[str]) -> ndarray:
     """(C,): the mean Dice of each case over the structures of dataset.json; NaN where the model has no such case."""
     values: dict[str, list[float]] = {}
@@ -295,68 +263,3 @@ def image_quality(board: Board, cases: Sequence[str]) -> list[str]:
     """The image quality of each case in the table that `nnunet-echo convert` wrote, "" where it is not known."""
     known = case_table(board.raw)
     return [known.get(board.films.get(case, (case,))[0], {}).get("quality") or "" for case in cases]
-
-
-def _baseline(models: Sequence[Model], given: str | None, plans: str | None) -> str:
-    """The baseline's name; "" where none was asked for and nnU-Net's own trainer is not whole.
-
-    Where all models have the same `plans`, a trainer's name is enough.
-    """
-    names = {
-        name: model
-        for model in models
-        for name in (model.name, f"{model.trainer}__{model.plans}", model.trainer if plans else model.name)
-    }
-    model = names.get(given or DEFAULT_BASELINE)
-    if model is not None and model.status == WHOLE:
-        return model.name
-    if given:
-        state = f"is {model.status} ({'; '.join(model.reasons)})" if model else f"is none of {', '.join(sorted(names))}"
-        raise ValueError(f"baseline {given} {state}; choose a whole one")
-    return ""
-
-
-def _comparisons(
-    entries: Sequence[Entry],
-    baseline: str,
-    rank_by: str,
-    scores: ndarray,
-    dataset: Dataset,
-    patients: Sequence[str],
-    weights: ndarray,
-) -> list[dict[str, object]]:
-    """Every ranked entry against the baseline; Holm's correction over the models of one structure and metric.
-
-    All of one structure and metric are on the same patients.
-    """
-    names = [entry.model.name for entry in entries]
-    if baseline not in names:
-        return []
-    columns = metric_columns(dataset.unit)
-    values: dict[tuple[str, str], list[ndarray]] = {("score", columns[rank_by]): list(scores.T)}
-    values |= {
-        (structure, columns[metric]): [scored_values(entry, structure, metric, dataset, patients) for entry in entries]
-        for structure in dataset.structures
-        for metric in TESTED_METRICS
-    }
-    if "LV" in dataset.structures:
-        planes = common_planes(entries)
-        pairs = [ejection_fractions(entry, patients, planes) for entry in entries]
-        same = same_ef_patients(entries, patients, planes)
-        values["EF", "absolute_error"] = [np.where(same, np.abs(x - y), np.nan) for x, y in pairs]
-        values["EF", "absolute_error_penalised"] = [ef_errors_penalised(*pair) for pair in pairs]
-    rows = []
-    for (structure, metric), of_models in values.items():
-        reference = of_models[names.index(baseline)]
-        results: dict[str, Mapping[str, float]] = {
-            name: compare(of_model, reference, weights)
-            for name, of_model in zip(names, of_models, strict=True)
-            if name != baseline
-        }
-        corrected = holm([result["p"] for result in results.values()])
-        head = {"baseline": baseline, "structure": structure, "metric": metric}
-        rows += [
-            {"trainer": name, **head, **result, "p_holm": p}
-            for (name, result), p in zip(results.items(), corrected, strict=True)
-        ]
-    return rows

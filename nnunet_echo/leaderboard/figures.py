@@ -1,6 +1,6 @@
 """The report's plots as PDF and PNG, for papers: boxes of every metric, ranks, ejection fraction, image quality.
 
-Text stays text in the PDF files, colours remain apart for colour-blind readers, the same board gives the same bytes.
+The same board gives the same bytes. Colours and fonts are those of `drawing.style`.
 """
 
 from __future__ import annotations
@@ -14,21 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
+from nnunet_echo.drawing.style import BLUE, EF_SHOWN, FIGURE_STYLE, GREY, GRID, RED, short_names
 from nnunet_echo.evaluation.agreement import agreement
+from nnunet_echo.evaluation.metrics import Metric, Shown, shown_metrics
 from nnunet_echo.leaderboard.board import Board, case_scores, image_quality
 from nnunet_echo.leaderboard.collect import REFUSED, WHOLE
-from nnunet_echo.leaderboard.report import EF_SHOWN, PLOTTED, metric_title, short_names
+from nnunet_echo.leaderboard.statistics import Ranking
 from nnunet_echo.leaderboard.values import ef_doubts, ef_rows, ejection_fractions, values_of
-
-BLUE, RED, GREY = "#0072B2", "#D55E00", "#6e7781"
-# Names are text: a dollar sign in one begins no formula.
-STYLE = {
-    "font.size": 8,
-    "text.parse_math": False,
-    "pdf.fonttype": 42,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 def write_figures(board: Board, out: Path) -> list[Path]:
@@ -45,10 +37,10 @@ def write_figures(board: Board, out: Path) -> list[Path]:
     ]
     if not shown:
         return []
-    with matplotlib.rc_context(STYLE):
-        figures = {f"boxes_{metric}": _boxes_of(board, names, metric) for metric in PLOTTED}
+    with matplotlib.rc_context(FIGURE_STYLE):
+        figures = {f"boxes_{metric.name}": _boxes_of(board, names, metric) for metric in shown_metrics(Shown.PLOT)}
         if board.ranking and len(board.ranking.ranks) > 1:
-            figures["ranks"] = _ranks(board, names)
+            figures["ranks"] = _ranks(board.ranking, names)
         if any(np.isfinite(row["prediction_ef_percent"]) for entry in shown for row in ef_rows(entry, board.ef_planes)):
             figures["ejection_fraction"] = _ejection_fraction(board, names)
         cases = sorted({row["case"] for entry in shown for row in entry.evaluation.cases})
@@ -61,7 +53,7 @@ def write_figures(board: Board, out: Path) -> list[Path]:
     return [out / f"{name}.pdf" for name in figures]
 
 
-def _boxes_of(board: Board, names: Sequence[str], metric: str) -> Figure:
+def _boxes_of(board: Board, names: Sequence[str], metric: Metric) -> Figure:
     """One panel for each structure."""
     structures = list(board.dataset.structures)
     figure, panels = _panels(len(structures), 2, 0.6 + 0.22 * len(names))
@@ -70,17 +62,17 @@ def _boxes_of(board: Board, names: Sequence[str], metric: str) -> Figure:
             panel,
             names,
             [
-                values_of(entry, structure, board.columns[metric], board.patients)
+                values_of(entry, structure, metric.column(board.dataset.unit), board.patients)
                 for entry, _ in zip(board.entries, names, strict=False)
             ],
         )
         panel.set_title(structure, fontsize=9)
-        panel.set_xlabel(metric_title(metric, board.dataset.unit))
+        panel.set_xlabel(metric.axis(board.dataset.unit))
     return figure
 
 
-def _ranks(board: Board, names: Sequence[str]) -> Figure:
-    shares = board.ranking.shares
+def _ranks(ranking: Ranking, names: Sequence[str]) -> Figure:
+    shares = ranking.shares
     figure, (panel,) = _panels(1, 1, 0.7 + 0.3 * len(shares))
     model, place = np.nonzero(shares)
     panel.scatter(place + 1, model, s=260 * shares[model, place], color=BLUE, alpha=0.6, linewidths=0)
@@ -142,11 +134,17 @@ def _points(panel: Axes, x: ndarray, y: ndarray, kind: str, hollow: ndarray) -> 
     shown_x, shown_y = np.clip(x, *EF_SHOWN["value"]), np.clip(y, *EF_SHOWN[kind])
     beyond = (shown_x != x) | (shown_y != y)
     for which, size, marker, colour, alpha in ((~beyond, 10, "o", BLUE, 0.5), (beyond, 16, "^", RED, 1)):
-        for part, style in (
-            (which & ~hollow, {"color": colour, "linewidths": 0}),
-            (which & hollow, {"facecolors": "none", "edgecolors": colour, "linewidths": 0.8}),
-        ):
-            panel.scatter(shown_x[part], shown_y[part], s=size, marker=marker, alpha=alpha, **style)
+        for part, fill, line in ((which & ~hollow, colour, 0.0), (which & hollow, "none", 0.8)):
+            panel.scatter(
+                shown_x[part],
+                shown_y[part],
+                s=size,
+                marker=marker,
+                alpha=alpha,
+                facecolors=fill,
+                edgecolors=colour,
+                linewidths=line,
+            )
     if not beyond.any():
         return ""
     return f" (triangles: {beyond.sum()} beyond the axes)"
@@ -179,7 +177,7 @@ def _boxes(panel: Axes, names: Sequence[str], groups: Sequence[ndarray]) -> None
         spread = (np.arange(len(values)) * 0.618 % 1 - 0.5) * 0.5
         panel.scatter(np.sort(values), row + spread, s=5, color=BLUE, alpha=0.4, linewidths=0)
     panel.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
-    panel.grid(axis="x", color="#e6eaee")
+    panel.grid(axis="x", color=GRID)
     panel.set_axisbelow(True)
 
 

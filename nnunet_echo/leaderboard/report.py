@@ -1,6 +1,6 @@
 """index.html: the leaderboard as one file that needs no network, with all numbers and pictures inside.
 
-The page is report.html.jinja with report.css, charts.js and report.js in it; this module prepares what it shows.
+The page is page/report.html.jinja with report.css, charts.js and report.js in it; this module prepares what it shows.
 Pictures stop at `PICTURE_BYTES`, so that the file stays below 20 MB however many patients, models and films there are:
 the numbers of 500 patients with four frames and ten models take 1.3 MB.
 """
@@ -8,50 +8,35 @@ the numbers of 500 patients with four frames and ten models take 1.3 MB.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
+from nnunet_echo.drawing.outlines import drawn_structures, read_outlines
+from nnunet_echo.drawing.pictures import read_picture
+from nnunet_echo.drawing.style import EF_SHOWN, short_names, structure_colours
+from nnunet_echo.evaluation.metrics import METRICS, Shown, shown_metrics
+from nnunet_echo.evaluation.output import Row
 from nnunet_echo.leaderboard.board import Board, case_scores, image_quality
+from nnunet_echo.leaderboard.cells import flagged, missed, p_value
 from nnunet_echo.leaderboard.collect import REFUSED, WHOLE
-from nnunet_echo.leaderboard.pictures import drawn_structures, read_outlines, read_picture
-from nnunet_echo.leaderboard.tables import flagged, leaderboard_rows, missed, p_value
-from nnunet_echo.leaderboard.values import (
-    RANKING_METRICS,
-    Entry,
-    ef_doubts,
-    ef_rows,
-    same_ef_patients,
-    same_frames,
-    values_of,
-)
+from nnunet_echo.leaderboard.tables import leaderboard_rows
+from nnunet_echo.leaderboard.values import Entry, ef_doubts, ef_rows, same_ef_patients, same_frames, values_of
 
 PICTURE_BYTES = 14_000_000
 CASES_EACH = 2  # best, median and worst of every model
 CLIPS, CLIP_FRAMES = 6, 64
-# Colours that remain apart for colour-blind readers (Okabe and Ito, Color Universal Design, 2008).
-COLOURS = {"LV": "#E69F00", "LV_EPI": "#56B4E9", "MYO": "#56B4E9", "LA": "#CC79A7"}
-OTHER_COLOURS = ("#009E73", "#F0E442", "#D55E00", "#0072B2")
-PLOTTED = {
-    "dice": "Dice",
-    "hd95": "HD95",
-    "hd95_penalised": "HD95, missed structures penalised",
-    "assd": "ASSD",
-    "nsd_2": "Normalised surface Dice at 2",
-}
-# The axes of plots of EF in % and of its error end here at most: one absurd value would squeeze all others.
-EF_SHOWN = {"value": (-20, 120), "error": (-60, 60)}
 
 
 def write_report(board: Board, out: Path) -> None:
     """Write index.html to the folder `out`, made if need be."""
     out.mkdir(parents=True, exist_ok=True)
     environment = Environment(
-        loader=PackageLoader("nnunet_echo.leaderboard", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("nnunet_echo.leaderboard", "page"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     rows, names = leaderboard_rows(board), short_names([entry.model.name for entry in board.entries])
@@ -61,6 +46,7 @@ def write_report(board: Board, out: Path) -> None:
         data=report_data(board, names),
         best=_best(board, rows),
         structures=list(board.dataset.structures),
+        metrics=shown_metrics(Shown.TEST),
         missed=[missed(board, row) for row in rows],
         p_value=p_value,
         flagged=flagged,
@@ -70,7 +56,7 @@ def write_report(board: Board, out: Path) -> None:
     (out / "index.html").write_text(text, encoding="utf-8")
 
 
-def report_data(board: Board, names: Sequence[str]) -> dict[str, object]:
+def report_data(board: Board, names: Sequence[str]) -> Row:
     """What report.js draws; arrays of models are in the order of the board, undefined numbers are null."""
     shown = [index for index, entry in enumerate(board.entries) if entry.model.status != REFUSED]
     entries = [board.entries[index] for index in shown]
@@ -78,22 +64,24 @@ def report_data(board: Board, names: Sequence[str]) -> dict[str, object]:
     scores = [case_scores(board, entry, cases) for entry in entries]
     pictures = _Pictures(board, entries)
     gallery = [_chosen(score, cases, pictures, model) for model, score in enumerate(scores)]
-    colours = iter(OTHER_COLOURS * len(board.dataset.structures))
     return {
         "models": [{"name": names[index], "whole": board.entries[index].model.status == WHOLE} for index in shown],
         "structures": list(board.dataset.structures),
-        "colours": {name: COLOURS.get(name) or next(colours) for name in drawn_structures(board.dataset)},
+        "colours": structure_colours(drawn_structures(board.dataset.structures)),
         "unit": board.dataset.unit,
         "metrics": [
             {
-                "name": metric_title(metric, board.dataset.unit),
-                "better": RANKING_METRICS.get(metric, False),
+                "name": metric.axis(board.dataset.unit),
+                "better": metric.higher_is_better,
                 "values": [
-                    [_rounded(values_of(entry, structure, board.columns[metric], board.patients)) for entry in entries]
+                    [
+                        _rounded(values_of(entry, structure, metric.column(board.dataset.unit), board.patients))
+                        for entry in entries
+                    ]
                     for structure in board.dataset.structures
                 ],
             }
-            for metric in PLOTTED
+            for metric in shown_metrics(Shown.PLOT)
         ],
         "patients": board.patients,
         "ef": [
@@ -124,7 +112,8 @@ class _Pictures:
     """Frames with outlines of the reference and of the models shown on them, until their bytes are used up."""
 
     def __init__(self, board: Board, entries: Sequence[Entry]) -> None:
-        self.board, self.frames, self.bytes, self.full = board, {}, 0, False
+        self.board, self.bytes, self.full = board, 0, False
+        self.frames: dict[str, Row] = {}
         self.folds = [{row["case"]: row["fold"] for row in entry.evaluation.cases} for entry in entries]
         self.entries = entries
 
@@ -160,19 +149,6 @@ class _Pictures:
         return True
 
 
-def short_names(names: Sequence[str]) -> list[str]:
-    """Without "nnUNetTrainer" in front, and without the words at the end that all of them share."""
-    short = [name.removeprefix("nnUNetTrainer").lstrip("_") or name for name in names]
-    shared = os.path.commonprefix([name[::-1] for name in short])[::-1]
-    shared = shared[shared.index("_") :] if "_" in shared and len(names) > 1 else ""
-    return [name.removesuffix(shared) or name for name in short]
-
-
-def metric_title(metric: str, unit: str) -> str:
-    """The words of `PLOTTED` for a metric, with its unit."""
-    return PLOTTED[metric] if metric == "dice" else f"{PLOTTED[metric]}{' ' if 'nsd' in metric else ', '}{unit}"
-
-
 def _chosen(scores: np.ndarray, cases: Sequence[str], pictures: _Pictures, model: int) -> dict[str, list[str]]:
     """The cases of a model to look at; of few cases, none twice."""
     order = [cases[index] for index in np.argsort(-scores) if np.isfinite(scores[index])]
@@ -189,7 +165,7 @@ def _chosen(scores: np.ndarray, cases: Sequence[str], pictures: _Pictures, model
     return dict(reversed(groups.items()))
 
 
-def _clips(board: Board, entries: Sequence[Entry], pictures: _Pictures) -> list[dict[str, object]]:
+def _clips(board: Board, entries: Sequence[Entry], pictures: _Pictures) -> list[Row]:
     """Films: of the first model's sequences, from the worst to the best by Dice, at even steps."""
     area = f"lv_area_{board.dataset.unit}2"
     dice: dict[tuple[str, str], list[float]] = {}
@@ -197,8 +173,8 @@ def _clips(board: Board, entries: Sequence[Entry], pictures: _Pictures) -> list[
         dice.setdefault((row["patient"], row["view"]), []).append(row["dice_LV"])
     means = {key: np.nanmean(values) if np.isfinite(values).any() else np.inf for key, values in dice.items()}
     ranked = sorted(means, key=means.__getitem__)
-    steps = np.unique(np.linspace(0, len(ranked) - 1, min(CLIPS, len(ranked))).astype(int)) if ranked else []
-    curves = {ranked[step]: [{} for _ in entries] for step in steps}
+    steps = sorted({int(step) for step in np.linspace(0, len(ranked) - 1, min(CLIPS, len(ranked)))})
+    curves: dict[tuple[str, str], list[dict[int, Row]]] = {ranked[step]: [{} for _ in entries] for step in steps}
     for model, entry in enumerate(entries):
         for row in entry.evaluation.frames:
             if (row["patient"], row["view"]) in curves:
@@ -228,18 +204,18 @@ def _clips(board: Board, entries: Sequence[Entry], pictures: _Pictures) -> list[
     return clips
 
 
-def _best(board: Board, rows: Sequence[Mapping[str, object]]) -> dict[str, float]:
+def _best(board: Board, rows: Sequence[Row]) -> dict[str, float]:
     """Column -> its best value among ranked models, of the columns that are over the same patients and frames."""
     ranked = [row for row in rows if row["status"] == WHOLE]
     entries = [entry for entry in board.entries if entry.model.status == WHOLE]
     columns = {
-        f"{structure}_{board.columns[metric]}_mean": better
+        f"{structure}_{metric.column(board.dataset.unit)}_mean": metric.higher_is_better
         for structure in board.dataset.structures
         if same_frames(entries, structure)
-        for metric, better in (("dice", True), ("hd95_penalised", False))
+        for metric in shown_metrics(Shown.TEST)
     }
     columns |= {
-        "score_mean": RANKING_METRICS[board.rank_by],
+        "score_mean": METRICS[board.rank_by].higher_is_better,
         "ef_mae_penalised": False,
         "anatomy_rate": False,
         "inconsistent_rate": False,
@@ -251,7 +227,7 @@ def _best(board: Board, rows: Sequence[Mapping[str, object]]) -> dict[str, float
     return {name: (max if better else min)(values[name]) for name, better in columns.items() if len(values[name]) > 1}
 
 
-def _rounded(value: object, digits: int = 4) -> object:
+def _rounded(value: Any, digits: int = 4) -> Any:
     """Numbers for JSON: short, undefined as null."""
     if isinstance(value, np.ndarray):
         return [_rounded(item, digits) for item in value.tolist()]

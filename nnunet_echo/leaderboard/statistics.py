@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from numpy import ndarray
@@ -41,7 +42,17 @@ def describe(values: ndarray, weights: ndarray) -> dict[str, float]:
     return {"n": len(defined), **{name: float(number) for name, number in zip(names, numbers, strict=True)}}
 
 
-def compare(values: ndarray, baseline: ndarray, weights: ndarray) -> dict[str, float]:
+class Difference(TypedDict):
+    """Of `compare`."""
+
+    n: int
+    difference: float
+    ci_low: float
+    ci_high: float
+    p: float
+
+
+def compare(values: ndarray, baseline: ndarray, weights: ndarray) -> Difference:
     """Both (P,): `n` patients with both, mean `difference` values - baseline, its 95 % interval, Wilcoxon's `p`.
 
     Two-sided; patients without a difference are left out of the test, as in Wilcoxon's; p = 1 if that leaves none.

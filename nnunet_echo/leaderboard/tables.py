@@ -6,24 +6,25 @@ docs/reference/leaderboard.md defines every column.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from nnunet_echo.evaluation.evaluate import TABLES, Evaluation
-from nnunet_echo.evaluation.output import write_table
+from nnunet_echo.evaluation.metrics import Shown, shown_metrics
+from nnunet_echo.evaluation.output import Row, write_table
 from nnunet_echo.evaluation.sequences import SIDES
 from nnunet_echo.evaluation.summary import summarise_anatomy, summarise_sequences, summarise_volumes
 from nnunet_echo.leaderboard.board import Board
+from nnunet_echo.leaderboard.cells import known
 from nnunet_echo.leaderboard.collect import REFUSED, WHOLE
+from nnunet_echo.leaderboard.markdown import markdown
 from nnunet_echo.leaderboard.statistics import SAMPLES, describe
 from nnunet_echo.leaderboard.values import Entry, ef_doubts, ef_rows, values_of
 
-METRICS = ("dice", "iou", "hd", "hd95", "hd95_penalised", "assd", "nsd_1", "nsd_2")
 EF_STATISTICS = (
     "n",
     "n_undefined",
@@ -43,16 +44,16 @@ TRAINING_NOT_SEEDED = "not set"  # nnU-Net draws its own, and logs none
 
 
 def write_tables(board: Board, out: Path) -> None:
-    """Write all of them to the folder `out`, made if need be."""
+    """Write all of them to the folder `out`, made if need be; comparisons.csv where there are any."""
     Evaluation(summary=summary(board), **{table: board_rows(board, table) for table in TABLES}).write(out)
     rows = leaderboard_rows(board)
     write_table(out / "leaderboard.csv", rows)
-    if board.comparisons:
-        write_table(out / "comparisons.csv", board.comparisons)
     (out / "leaderboard.md").write_text(markdown(board, rows), encoding="utf-8")
+    if board.comparisons:
+        write_table(out / "comparisons.csv", board_rows(board, "comparisons"))
 
 
-def board_rows(board: Board, table: str) -> list[dict[str, object]]:
+def board_rows(board: Board, table: str) -> list[Row]:
     """The rows of a table: "leaderboard", "comparisons", or one of an evaluation, of all trainers.
 
     Raises `ValueError` for another name.
@@ -60,7 +61,7 @@ def board_rows(board: Board, table: str) -> list[dict[str, object]]:
     if table == "leaderboard":
         return leaderboard_rows(board)
     if table == "comparisons":
-        return board.comparisons
+        return [{**row} for row in board.comparisons]
     if table not in TABLES:
         raise ValueError(
             f"name={table!r}: there is no such table. Choose from leaderboard, comparisons, {', '.join(TABLES)}."
@@ -69,13 +70,14 @@ def board_rows(board: Board, table: str) -> list[dict[str, object]]:
 
 
 @lru_cache(maxsize=1)  # tables and report show the same
-def leaderboard_rows(board: Board) -> list[dict[str, object]]:
+def leaderboard_rows(board: Board) -> list[Row]:
     """One row for each entry, all with the same columns."""
     against = {row["trainer"]: row for row in board.comparisons if row["structure"] == "score"}
     versions = "; ".join(f"{name} {number}" for name, number in board.versions().items())
     rows = []
     for index, entry in enumerate(board.entries):
-        model, test = entry.model, against.get(entry.model.name, {})
+        model = entry.model
+        test: Row = {**against.get(model.name, {})}
         ranking = board.ranking if model.status == WHOLE else None
         scores = board.scores[:, index] if ranking else np.full(len(board.patients), np.nan)
         rows.append(
@@ -120,7 +122,7 @@ def leaderboard_rows(board: Board) -> list[dict[str, object]]:
     return rows
 
 
-def summary(board: Board) -> dict[str, object]:
+def summary(board: Board) -> Row:
     """What is the same for all rows, and the stability of the ranks."""
     ranking = board.ranking
     return {
@@ -160,127 +162,10 @@ def summary(board: Board) -> dict[str, object]:
     }
 
 
-def markdown(board: Board, rows: Sequence[Mapping[str, object]]) -> str:
-    """The table to read and to paste: means and sd over patients, in the order of the ranks."""
-    unit, hd95 = board.dataset.unit, board.columns["hd95_penalised"]
-    structures, scored = list(board.dataset.structures), ", ".join(board.scored_structures)
-    head = [
-        "rank",
-        "trainer",
-        "score",
-        *structures,
-        *(f"HD95 {name}, {unit}" for name in structures),
-        "missed",
-        "EF bias ± sd",
-        "EF MAE",
-        "EF MAE, penalised",
-        "EF flagged",
-        "p (Holm)",
-        "M parameters",
-        "GFLOPs",
-        "epoch, s",
-        "peak, GiB",
-    ]
-    lines = [
-        f"# {_plain(board.raw.name)}, {board.configuration}",
-        "",
-        f"| {' | '.join(head)} |",
-        f"|{'---|' * 2}{'---:|' * (len(head) - 2)}",
-    ]
-    for row in rows:
-        mark = "" if row["status"] == WHOLE else f" ({row['status']})"
-        rank = f"{row['rank']} ({row['rank_low']} to {row['rank_high']})" if row["rank"] else ""
-        lines.append(
-            "| "
-            + " | ".join(
-                [
-                    rank,
-                    f"{_plain(row['trainer'])}{mark}",
-                    number(row["score_mean"], 4),
-                    *(_mean_sd(row, f"{name}_{board.columns['dice']}", 3) for name in structures),
-                    *(_mean_sd(row, f"{name}_{hd95}", 2) for name in structures),
-                    str(missed(board, row)),
-                    _of_patients(row, "ef_n", number(row["ef_bias"], 1), number(row["ef_sd"], 1)),
-                    _of_patients(row, "ef_n", number(row["ef_mae"], 1)),
-                    _of_patients(row, "ef_patients", number(row["ef_mae_penalised"], 1)),
-                    flagged(row),
-                    p_value(row["p_holm"]),
-                    number(row["parameters"] / 1e6, 1),
-                    number(row["flops"] / 1e9, 1),
-                    number(row["epoch_s"], 1),
-                    number(row["peak_memory_gib"], 2),
-                ]
-            )
-            + " |"
-        )
-    notes = [
-        f"Score: mean of {board.score} over {scored}, frames averaged over each patient, then over "
-        f"{len(board.patients)} patients; ± is the standard deviation over patients. Rank: by score, in "
-        f"brackets the range of 95 % of {SAMPLES} bootstrap samples of patients. HD95 of a structure that is "
-        f"missed, or found where none is, counts as the diagonal of the frame. Missed: how often one of {scored} "
-        "is, over all frames. In the score, a structure in neither prediction nor reference counts as right."
-    ]
-    if board.lengths:
-        notes.append(_plain(board.lengths))
-    if board.baseline:
-        notes.append(f"p: paired Wilcoxon test of the score against {_plain(board.baseline)}, Holm's correction.")
-    if board.ef_planes:
-        notes.append(
-            f"EF in percentage points, prediction minus reference, both by the method `{board.method}`, "
-            f"{board.ef_planes} for all trainers. In brackets: over how many of the patients with such a "
-            "reference EF; rows with different patients do not compare. In the penalised MAE a patient whose "
-            "EF is not predicted costs the error of the worst answer between 0 and 100 %. Flagged: patients "
-            "whose EF rests on a mask that it cannot be trusted for; it counts in all columns all the same."
-        )
-    notes += [
-        f"{_plain(row['trainer'])} is {row['status']} and not ranked: {_plain(row['reasons'])}."
-        for row in rows
-        if row["status"] != WHOLE
-    ]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            *(f"- {note}" for note in notes),
-            "",
-            f"Split {board.split.hash}, folds {' '.join(map(str, board.split.validation))}, native grid, "
-            f"unit {unit}; {rows[0]['versions']}.",
-            "",
-        ]
-    )
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown shows as it is: no cell ends in it, and no tag, formula or emphasis begins."""
-    return re.sub(r"[\\|<>`*$\[\]]", r"\\\g<0>", text)
-
-
-def missed(board: Board, row: Mapping[str, object]) -> object:
-    """Structures of dataset.json that the prediction lacks and the reference has, over all frames; "" without any."""
-    return sum(row[f"{name}_n_missing"] for name in board.scored_structures) if row["cases"] else ""
-
-
-def flagged(row: Mapping[str, object]) -> str:
-    """How many patients have an EF that is not to be trusted, and the flags of predictions and references."""
-    flags = "; ".join(f"{side}: {row[f'ef_{side}_flags']}" for side in SIDES if row[f"ef_{side}_flags"])
-    return f"{row['ef_n_flagged']} ({flags})" if flags else str(row["ef_n_flagged"]) if row["ef_patients"] else ""
-
-
-def p_value(value: float) -> str:
-    """With four digits after the point; a small one is never 0; "" where undefined."""
-    return "< 0.0001" if value < 0.0001 else number(value, 4)
-
-
-def number(value: float, digits: int) -> str:
-    """The value with so many digits after the point; "" where undefined."""
-    return f"{value:.{digits}f}" if _known(value) else ""
-
-
-def _structures(board: Board, entry: Entry) -> dict[str, object]:
-    columns = {}
+def _structures(board: Board, entry: Entry) -> Row:
+    columns: Row = {}
     for structure in board.dataset.structures:
-        for metric in METRICS:
-            column = board.columns[metric]
+        for column in (metric.column(board.dataset.unit) for metric in shown_metrics(Shown.BOARD)):
             values = values_of(entry, structure, column, board.patients)
             columns |= _prefixed(f"{structure}_{column}", describe(values, board.weights))
         prediction, reference = (entry.column(structure, f"{side}_empty") for side in SIDES)
@@ -291,11 +176,11 @@ def _structures(board: Board, entry: Entry) -> dict[str, object]:
     return columns
 
 
-def _ejection_fraction(board: Board, entry: Entry) -> dict[str, object]:
+def _ejection_fraction(board: Board, entry: Entry) -> Row:
     """Agreement over the patients with a reference EF of the board's planes, which `ef_planes` names."""
     rows = ef_rows(entry, board.ef_planes)
     group = summarise_volumes(rows)[board.ef_planes] if rows else {}
-    columns = {
+    columns: Row = {
         "ef_method": board.method if rows else "",
         "ef_planes": board.ef_planes if rows else "",
         "ef_patients": len(rows) if entry.evaluation.patients else "",
@@ -321,7 +206,7 @@ def _ejection_fraction(board: Board, entry: Entry) -> dict[str, object]:
     return columns
 
 
-def _errors(entry: Entry) -> dict[str, object]:
+def _errors(entry: Entry) -> Row:
     """Frames that break an anatomical criterion, frames that do not fit their neighbours; of the predictions."""
     anatomy = summarise_anatomy(entry.evaluation.anatomy, "prediction") if entry.evaluation.anatomy else {}
     sequences = summarise_sequences(entry.evaluation.sequences, "prediction") if entry.evaluation.sequences else {}
@@ -335,7 +220,7 @@ def _errors(entry: Entry) -> dict[str, object]:
     }
 
 
-def _cost_columns(entry: Entry) -> dict[str, object]:
+def _cost_columns(entry: Entry) -> Row:
     training, costs = entry.training, entry.costs
     unknown = []
     if costs.reason:
@@ -347,7 +232,7 @@ def _cost_columns(entry: Entry) -> dict[str, object]:
             ("peak memory", training.peak_gib),
             ("time per validation case", training.validation_s),
         )
-        if not _known(value)
+        if not known(value)
     ]
     return {
         "parameters": costs.parameters,
@@ -367,18 +252,3 @@ def _cost_columns(entry: Entry) -> dict[str, object]:
 
 def _prefixed(name: str, statistics: Mapping[str, float]) -> dict[str, float]:
     return {f"{name}_{key}": value for key, value in statistics.items()}
-
-
-def _mean_sd(row: Mapping[str, float], column: str, digits: int) -> str:
-    mean = number(row[f"{column}_mean"], digits)
-    return f"{mean} ± {number(row[f'{column}_sd'], digits)}" if mean else ""
-
-
-def _of_patients(row: Mapping[str, object], count: str, value: str, sd: str = "") -> str:
-    """With the number of patients in the column `count`, of those who have a reference EF."""
-    text = f"{value} ± {sd}" if sd else value or "–"
-    return f"{text} ({row[count]} of {row['ef_patients']})" if row["ef_patients"] else ""
-
-
-def _known(value: object) -> bool:
-    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))

@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -14,16 +14,15 @@ import numpy as np
 from numpy import ndarray
 
 from nnunet_echo.analysis.costs import Costs
-from nnunet_echo.evaluation.evaluate import Evaluation, metric_columns
+from nnunet_echo.evaluation.evaluate import Evaluation
 from nnunet_echo.evaluation.left_ventricle.volume import doubts
+from nnunet_echo.evaluation.metrics import Metric
+from nnunet_echo.evaluation.output import Row
 from nnunet_echo.evaluation.pairs import Dataset
 from nnunet_echo.evaluation.sequences import SIDES
 from nnunet_echo.evaluation.summary import group_means
 from nnunet_echo.leaderboard.collect import Model
 from nnunet_echo.nnunet.logs import Training
-
-# Metrics that may rank, because a missed structure has a value in them -> whether higher is better.
-RANKING_METRICS = {"dice": True, "iou": True, "nsd_1": True, "nsd_2": True, "hd95_penalised": False}
 
 
 @dataclass(frozen=True)
@@ -40,49 +39,71 @@ class Entry:
     costs: Costs
 
     @cached_property
-    def by_structure(self) -> dict[str, list[dict[str, object]]]:
+    def by_structure(self) -> dict[str, list[Row]]:
         """The case rows of each structure, sorted out once: every column asks for them."""
-        found: dict[str, list[dict[str, object]]] = {}
+        found: dict[str, list[Row]] = {}
         for row in self.evaluation.cases:
             found.setdefault(row["structure"], []).append(row)
         return found
 
     @cached_property
-    def _arrays(self) -> dict[tuple[str, str], object]:
+    def _columns(self) -> dict[tuple[str, str], ndarray]:
+        return {}
+
+    @cached_property
+    def _numbers(self) -> dict[str, tuple[dict[str, int], ndarray]]:
+        """Structure -> the number of each patient, and that of each row."""
         return {}
 
     def column(self, structure: str, column: str) -> ndarray:
         """(N,): a column of the case rows of a structure, taken out of them once."""
         key = structure, column
-        if key not in self._arrays:
-            self._arrays[key] = np.array([row[column] for row in self.by_structure.get(structure, ())])
-        return self._arrays[key]
+        if key not in self._columns:
+            self._columns[key] = np.array([row[column] for row in self.by_structure.get(structure, ())])
+        return self._columns[key]
 
     def means(self, structure: str, values: ndarray, patients: Sequence[str]) -> ndarray:
         """(P,): for each patient, the mean of the defined `values` (N,) of the rows of a structure; NaN without any."""
-        key = structure, "patient, numbered"
-        if key not in self._arrays:
-            number: dict[str, int] = {}
-            of_row = [number.setdefault(row["patient"], len(number)) for row in self.by_structure.get(structure, ())]
-            self._arrays[key] = number, np.array(of_row, int)
-        number, of_row = self._arrays[key]
+        if structure not in self._numbers:
+            new: dict[str, int] = {}
+            rows = [new.setdefault(row["patient"], len(new)) for row in self.by_structure.get(structure, ())]
+            self._numbers[structure] = new, np.array(rows, int)
+        number, of_row = self._numbers[structure]
         found = np.append(group_means(values, of_row, len(number)), np.nan)
         return found[[number.get(patient, -1) for patient in patients]]
 
     def both_empty(self, structure: str) -> ndarray:
         """(N,), bool: the rows of a structure that is in neither prediction nor reference."""
-        prediction, reference = (self.column(structure, f"{side}_empty") for side in SIDES)
-        return (prediction != 0) & (reference != 0)
+        prediction, reference = (self.column(structure, f"{side}_empty") != 0 for side in SIDES)
+        return prediction & reference
 
     @property
     def epochs_and_iterations(self) -> tuple[float, float]:
         """Epochs, and iterations of one: as logged, else as the trainer's name says, else NaN and nnU-Net's 250."""
-        logged = self.training.epochs, self.training.iterations
-        named = (re.search(rf"_(\d+){word}", self.model.trainer) for word in ("epochs", "iterations"))
-        return tuple(
-            value if value == value else float(match[1]) if match else default
-            for value, match, default in zip(logged, named, (math.nan, 250.0), strict=True)
+
+        def of_name(word: str, default: float) -> float:
+            match = re.search(rf"_(\d+){word}", self.model.trainer)
+            return float(match[1]) if match else default
+
+        epochs, iterations = self.training.epochs, self.training.iterations
+        return (
+            of_name("epochs", math.nan) if math.isnan(epochs) else epochs,
+            of_name("iterations", 250.0) if math.isnan(iterations) else iterations,
         )
+
+
+def in_one(evaluations: Mapping[int, Evaluation], trainer: str) -> Evaluation:
+    """The rows of the evaluations of several folds, each headed by `trainer` and `fold`; without a summary."""
+    tables = [field.name for field in fields(Evaluation) if field.name != "summary"]
+    rows = {
+        table: [
+            {"trainer": trainer, "fold": fold} | row
+            for fold, evaluation in evaluations.items()
+            for row in getattr(evaluation, table)
+        ]
+        for table in tables
+    }
+    return Evaluation(summary={}, **rows)
 
 
 def scored_structures(dataset: Dataset) -> list[str]:
@@ -90,20 +111,20 @@ def scored_structures(dataset: Dataset) -> list[str]:
     return [name for name in dataset.structures if name != "LV_EPI"]
 
 
-def score_of(entry: Entry, metric: str, dataset: Dataset, patients: Sequence[str]) -> ndarray:
-    """(P,): for each patient, the mean of one of `RANKING_METRICS` over the structures of dataset.json."""
+def score_of(entry: Entry, metric: Metric, dataset: Dataset, patients: Sequence[str]) -> ndarray:
+    """(P,): for each patient, the mean of a metric that counts misses over the structures of dataset.json."""
     means = [scored_values(entry, structure, metric, dataset, patients) for structure in scored_structures(dataset)]
     return np.mean(means, axis=0)
 
 
-def scored_values(entry: Entry, structure: str, metric: str, dataset: Dataset, patients: Sequence[str]) -> ndarray:
-    """(P,): for each patient, the mean over all frames of one of `RANKING_METRICS`.
+def scored_values(entry: Entry, structure: str, metric: Metric, dataset: Dataset, patients: Sequence[str]) -> ndarray:
+    """(P,): for each patient, the mean over all frames of a metric that counts misses.
 
     A frame that has the structure in neither prediction nor reference is right: the metric's best value. Left out, it
     would be so for this model alone, and those that see something there would be compared on other frames.
     """
-    column, best = metric_columns(dataset.unit)[metric], float(RANKING_METRICS[metric])  # 1, or a distance of 0
-    values = np.where(entry.both_empty(structure), best, entry.column(structure, column))
+    of_rows = entry.column(structure, metric.column(dataset.unit))
+    values = np.where(entry.both_empty(structure), metric.best, of_rows)
     return entry.means(structure, values, patients)
 
 
@@ -136,7 +157,7 @@ def common_planes(entries: Sequence[Entry]) -> str:
     return max(sorted(count), key=count.__getitem__, default="")  # "biplane" comes first
 
 
-def ef_rows(entry: Entry, planes: str) -> list[dict[str, object]]:
+def ef_rows(entry: Entry, planes: str) -> list[Row]:
     """The rows of the patients who have a reference EF of these planes: those over whom all of EF is."""
     return [
         row
@@ -145,7 +166,7 @@ def ef_rows(entry: Entry, planes: str) -> list[dict[str, object]]:
     ]
 
 
-def ef_doubts(row: Mapping[str, object]) -> dict[str, list[str]]:
+def ef_doubts(row: Row) -> dict[str, list[str]]:
     """Why not to trust the EF of a row of `ef_rows`: the doubts of prediction and reference, of an EF that is there."""
     return {side: doubts(row[f"{side}_flags"]) if math.isfinite(row[f"{side}_ef_percent"]) else [] for side in SIDES}
 
@@ -153,10 +174,11 @@ def ef_doubts(row: Mapping[str, object]) -> dict[str, list[str]]:
 def ejection_fractions(entry: Entry, patients: Sequence[str], planes: str) -> tuple[ndarray, ndarray]:
     """Prediction and reference, each (P,), in percent; NaN for a patient who is not in `ef_rows`."""
     found = {row["patient"]: row for row in ef_rows(entry, planes)}
-    return tuple(
+    prediction, reference = (
         np.array([found[patient][f"{side}_ef_percent"] if patient in found else np.nan for patient in patients])
         for side in SIDES
     )
+    return prediction, reference
 
 
 def same_ef_patients(entries: Sequence[Entry], patients: Sequence[str], planes: str) -> ndarray:

@@ -23,8 +23,8 @@ from nnunet_echo.data.tables import read_rows, read_table, write_rows
 from nnunet_echo.dataset_conversion.camus.dataset_json import DATASET_JSON
 from nnunet_echo.dataset_conversion.creatis import camus_heart
 from nnunet_echo.evaluation.agreement import agreement, classification
-from nnunet_echo.evaluation.evaluate import Evaluation, evaluate, metric_columns
-from nnunet_echo.evaluation.metrics import region_metrics, surface_metrics
+from nnunet_echo.evaluation.evaluate import Evaluation, evaluate
+from nnunet_echo.evaluation.metrics import mask_metrics, metric_columns
 from nnunet_echo.evaluation.summary import summarise_structures
 
 pytest_plugins = ("camus_download",)
@@ -150,7 +150,7 @@ def test_values_are_those_of_the_metrics_in_mm(
     assert "EF, camus, biplane: 6 patients" in printed
     row = row_of(CASE, "LV_EPI", tmp_path / "one")
     pair = [np.isin(array(folder / f"{CASE}.nii.gz"), (1, 2)) for folder in (predictions, references)]
-    expected = region_metrics(*pair) | surface_metrics(*pair, (SPACING_MM, SPACING_MM))
+    expected = mask_metrics(*pair, (SPACING_MM, SPACING_MM))
     found = {name: float(row[column]) for name, column in metric_columns("mm").items()}
     assert found == pytest.approx(expected, rel=1e-5)
     for patient in rows(tmp_path / "one" / "patients.csv"):

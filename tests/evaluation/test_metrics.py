@@ -9,9 +9,10 @@ import pytest
 from numpy import ndarray
 from scipy import ndimage
 
-from nnunet_echo.evaluation.metrics import REGION_METRICS, SURFACE_METRICS, region_metrics, structures, surface_metrics
+from nnunet_echo.evaluation.metrics import METRICS, mask_metrics, structures
 
 DISTANCES = ("hd", "hd95", "hd95_pooled", "assd", "masd")
+REGION = ("dice", "iou", "precision", "sensitivity", "specificity", "accuracy")
 SPACINGS = [(1.0, 1.0), (0.308, 0.308), (0.154, 0.308)]
 
 
@@ -77,9 +78,10 @@ def test_surface_metrics_are_their_definitions(spacing: tuple[float, float], tou
     for seed in range(4):
         shape = (40, 56)
         prediction, reference = blob(seed, shape, touch), blob(seed + 100, shape, touch)
-        ours = surface_metrics(prediction, reference, spacing)
-        assert ours == pytest.approx(oracle(prediction, reference, spacing), abs=1e-9)
-        assert tuple(ours) == SURFACE_METRICS
+        ours = mask_metrics(prediction, reference, spacing)
+        expected = oracle(prediction, reference, spacing)
+        assert {name: ours[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+        assert {*expected, *REGION} == METRICS.keys()
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -91,7 +93,7 @@ def test_surface_metrics_are_those_of_monai(spacing: tuple[float, float], touch:
     for seed in range(3):
         shape = (96, 131)
         prediction, reference = blob(seed, shape, touch), blob(seed + 100, shape, touch)
-        ours = surface_metrics(prediction, reference, spacing)
+        ours = mask_metrics(prediction, reference, spacing)
         pair = [torch.from_numpy(mask)[None, None].float() for mask in (prediction, reference)]
         theirs = {
             "hd": monai.compute_hausdorff_distance(*pair, include_background=True, spacing=spacing),
@@ -115,7 +117,8 @@ def test_region_metrics_count_pixels() -> None:
         for r in (False, True)
     }
     tp, fp, fn, tn = (counts[key] for key in ((True, True), (True, False), (False, True), (False, False)))
-    assert region_metrics(prediction, reference) == pytest.approx(
+    found = mask_metrics(prediction, reference, (1.0, 1.0))
+    assert {name: found[name] for name in REGION} == pytest.approx(
         {
             "dice": 2 * tp / (2 * tp + fp + fn),
             "iou": tp / (tp + fp + fn),
@@ -130,14 +133,14 @@ def test_region_metrics_count_pixels() -> None:
 @pytest.mark.parametrize(("rows", "columns"), [(40, 0), (0, 10), (3, 4)])
 def test_a_shift_is_its_length(rows: int, columns: int) -> None:
     """Released code that passes whole images to a function of point lists calls a shift by 40 rows 0."""
-    moved = surface_metrics(square(10 + rows, 10 + columns, side=30), square(10, 10, side=30), (1.0, 1.0))
+    moved = mask_metrics(square(10 + rows, 10 + columns, side=30), square(10, 10, side=30), (1.0, 1.0))
     assert moved["hd"] == pytest.approx(math.hypot(rows, columns))
     assert moved["hd95"] <= moved["hd"]
 
 
 def test_a_far_speck_shows_in_hd_and_not_in_hd95() -> None:
     speck = square(10, 10, side=40) | square(90, 120, side=3)
-    metrics = surface_metrics(speck, square(10, 10, side=40), (1.0, 1.0))
+    metrics = mask_metrics(speck, square(10, 10, side=40), (1.0, 1.0))
     assert metrics["hd"] == pytest.approx(math.hypot(92 - 49, 122 - 49))
     assert metrics["hd95"] == 0
 
@@ -153,10 +156,10 @@ def test_coarser_grid_with_its_own_spacing_and_with_the_wrong_one() -> None:
         reference = np.hypot((row - 250) / 150, (column - 220) / 100) < 1
         semi_axes = stretch * (150, 100)
         prediction = np.hypot((row - 250 - shift[0]) / semi_axes[0], (column - 220 - shift[1]) / semi_axes[1]) < 1
-        native.append(surface_metrics(prediction, reference, (0.308, 0.308)))
+        native.append(mask_metrics(prediction, reference, (0.308, 0.308)))
         small = prediction[coarse], reference[coarse]
-        rescaled.append(surface_metrics(*small, (0.308 * 2, 0.308 * 440 / 256)))
-        wrong.append(surface_metrics(*small, (0.308, 0.308)))
+        rescaled.append(mask_metrics(*small, (0.308 * 2, 0.308 * 440 / 256)))
+        wrong.append(mask_metrics(*small, (0.308, 0.308)))
     for name in ("hd95", "assd"):
         means = [np.mean([metrics[name] for metrics in group]) for group in (native, rescaled, wrong)]
         assert means[1] == pytest.approx(means[0], rel=0.01)
@@ -168,7 +171,7 @@ def test_definitions_that_others_mix_differ() -> None:
     reference = square(10, 10, side=60)
     spur = reference.copy()
     spur[40, 70:85] = True  # 6 % of the prediction's border, 3 % of both
-    metrics = surface_metrics(spur, reference, (1.0, 1.0))
+    metrics = mask_metrics(spur, reference, (1.0, 1.0))
     assert metrics["hd95"] > 2
     assert metrics["hd95_pooled"] == 0
     assert metrics["masd"] < 0.98 * metrics["assd"]
@@ -176,14 +179,14 @@ def test_definitions_that_others_mix_differ() -> None:
 
 def test_a_tie_with_the_tolerance_is_within_it() -> None:
     spacing = float(np.float32(0.1))  # as a file holds it: 10 pixels are 1.0000000149
-    metrics = surface_metrics(square(20, 10), square(10, 10), (spacing, spacing))
+    metrics = mask_metrics(square(20, 10), square(10, 10), (spacing, spacing))
     assert metrics["hd"] > 1
     assert metrics["nsd_1"] == 1
 
 
 def test_no_square_frame_is_assumed() -> None:
-    tall = surface_metrics(square(50, 5, 8, (90, 40)), square(10, 5, 8, (90, 40)), (2.0, 1.0))
-    wide = surface_metrics(square(5, 50, 8, (40, 90)), square(5, 10, 8, (40, 90)), (1.0, 2.0))
+    tall = mask_metrics(square(50, 5, 8, (90, 40)), square(10, 5, 8, (90, 40)), (2.0, 1.0))
+    wide = mask_metrics(square(5, 50, 8, (40, 90)), square(5, 10, 8, (40, 90)), (1.0, 2.0))
     assert tall == pytest.approx(wide)
     assert tall["hd"] == 80
 
@@ -192,29 +195,38 @@ def test_no_square_frame_is_assumed() -> None:
 def test_one_mask_empty(swap: bool) -> None:
     pair = (np.zeros((30, 40), bool), square(5, 5, 10, (30, 40)))
     prediction, reference = pair[::-1] if swap else pair
-    region, surface = region_metrics(prediction, reference), surface_metrics(prediction, reference, (2.0, 1.0))
-    assert region["dice"] == region["iou"] == 0
-    assert math.isnan(region["sensitivity" if swap else "precision"])
-    assert region["precision" if swap else "sensitivity"] == 0
-    assert all(math.isnan(surface[name]) for name in DISTANCES)
-    assert surface["nsd_1"] == surface["nsd_2"] == 0
-    assert surface["hd95_penalised"] == pytest.approx(math.hypot(60, 40))
+    found = mask_metrics(prediction, reference, (2.0, 1.0))
+    assert found["dice"] == found["iou"] == 0
+    assert math.isnan(found["sensitivity" if swap else "precision"])
+    assert found["precision" if swap else "sensitivity"] == 0
+    assert all(math.isnan(found[name]) for name in DISTANCES)
+    assert found["nsd_1"] == found["nsd_2"] == 0
+    assert found["hd95_penalised"] == pytest.approx(math.hypot(60, 40))
 
 
 def test_both_masks_empty() -> None:
     empty = np.zeros((30, 40), bool)
-    region = region_metrics(empty, empty)
-    assert region["specificity"] == region["accuracy"] == 1
-    assert all(math.isnan(region[name]) for name in REGION_METRICS if name not in ("specificity", "accuracy"))
-    assert all(math.isnan(value) for value in surface_metrics(empty, empty, (1.0, 1.0)).values())
+    found = mask_metrics(empty, empty, (1.0, 1.0))
+    assert found["specificity"] == found["accuracy"] == 1
+    assert all(math.isnan(value) for name, value in found.items() if name not in ("specificity", "accuracy"))
+
+
+def test_a_metric_counts_misses_where_it_has_the_worst_value_for_one() -> None:
+    """Whichever mask is empty; nothing else may rank, and two equal masks have the best value."""
+    empty, mask, diagonal = np.zeros((30, 40), bool), square(5, 5, 10, (30, 40)), math.hypot(60, 40)
+    missed, spurious, same = (mask_metrics(*pair, (2.0, 1.0)) for pair in ((empty, mask), (mask, empty), (mask, mask)))
+    for name, metric in METRICS.items():
+        worst = 0.0 if metric.higher_is_better else diagonal
+        assert metric.counts_misses == (missed[name] == spurious[name] == pytest.approx(worst))
+        assert same[name] == metric.best
 
 
 def test_a_full_frame_has_a_border_and_no_specificity() -> None:
     full = np.ones((6, 9), bool)
-    assert surface_metrics(full, full, (1.0, 1.0))["hd"] == 0
-    assert math.isnan(region_metrics(full, full)["specificity"])
+    assert mask_metrics(full, full, (1.0, 1.0))["hd"] == 0
+    assert math.isnan(mask_metrics(full, full, (1.0, 1.0))["specificity"])
     inner = square(1, 1, 4, (6, 9))
-    assert surface_metrics(inner, full, (1.0, 1.0))["hd"] == math.hypot(1, 4)
+    assert mask_metrics(inner, full, (1.0, 1.0))["hd"] == math.hypot(1, 4)
 
 
 @pytest.mark.parametrize(
@@ -222,9 +234,8 @@ def test_a_full_frame_has_a_border_and_no_specificity() -> None:
 )
 def test_what_is_no_pair_of_masks_is_refused(prediction: ndarray, message: str) -> None:
     reference = np.zeros((5, 4), bool)
-    for metric in (region_metrics, lambda *pair: surface_metrics(*pair, (1.0, 1.0))):
-        with pytest.raises(ValueError, match=message):
-            metric(prediction, reference)
+    with pytest.raises(ValueError, match=message):
+        mask_metrics(prediction, reference, (1.0, 1.0))
 
 
 def test_structures_of_a_dataset() -> None:

@@ -20,6 +20,7 @@ from ted_download import plain_picture
 from nnunet_echo.cli.main import main
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
 from nnunet_echo.evaluation.evaluate import evaluate
+from nnunet_echo.evaluation.metrics import METRICS
 from nnunet_echo.leaderboard import figures
 from nnunet_echo.leaderboard.board import leaderboard
 from nnunet_echo.leaderboard.collect import Model, find_models, read_split
@@ -51,7 +52,7 @@ def tables(whole_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the command writes about the whole study."""
     with pytest.MonkeyPatch.context() as patch:
         set_folders(whole_study, patch)
-        patch.setattr(figures, "PLOTTED", {"dice": ""})  # one of five that are alike
+        patch.setattr(figures, "shown_metrics", lambda _: [METRICS["dice"]])  # one of five that are alike
         out = tmp_path_factory.mktemp("tables")
         run(out, "--figures")
     return out
@@ -233,7 +234,7 @@ def test_a_rerun_leaves_nothing_of_the_run_before(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Nor does it replace the tables of `evaluate`, or a user's."""
-    monkeypatch.setattr(figures, "PLOTTED", {"dice": ""})
+    monkeypatch.setattr(figures, "shown_metrics", lambda _: [METRICS["dice"]])
     out = tmp_path / "out"
     run(out, "--figures", "--folds", "0", "--trainers", GOOD, BASELINE)
     (out / "figures" / "mine.png").write_text("mine")
@@ -251,7 +252,7 @@ def test_a_rerun_leaves_nothing_of_the_run_before(
 
 
 def test_without_a_whole_model_nothing_is_ranked(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "PLOTTED", {"dice": ""})
+    monkeypatch.setattr(figures, "shown_metrics", lambda _: [METRICS["dice"]])
     for fold in (1, 2, 3, 4):
         shutil.rmtree(study.model(GOOD) / f"fold_{fold}")
     run(tmp_path / "out", "--trainers", GOOD, "--figures")

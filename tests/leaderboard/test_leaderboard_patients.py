@@ -15,11 +15,14 @@ from leaderboard_study import ABSENT, MISSED, SPURIOUS, case_row, numbers_board
 
 from nnunet_echo.cli.leaderboard import _screen
 from nnunet_echo.evaluation.agreement import ef_errors_penalised
+from nnunet_echo.evaluation.metrics import METRICS
 from nnunet_echo.evaluation.summary import summarise_volumes
 from nnunet_echo.leaderboard import figures, tables
 from nnunet_echo.leaderboard.board import Board, case_scores
+from nnunet_echo.leaderboard.cells import p_value
+from nnunet_echo.leaderboard.markdown import markdown
 from nnunet_echo.leaderboard.report import report_data, write_report
-from nnunet_echo.leaderboard.tables import leaderboard_rows, markdown, summary, write_tables
+from nnunet_echo.leaderboard.tables import leaderboard_rows, summary, write_tables
 from nnunet_echo.leaderboard.values import scored_values
 from nnunet_echo.nnunet.logs import Training, read_training
 
@@ -270,7 +273,7 @@ def test_the_frames_of_a_patient_are_the_same_for_all(tmp_path: Path) -> None:
     entry = replace(board.entries[0])  # nothing is looked up yet
     entry.evaluation.cases.append(case_row("p0", "LA", ABSENT, "p0_ES"))
     for metric, expected in (("dice", (0.9 + 1) / 2), ("hd95_penalised", 10 / 2)):
-        assert scored_values(entry, "LA", metric, board.dataset, list(EF))[0] == pytest.approx(expected)
+        assert scored_values(entry, "LA", METRICS[metric], board.dataset, list(EF))[0] == pytest.approx(expected)
 
 
 def test_missed_structures_are_counted_once(tmp_path: Path) -> None:
@@ -333,7 +336,7 @@ def test_names_are_text_in_every_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert text.count(escaped) == 2  # the row, and the sentence on lengths
     assert odd not in text
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")}) == 1
-    monkeypatch.setattr(figures, "PLOTTED", {})
+    monkeypatch.setattr(figures, "shown_metrics", lambda _: [])
     figures.write_figures(board, tmp_path)
     assert (tmp_path / "ejection_fraction.png").is_file()
 
@@ -353,7 +356,7 @@ def test_a_small_p_is_not_zero(tmp_path: Path) -> None:
     text = markdown(board, leaderboard_rows(board))
     assert " < 0.0001 |" in text
     assert "0.0000" not in text
-    assert [tables.p_value(p) for p in (0.04, 0.0001, 0.00009, NAN)] == ["0.0400", "0.0001", "< 0.0001", ""]
+    assert [p_value(p) for p in (0.04, 0.0001, 0.00009, NAN)] == ["0.0400", "0.0001", "< 0.0001", ""]
 
 
 @pytest.mark.parametrize(
@@ -448,7 +451,7 @@ def test_points_and_lines_of_the_figures(giving_up: Board) -> None:
 def test_dots_of_the_ranks_are_shares(tmp_path: Path) -> None:
     models = {HONEST: {}, QUITTER: {"p0": {"LV": 0.1}, "p1": {"LV": 0.95}}, "nnUNetTrainerC": {"p2": {"LV": 0.2}}}
     board = numbers_board(tmp_path, models, reference_ef=EF)
-    (dots,) = figures._ranks(board, ["a", "b", "c"]).axes[0].collections
+    (dots,) = figures._ranks(board.ranking, ["a", "b", "c"]).axes[0].collections
     found = {
         (int(model), int(rank) - 1): size
         for (rank, model), size in zip(dots.get_offsets(), dots.get_sizes(), strict=True)

@@ -18,13 +18,16 @@ from camus_download import tree
 
 from nnunet_echo.analysis.costs import Costs
 from nnunet_echo.dataset_conversion.creatis import camus_heart
-from nnunet_echo.evaluation.evaluate import Evaluation, metric_columns
+from nnunet_echo.drawing.outlines import svg_path
+from nnunet_echo.drawing.pictures import read_picture
+from nnunet_echo.drawing.style import short_names
+from nnunet_echo.evaluation.evaluate import Evaluation
+from nnunet_echo.evaluation.metrics import METRICS, metric_columns
 from nnunet_echo.evaluation.pairs import Dataset
 from nnunet_echo.leaderboard import figures, report
 from nnunet_echo.leaderboard.board import Board, leaderboard
 from nnunet_echo.leaderboard.collect import Model, Split
-from nnunet_echo.leaderboard.pictures import outline, read_picture
-from nnunet_echo.leaderboard.report import short_names, write_report
+from nnunet_echo.leaderboard.report import write_report
 from nnunet_echo.leaderboard.statistics import bootstrap_weights, rank
 from nnunet_echo.leaderboard.values import Entry
 from nnunet_echo.nnunet.logs import Training
@@ -245,7 +248,7 @@ def test_14_trainers_and_12000_patients(page: Path, opened: object) -> None:
 def test_no_array_is_spread_into_arguments() -> None:
     """Into an array or object it is no matter."""
     for name in ("charts.js", "report.js"):
-        text = Path(report.__file__).with_name(name).read_text()
+        text = Path(report.__file__).with_name("page").joinpath(name).read_text()
         opened: list[str] = []
         for match in re.finditer(r"[([{)\]}]|\.\.\.", text):
             if match[0] in "([{":
@@ -459,7 +462,7 @@ def test_500_patients_stay_below_20_mb(tmp_path: Path) -> None:
 
 
 def test_figures(films: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "PLOTTED", {"nsd_2": ""})  # one of five that are alike
+    monkeypatch.setattr(figures, "shown_metrics", lambda _: [METRICS["nsd_2"]])  # one of five that are alike
     files = figures.write_figures(films, tmp_path / "one")
     assert {path.stem for path in files} == {"boxes_nsd_2", "ranks", "quality"}  # without ED and ES no EF
     assert all(path.read_bytes().startswith(b"%PDF") for path in files)
@@ -479,7 +482,7 @@ def test_outlines_enclose_their_mask() -> None:
     mask[2, 95] = True
     parts = [
         np.cumsum(np.array(re.findall(r"-?[\d.]+", part), float).reshape(-1, 2), axis=0)
-        for part in outline(mask).split("M")[1:]
+        for part in svg_path(mask).split("M")[1:]
     ]
     assert len(parts) == 3
     areas = [abs(np.sum(p[:, 0] * np.roll(p[:, 1], -1) - np.roll(p[:, 0], -1) * p[:, 1])) / 2 for p in parts]
@@ -489,7 +492,7 @@ def test_outlines_enclose_their_mask() -> None:
     big = parts[int(np.argmax(areas))]
     assert (big.min(axis=0) + big.max(axis=0)) / 2 == pytest.approx((45.5, 40.5), abs=0.3)  # pixel centres are at .5
     assert sum(map(len, parts)) < 120
-    assert outline(np.zeros((5, 5), bool)) == ""
+    assert svg_path(np.zeros((5, 5), bool)) == ""
 
 
 def test_short_names() -> None:

@@ -22,7 +22,8 @@ from ted_download import plain_picture
 
 from nnunet_echo.analysis.costs import Costs
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
-from nnunet_echo.evaluation.evaluate import Evaluation, metric_columns
+from nnunet_echo.evaluation.evaluate import Evaluation
+from nnunet_echo.evaluation.metrics import metric_columns
 from nnunet_echo.evaluation.pairs import Dataset
 from nnunet_echo.leaderboard.board import Board, ranked
 from nnunet_echo.leaderboard.collect import Model, Split
