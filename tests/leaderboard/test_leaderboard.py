@@ -1,20 +1,17 @@
-"""The command `leaderboard`: what it collects, what it refuses, and the numbers in its tables."""
+"""The command `leaderboard`: the numbers in its tables, and what it refuses."""
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 import re
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from camus_download import array, convert, rewrite, table, tree
-from leaderboard_study import BASELINE, FOREIGN, GOOD, Study, set_folders
+from leaderboard_study import BASELINE, FOREIGN, GOOD, Study
+from leaderboard_tables import CASES, PATIENTS, rows, run
 from ted_download import plain_picture
 
 from nnunet_echo.cli.main import main
@@ -23,39 +20,9 @@ from nnunet_echo.evaluation.evaluate import evaluate
 from nnunet_echo.evaluation.metrics import METRICS
 from nnunet_echo.leaderboard import figures
 from nnunet_echo.leaderboard.board import leaderboard
-from nnunet_echo.leaderboard.collect import Model, find_models, read_split
-from nnunet_echo.nnunet.logs import read_training
 from nnunet_echo.phantom import cine as phantom_cine
 
-pytest_plugins = ("camus_download", "leaderboard_study")
-PATIENTS, CASES = 6, 24
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def run(out: Path, *options: str) -> None:
-    assert main(["leaderboard", "751", "-o", str(out), "--workers", "1", *options]) == 0
-
-
-def found(study: Study, trainer: str = GOOD, folds: list[int] | None = None) -> Model:
-    dataset_json = json.loads((study.raw / "dataset.json").read_text())
-    split = read_split(study.raw / "splits_final.json", dataset_json, folds)
-    (model,) = find_models(study.results, "2d", split, ".nii.gz", [trainer])
-    return model
-
-
-@pytest.fixture(scope="module")
-def tables(whole_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the command writes about the whole study."""
-    with pytest.MonkeyPatch.context() as patch:
-        set_folders(whole_study, patch)
-        patch.setattr(figures, "shown_metrics", lambda _: [METRICS["dice"]])  # one of five that are alike
-        out = tmp_path_factory.mktemp("tables")
-        run(out, "--figures")
-    return out
+pytest_plugins = ("camus_download", "leaderboard_study", "leaderboard_tables")
 
 
 def test_the_whole_study(study: Study, tables: Path) -> None:
@@ -144,92 +111,6 @@ def test_tests_against_the_baseline(tables: Path) -> None:
     assert f"paired Wilcoxon test of the score against {BASELINE}" in (tables / "leaderboard.md").read_text()
 
 
-def test_costs_of_training_and_network(tables: Path) -> None:
-    """Logged: epochs of 30 and 40 s in each of five folds, peaks of 1.5 to 5.5 GiB, a validation case each 0.5 s."""
-    good, baseline, foreign = rows(tables / "leaderboard.csv")
-    for row in (good, baseline, foreign):
-        assert (row["epochs"], row["epoch_s"], row["validation_s_per_case"], row["device"], row["torch"]) == (
-            "2",
-            "35",
-            "0.5",
-            "cpu",
-            "2.6.0",
-        )
-        assert float(row["training_h"]) == pytest.approx(5 * 70 / 3600, rel=1e-4)
-        assert float(row["peak_memory_gib"]) == 5.5  # of fold 4
-    assert foreign["parameters"] == foreign["flops"] == ""
-    assert f"{FOREIGN} is not installed here" in foreign["not_known"]
-    assert "/" not in foreign["not_known"]  # no folder of this machine in a report that is passed on
-    assert baseline["patch"] == "64x96"
-    assert baseline["not_known"] == ""
-    assert float(good["parameters"]) > float(baseline["parameters"]) > 1000
-
-
-def test_flops_of_a_mamba_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Projections, convolution and scan, by hand; the last two are operators of ours."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from nnunet_echo.layers.mamba import Mamba
-    from nnunet_echo.ops.selective_scan import BACKEND_VARIABLE, cpu
-
-    if reason := cpu.why_not(torch.device("cpu"), torch.float32):
-        pytest.skip(reason)
-    monkeypatch.setenv(BACKEND_VARIABLE, "cpu")
-    tokens, width, block = 20, 16, Mamba(16)
-    inner, state, rank = block.A_log.shape[0], block.A_log.shape[1], block.dt_proj.weight.shape[1]
-    products = 2 * tokens * inner * (2 * width + rank + 2 * state + rank + width)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        block(torch.randn(1, tokens, width))
-    assert counter.get_total_flops() == products + tokens * inner * (2 * block.conv1d.weight.shape[-1] + 7 * state)
-
-
-def test_flops_of_a_plain_network(study: Study, tmp_path: Path) -> None:
-    """All of nnU-Net's U-Net of this plan, summed up by hand: convolutions, transposed ones, the segmentation layer."""
-    from nnunet_echo.analysis.costs import network_costs
-
-    def convolution(pixels: int, kernel: int, channels_in: int, channels_out: int) -> int:
-        return 2 * pixels * kernel * channels_in * channels_out
-
-    pixels, features = [64 * 96 // 4**stage for stage in range(3)], [4, 8, 16]
-    expected = sum(
-        convolution(n, 9, before, after) + convolution(n, 9, after, after)
-        for n, before, after in zip(pixels, [1, *features], features, strict=False)
-    )
-    for stage in (1, 0):
-        expected += convolution(pixels[stage + 1], 4, features[stage + 1], features[stage])
-        expected += convolution(pixels[stage], 9, 2 * features[stage], features[stage])
-        expected += convolution(pixels[stage], 9, features[stage], features[stage])
-    expected += convolution(pixels[0], 1, features[0], 4)
-    costs = network_costs(study.model(BASELINE), BASELINE, "2d")
-    assert costs.reason == ""
-    assert costs.flops == expected
-
-
-def test_incomplete_models_are_shown_and_not_ranked(
-    study: Study, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    shutil.rmtree(study.model(GOOD) / "fold_3")
-    shutil.rmtree(study.model(FOREIGN))
-    run(tmp_path / "out")
-    assert f"incomplete  {GOOD}: missing: fold 3" in capsys.readouterr().out
-    table = {row["trainer"]: row for row in rows(tmp_path / "out" / "leaderboard.csv")}
-    assert table[BASELINE]["rank"] == "1"
-    row = table[GOOD]
-    assert (row["status"], row["reasons"], row["folds"]) == ("incomplete", "missing: fold 3", "0 1 2 4")
-    assert row["rank"] == row["score_mean"] == row["p"] == row["rank_1_share"] == ""
-    assert int(row["patients"]) < PATIENTS
-    assert float(row["LV_dice_mean"]) > 0.9  # shown
-    assert not (tmp_path / "out" / "comparisons.csv").exists()
-    assert f"{GOOD} is incomplete and not ranked: missing: fold 3." in (tmp_path / "out" / "leaderboard.md").read_text()
-    run(tmp_path / "four", "--folds", "0", "1", "2", "4")  # compared on what all of them have
-    four = rows(tmp_path / "four" / "leaderboard.csv")
-    assert [row["trainer"] for row in four] == [GOOD, BASELINE]
-    assert {row["folds"] for row in four} == {row["folds_of_split"] for row in four} == {"0 1 2 4"}
-    assert four[0]["split"] != table[BASELINE]["split"]
-    assert four[0]["patients"] == four[1]["patients"] == row["patients"]
-
-
 def test_a_rerun_leaves_nothing_of_the_run_before(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -249,79 +130,6 @@ def test_a_rerun_leaves_nothing_of_the_run_before(
         assert main(["leaderboard", "751", "-o", str(tmp_path / "other"), "--workers", "1"]) == 2
         assert f"{name}: is there already, and not by leaderboard" in capsys.readouterr().err
         (tmp_path / "other" / name).unlink()
-
-
-def test_without_a_whole_model_nothing_is_ranked(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "shown_metrics", lambda _: [METRICS["dice"]])
-    for fold in (1, 2, 3, 4):
-        shutil.rmtree(study.model(GOOD) / f"fold_{fold}")
-    run(tmp_path / "out", "--trainers", GOOD, "--figures")
-    (row,) = rows(tmp_path / "out" / "leaderboard.csv")
-    assert (row["status"], row["rank"], row["baseline"]) == ("incomplete", "", "")
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["rank_stability"] is None
-    assert "its numbers are of" in (tmp_path / "out" / "index.html").read_text()
-    assert not (tmp_path / "out" / "figures" / "ranks.pdf").exists()
-
-
-def test_fold_all_is_refused(study: Study, tmp_path: Path) -> None:
-    (study.model(GOOD) / "fold_0").rename(study.model(GOOD) / "fold_all")
-    model = found(study)
-    assert (model.status, model.folds) == ("incomplete", (1, 2, 3, 4))
-    assert "fold_all left out: it is validated on cases that it was trained on" in model.reasons
-    for fold in model.folds:
-        shutil.rmtree(model.folder / f"fold_{fold}")
-    assert found(study).status == "refused"
-    run(tmp_path / "out", "--folds", "0")
-    last = rows(tmp_path / "out" / "leaderboard.csv")[-1]
-    assert (last["trainer"], last["status"], last["LV_dice_mean"], last["cases"]) == (GOOD, "refused", "", "0")
-
-
-def remove_summary(study: Study) -> None:
-    (study.model(GOOD) / "fold_2" / "validation" / "summary.json").unlink()
-
-
-def cut_summary(study: Study) -> None:
-    (study.model(GOOD) / "fold_2" / "validation" / "summary.json").write_text('{"mean": ')
-
-
-def remove_prediction(study: Study) -> None:
-    (study.model(GOOD) / "fold_2" / "validation" / f"{study.splits[2]['val'][0]}.nii.gz").unlink()
-
-
-def swap_folds(study: Study) -> None:
-    one, two = (study.model(GOOD) / f"fold_{fold}" / "validation" for fold in (2, 3))
-    for old, new in ((one, one.with_name("x")), (two, one), (one.with_name("x"), two)):
-        old.rename(new)
-
-
-def train_on_more(study: Study) -> None:
-    log = study.model(GOOD) / "fold_2" / "training_log_2026_1_1_10_00_00.txt"
-    log.with_name("training_log_2026_1_10_9_00_00.txt").write_text(
-        log.read_text().replace(f"{len(study.splits[2]['train'])} training", "99 training")
-    )
-
-
-@pytest.mark.parametrize(
-    ("damage", "status", "reason"),
-    [
-        (remove_summary, "incomplete", "fold 2 is not finished"),
-        (cut_summary, "incomplete", "fold 2 is not finished"),
-        (remove_prediction, "incomplete", "fold 2 lacks 1 of 4 validation cases, first CAMUS_patient"),
-        (swap_folds, "refused", "fold 2 is of another split: it validates CAMUS_patient"),
-        (
-            train_on_more,
-            "refused",
-            "fold 2 is of another split: it has 99 training and 4 validation cases, not 20 and 4",
-        ),
-    ],
-)
-def test_folds_that_do_not_count(study: Study, damage: Callable[[Study], None], status: str, reason: str) -> None:
-    assert found(study).status == "whole"
-    damage(study)
-    model = found(study)
-    assert model.status == status
-    assert any(text.startswith(reason) for text in model.reasons), model.reasons
-    assert 2 not in model.folds
 
 
 def test_a_missed_structure_costs_the_rank(study: Study) -> None:
@@ -372,21 +180,6 @@ def test_ejection_fraction_is_of_the_same_planes_for_all(study: Study, tmp_path:
     }
 
 
-def test_names(study: Study) -> None:
-    other = f"{GOOD}__nnUNetResEncUNetMPlans"
-    shutil.copytree(study.model(GOOD), study.results / f"{other}__2d")
-    board = leaderboard("751", plans="nnUNetResEncUNetMPlans", baseline=GOOD, folds=[0], workers=1)
-    assert [entry.model.name for entry in board.entries] == [other] == [board.baseline]
-    with pytest.raises(FileNotFoundError, match="no folder TRAINER__Nosuch__2d .* other plans with -p"):
-        leaderboard("751", plans="Nosuch", workers=1)
-    board = leaderboard("751", trainers=[GOOD], baseline=f"{GOOD}__nnUNetPlans", folds=[0, 1], workers=1)
-    assert [entry.model.name for entry in board.entries] == [GOOD, f"{GOOD}__nnUNetResEncUNetMPlans"]
-    assert board.ranking.ranks.tolist() == [1, 1]
-    assert board.baseline == GOOD
-    assert board.comparisons[0]["p"] == 1
-    assert leaderboard("751", trainers=[GOOD], folds=[1], workers=1).baseline == ""
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -403,53 +196,6 @@ def test_errors(
     error = capsys.readouterr().err
     assert re.search(message, error), error
     assert not (tmp_path / "out").exists()
-
-
-def test_an_incomplete_baseline_is_an_error(study: Study) -> None:
-    shutil.rmtree(study.model(GOOD) / "fold_3")
-    with pytest.raises(ValueError, match=rf"baseline {GOOD} is incomplete \(missing: fold 3\)"):
-        leaderboard("751", baseline=GOOD, workers=1)
-
-
-def test_splits_that_say_nothing(study: Study) -> None:
-    file, dataset_json = study.raw / "splits_final.json", json.loads((study.raw / "dataset.json").read_text())
-    leaking = json.loads(json.dumps(study.splits))
-    leaking[1]["train"].append(leaking[1]["val"][0])
-    file.write_text(json.dumps(leaking))
-    with pytest.raises(ValueError, match="fold 1 trains and validates on CAMUS_patient"):
-        read_split(file, dataset_json)
-    read_split(file, dataset_json, [0])
-    twice = [study.splits[0], study.splits[0]]
-    file.write_text(json.dumps(twice))
-    with pytest.raises(ValueError, match="is validated in several folds"):
-        read_split(file, dataset_json)
-    file.unlink()
-    with pytest.raises(FileNotFoundError, match="splits_final.json is not there"):
-        read_split(file, dataset_json)
-
-
-def test_the_hash_is_that_of_the_split(study: Study) -> None:
-    file, dataset_json = study.raw / "splits_final.json", json.loads((study.raw / "dataset.json").read_text())
-    before = read_split(file, dataset_json).hash
-    file.write_text(json.dumps([{side: cases[::-1] for side, cases in fold.items()} for fold in study.splits]))
-    assert read_split(file, dataset_json).hash == before  # the order of cases says nothing
-    file.write_text(json.dumps(study.splits[::-1]))
-    assert read_split(file, dataset_json).hash != before
-
-
-def test_logs_of_a_resumed_training(tmp_path: Path) -> None:
-    """Epoch 1 was interrupted and ran again; October's log comes after September's."""
-    head = "2026-10-02 09:00:00.000000: "
-    (tmp_path / "training_log_2026_9_30_23_00_00.txt").write_text(
-        f"{head}Epoch 0 \n{head}Epoch time: 10.0 s \n{head}Epoch 1 \n{head}Epoch time: 99.0 s \n"
-    )
-    (tmp_path / "training_log_2026_10_2_09_00_00.txt").write_text(f"{head}Epoch 1 \n{head}Epoch time: 20.0 s \n")
-    training = read_training([tmp_path])
-    assert (training.epochs, training.epoch_s, training.total_h) == (2, 15, 30 / 3600)
-    assert math.isnan(training.peak_gib)
-    assert math.isnan(training.validation_s)
-    (tmp_path / "other").mkdir()
-    assert math.isnan(read_training([tmp_path, tmp_path / "other"]).total_h)  # a sum over some folds is no sum
 
 
 @pytest.mark.parametrize(("options", "films"), [({}, 5), ({"clip": 6, "size": 64, "labels": "ed_es"}, 0)])
