@@ -80,7 +80,7 @@ def comparison_figure(
     ['LV, Dice 1.00', 'reference', 'prediction']
     """
     (height, width), (down, across) = image.shape, spacing
-    figure = Figure(figsize=(WIDTH_IN, WIDTH_IN * height * down / (width * across) + 0.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH_IN, WIDTH_IN * height * down / (width * across) + 0.75), layout="constrained")
     axes = figure.subplots()
     axes.imshow(image, cmap="gray", extent=(0, width, height, 0), aspect=down / across)
     colours = structure_colours(structures)

@@ -63,4 +63,4 @@ def test_a_comparison_has_the_shape_of_the_frame_in_mm() -> None:
     """Pixels twice as high as wide make 40 x 80 of them a square."""
     figure = drawn((2.0, 1.0))
     assert figure.axes[0].get_aspect() == 2
-    assert figure.get_size_inches().tolist() == pytest.approx([5, 5 + 0.6])
+    assert figure.get_size_inches().tolist() == pytest.approx([5, 5 + 0.75])
