@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from own_images import write_own_images
+from pages import commands, run_commands
 from PIL import Image
 
 from nnunet_echo.cli.main import main
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "own-data.md"
+PAGE = "how-to/own-data.md"
 COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 # What a toy size takes in place of what the page says.
 TOY = {
@@ -26,12 +24,6 @@ TOY = {
     "--name 2d_small": "--name 2d_small --batch 2 --features 4 8 --steps 1",
     "2d_small -f 0": "2d_small -f 0 -npp 1 -nps 1",
 }
-
-
-def commands() -> list[str]:
-    return [
-        line for block in re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL) for line in block.splitlines()
-    ]
 
 
 @pytest.fixture
@@ -59,7 +51,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_convert_check_evaluate_and_measure(place: Path) -> None:
     run = []
-    for line in commands():
+    for line in commands(PAGE):
         words = [os.path.expandvars(word) for word in shlex.split(line)]
         if words[0] != "nnunet-echo" or words[1] in ("plan", "leaderboard"):
             continue
@@ -82,30 +74,8 @@ def test_convert_check_evaluate_and_measure(place: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.nnunet
 def test_the_page_from_png_files_to_the_leaderboard(place: Path) -> None:
-    script = "\n".join(commands())
-    for text, toy in TOY.items():
-        assert text in script
-        script = script.replace(text, toy)
-    startup = place / "startup"
-    startup.mkdir()
-    (startup / "sitecustomize.py").write_text("import multiprocessing\nmultiprocessing.cpu_count = lambda: 1\n")
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(startup),
-        "nnUNet_def_n_proc": "1",
-    }
-    done = subprocess.run(
-        ["bash", "-euxo", "pipefail", "-c", script],
-        cwd=place,
-        env=environment,
-        text=True,
-        capture_output=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "an epoch (2 training steps of" in done.stdout
+    printed = run_commands(PAGE, TOY, place)
+    assert "an epoch (2 training steps of" in printed
     assert {row["structure"] for row in rows(place / "scores" / "cases.csv")} == {"LV", "MYO", "LA", "LV_EPI"}
     assert len(rows(place / "measured" / "cases.csv")) == 8
     assert "nnUNetTrainerNoMamba_1epochs_2iterations" in (place / "leaderboard" / "index.html").read_text()
