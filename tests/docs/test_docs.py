@@ -172,6 +172,9 @@ def test_the_documentation_builds_without_warnings(tmp_path: Path) -> None:
     page = (tmp_path / "site" / "reference" / "api" / "index.html").read_text()
     assert "&gt;&gt;&gt;" in page
     assert "<blockquote>" not in page  # what Markdown makes of an example that is no code block
+    home = (tmp_path / "site" / "index.html").read_text()
+    assert 'href="tutorial/"' in home and ".ipynb" not in home
+    assert "nnunet-echo convert camus" in (tmp_path / "site" / "tutorial" / "index.html").read_text()
 
 
 def test_the_readme_stays_short_and_its_pictures_small() -> None:
