@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from nnunet_echo.data.findings import Report
 from nnunet_echo.data.reader import Reader
@@ -30,7 +31,7 @@ def convert(
     workers: int | None = 1,
     progress: bool = False,
     replace: bool = False,
-    **options: object,
+    **options: Any,
 ) -> Report:
     """Convert the download `source` of a `dataset`, such as "camus", to nnU-Net's DatasetXXX_NAME below `raw`.
 

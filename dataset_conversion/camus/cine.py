@@ -10,7 +10,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_echo.data.cine import as_cine, make_case, sampled_frames, stray_pixels
-from nnunet_echo.data.images import Frame, SourceError, check_grid, check_labels, read_image, to_uint8
+from nnunet_echo.data.errors import SourceError
+from nnunet_echo.data.images import Frame, check_grid, check_labels, read_image, to_uint8
 from nnunet_echo.data.tables import whole_number
 
 from .dataset_json import DATASET_JSON, LV
@@ -30,9 +31,10 @@ def read_cine(
     frames = cine.image.GetSize()[2]
     warnings, areas = [], None
     if label is not None:
-        cine = replace(cine, label=to_uint8(as_cine(read_image(root / label, label), label), label), label_name=label)
+        masks = to_uint8(as_cine(read_image(root / label, label), label), label)
+        cine = replace(cine, label=masks, label_name=label)
         check_grid(cine)
-        mask = sitk.GetArrayViewFromImage(cine.label)
+        mask = sitk.GetArrayViewFromImage(masks)
         check_labels(mask, label, DATASET_JSON["labels"].values())
         areas = np.count_nonzero(mask == LV, axis=(1, 2))
         if any(stray := stray_pixels(mask)):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nnunet_echo.data.cine import sequence_json
 
 LV, IGNORE = 1, 4
 
-DATASET_JSON = {
+DATASET_JSON: dict[str, Any] = {
     "name": "CAMUS",
     "description": "Cardiac Acquisitions for Multi-structure Ultrasound Segmentation: apical views at ED and ES",
     "reference": "S. Leclerc et al., IEEE TMI 38(9):2198-2210, 2019, doi 10.1109/TMI.2019.2900516",

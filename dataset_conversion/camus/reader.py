@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from nnunet_echo.data.cases import Case
 from nnunet_echo.data.findings import Note
@@ -74,7 +75,7 @@ class Camus(SequenceReader):
         )
         parser.add_argument("--views", nargs="+", choices=VIEWS, default=VIEWS, help="default: both")
 
-    def dataset_json(self) -> dict[str, object]:
+    def dataset_json(self) -> dict[str, Any]:
         if self.mode != HALF_SEQUENCE:
             return DATASET_JSON
         return CINES_JSON if self.labels == "all" else SPARSE_JSON

@@ -31,6 +31,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -51,7 +52,7 @@ IGNORE = 2
 MOST_FRAMES = 100_000  # of a video without NumberOfFrames; the longest of the release has 1002
 FEWEST_ROWS = 4  # the long axis and three lines: less encloses no area worth the name
 
-DATASET_JSON = {
+DATASET_JSON: dict[str, Any] = {
     "name": "EchoNetDynamic",
     "description": "EchoNet-Dynamic: the left ventricle in apical 4-chamber videos, at ED and ES",
     "reference": "D. Ouyang et al., Nature 580:252-256, 2020, doi 10.1038/s41586-020-2145-8",
@@ -101,7 +102,7 @@ class EchoNetDynamic(SequenceReader):
             help="also convert irregular tracings: another number of rows, crossing outlines",
         )
 
-    def dataset_json(self) -> dict[str, object]:
+    def dataset_json(self) -> dict[str, Any]:
         return CLIPS_JSON if self.mode == "clip" else DATASET_JSON
 
     def read(self, source: Path) -> Reading:
@@ -183,29 +184,35 @@ def _ed_and_es(video: Video, keep_irregular: bool, reading: Reading) -> tuple[in
     irregular = {frame: reason for frame, tracing in tracings.items() if (reason := why_irregular(tracing))}
     texts = "; ".join(f"frame {frame}: {reason}" for frame, reason in irregular.items())
     if video.problem:
-        return reading.refuse("unusable row", patient, video.problem)
+        reading.refuse("unusable row", patient, video.problem)
+        return None
     if not tracings and video.size != SIZE:
-        return reading.warn(
+        reading.warn(
             "other size, not traced",
             patient,
             f"{LIST} gives it {video.size[0]} x {video.size[1]} pixels and {TRACINGS} no tracing",
         )
+        return None
     if len(tracings) != 2:
-        return reading.refuse(
+        reading.refuse(
             "not two tracings",
             patient,
             f"{source}: {len(tracings)} traced frames in {TRACINGS}, not one at ED and one at ES",
         )
+        return None
     if irregular and not keep_irregular:
-        return reading.refuse("irregular tracing", patient, f"{source}: {texts}; --keep-irregular converts it")
+        reading.refuse("irregular tracing", patient, f"{source}: {texts}; --keep-irregular converts it")
+        return None
     if min(map(len, tracings.values())) < FEWEST_ROWS:
-        return reading.refuse("irregular tracing", patient, f"{source}: {texts}; too few for an outline")
+        reading.refuse("irregular tracing", patient, f"{source}: {texts}; too few for an outline")
+        return None
     areas = {frame: int(tracing_mask(tracing, SIZE).sum()) for frame, tracing in tracings.items()}
-    ed, es = sorted(areas, key=areas.get, reverse=True)
+    ed, es = sorted(areas, key=areas.__getitem__, reverse=True)
     if areas[ed] == areas[es]:
-        return reading.refuse(
+        reading.refuse(
             "ED or ES", patient, f"{source}: the tracings of frames {ed} and {es} are equally large, {areas[ed]} pixels"
         )
+        return None
     if irregular:
         reading.warn("irregular tracing", patient, f"{source}: {texts}; kept")
     return ed, es

@@ -169,13 +169,12 @@ def _video(name: str, row: dict[str, str], where: str, files: Files, warnings: l
     frames = whole_number(row.get("NumberOfFrames", ""))
     if frames is None:
         warnings.append(Note("frames unknown", name, f"{where}: no NumberOfFrames to compare the video with"))
-    size = whole_number(row.get("FrameHeight", "")), whole_number(row.get("FrameWidth", ""))
+    height, width = whole_number(row.get("FrameHeight", "")), whole_number(row.get("FrameWidth", ""))
+    size = SIZE if height is None or width is None else (height, width)
     subset = row.get("Split", "").strip().upper()
     usual, here = Path(VIDEOS, f"{name}.avi"), files.get(name.lower(), [])
     paths = [usual] if usual in here or not here else [path for path in here if path.stem == name] or here
-    video = Video(
-        name, SPLITS.get(subset, subset), ef, frames, SIZE if None in size else size, path=paths[0].as_posix()
-    )
+    video = Video(name, SPLITS.get(subset, subset), ef, frames, size, path=paths[0].as_posix())
     if len(paths) > 1:
         video.problem = f"{where}: there are {paths[0].as_posix()} and {paths[1].as_posix()}; keep one of them"
     if "Split" in row and video.subset not in SUBSETS:

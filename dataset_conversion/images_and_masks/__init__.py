@@ -26,6 +26,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from nnunet_echo.data.cases import Case, patient_of
 from nnunet_echo.data.images import check_spacing
@@ -94,7 +95,7 @@ class ImagesAndMasks(Reader):
             help="mm from row to row and from column to column, or px; default: the header's",
         )
 
-    def dataset_json(self) -> dict[str, object]:
+    def dataset_json(self) -> dict[str, Any]:
         content = {
             "name": "Images",
             "description": "Images and masks of one's own",
@@ -108,7 +109,7 @@ class ImagesAndMasks(Reader):
         }
         return content | ({"spacing_unit": "px"} if self.spacing == ("px",) else {})
 
-    def recorded_options(self) -> dict[str, object]:
+    def recorded_options(self) -> dict[str, Any]:
         """Of a table its rows, not its place: the same rows elsewhere are the same option."""
         table = self._patients().table
         rows = [[image, row.patient, *row.groups.values(), row.subset] for image, row in table.items()]
@@ -173,17 +174,20 @@ class ImagesAndMasks(Reader):
             )
             return
         patient = patient_of(case_id, {"case_id_pattern": patients.pattern})
-        groups = re.fullmatch(patients.pattern, case_id).groupdict("")
-        table = {group: groups[group] for group in patients.groups}
+        match = re.fullmatch(patients.pattern, case_id)
+        table = {group: match[group] or "" for group in patients.groups} if match else {}
         read = partial(read_image_and_mask, source, pair.image, pair.mask, labels, spacing)
         reading.cases.append(Case(case_id, patient, pair.image, read, table=table))
 
     def _split(self, everybody: set[str], patients: Patients) -> Split:
         listed = {row.patient: row.subset for row in patients.table.values() if row.subset}
-        subsets = [{patient for patient in everybody if listed.get(patient) == subset} for subset in SUBSETS]
+        training, validation, test = (
+            {patient for patient in everybody if listed.get(patient) == subset} for subset in SUBSETS
+        )
         if self.split == "table":
-            return listed_split(*subsets, unmatched(listed, everybody, "is in imagesTr, but in no fold"))
-        return five_folds(everybody, dict.fromkeys(everybody, ()), seed=self.seed, test=subsets[-1])
+            notes = unmatched(listed, everybody, "is in imagesTr, but in no fold")
+            return listed_split(training, validation, test, notes)
+        return five_folds(everybody, dict.fromkeys(everybody, ()), seed=self.seed, test=test)
 
     def _labels(self) -> Labels:
         return read_labels(self.labels)
@@ -195,14 +199,14 @@ class ImagesAndMasks(Reader):
         """(row, column), in mm or 1 for px; None for the header's."""
         if self.spacing in ((), ("px",)):
             return (1.0, 1.0) if self.spacing else None
-        numbers = tuple(map(finite, self.spacing))
-        if len(numbers) != 2 or None in numbers:
+        lengths = tuple(length for length in map(finite, self.spacing) if length is not None)
+        if len(self.spacing) != 2 or len(lengths) != 2:
             raise ValueError(
                 f"--spacing {' '.join(self.spacing)}: two lengths in mm are needed, from row to row and "
                 "from column to column, or px"
             )
-        check_spacing(numbers, "--spacing", "mm")
-        return numbers
+        check_spacing(lengths, "--spacing", "mm")
+        return lengths
 
 
 READER = ImagesAndMasks

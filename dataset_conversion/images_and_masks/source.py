@@ -111,8 +111,8 @@ def pairs(source: Path, images: Path, masks: Path, reading: Reading) -> list[Pai
         image_files = {path: name for path, name in image_files.items() if path not in mask_files}
     by_name: dict[str, set[str]] = defaultdict(set)
     for path, name in mask_files.items():
-        for key in {name, MASK_SUFFIXES.sub("", name)}:
-            by_name[key].add(path)
+        for alias in {name, MASK_SUFFIXES.sub("", name)}:
+            by_name[alias].add(path)
     found, used = [], defaultdict(list)
     for path, name in image_files.items():
         key = next((key for key in (name, IMAGE_SUFFIXES.sub("", name)) if key in by_name), None)

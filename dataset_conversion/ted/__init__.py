@@ -20,14 +20,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
 from nnunet_echo.data.cases import Case
 from nnunet_echo.data.cine import as_cine, make_case, sampled_frames, sequence_json
+from nnunet_echo.data.errors import SourceError
 from nnunet_echo.data.findings import Note
-from nnunet_echo.data.images import Frame, SourceError, check_grid, read_image, to_uint8
+from nnunet_echo.data.images import Frame, check_grid, read_image, to_uint8
 from nnunet_echo.data.reader import Reading, SequenceReader
 from nnunet_echo.data.splits import SPLITS_OF_ALL, five_folds
 from nnunet_echo.data.tables import whole_number
@@ -73,7 +75,7 @@ class Ted(SequenceReader):
     modes = {"sequence": "each cine a 3D case, time the slowest axis", "frames": "its ED and ES frame, 2D cases"}
     splits = {"5fold": "five folds stratified by EF and image quality", **SPLITS_OF_ALL}
 
-    def dataset_json(self) -> dict[str, object]:
+    def dataset_json(self) -> dict[str, Any]:
         return FRAMES_JSON if self.mode == "frames" else DATASET_JSON
 
     def read(self, source: Path) -> Reading:
@@ -141,6 +143,7 @@ def read_phase(root: Path, image: str, label: str, frames: int, phases: Mapping[
     cine = read_cine(root, image, label, frames)
     if not all(1 <= frame <= frames for frame in phases.values()):
         raise SourceError(f"{image}: its cfg has ED {phases['ED']} and ES {phases['ES']} of {frames} frames")
+    assert cine.label is not None
     masks = sitk.GetArrayViewFromImage(cine.label)
     areas = {name: np.count_nonzero(masks[frame - 1] == LV) for name, frame in phases.items()}
     if areas["ED"] <= areas["ES"]:
@@ -213,6 +216,7 @@ def _list_cases(source: Path, patient: Patient, options: Ted, reading: Reading) 
         )
     common = {"ef_percent": "" if ef is None else f"{ef:g}", "quality": patient.quality(VIEW)}
     if options.mode == "frames":
+        assert frames is not None and ed is not None and es is not None  # refused above
         for phase, frame in (("ED", ed), ("ES", es)):
             read = partial(read_phase, source, image, mask, frames, {"ED": ed, "ES": es}, phase)
             table = {"view": VIEW, "phase": phase, "frame": str(frame), **common}

@@ -14,9 +14,13 @@ import os
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 from nnunet_echo._startup import register_trainers
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def build_network(plans: dict, dataset: dict, trainer: str, configuration: str) 
     return network, (channels, *plan.patch_size)
 
 
-def _flops(network, shape: tuple[int, ...]) -> int:
+def _flops(network: nn.Module, shape: tuple[int, ...]) -> int:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
@@ -93,7 +97,7 @@ def _flops(network, shape: tuple[int, ...]) -> int:
     tensors = [*network.named_parameters(), *network.named_buffers()]
     # One backend on every machine, whose operators have formulas; "auto" might trace into another's steps.
     with patch.dict(os.environ, {BACKEND_VARIABLE: "cpu"}), FakeTensorMode() as mode, torch.no_grad():
-        weights = {name: mode.from_tensor(tensor) for name, tensor in tensors}
+        weights: dict[str, Tensor] = {name: mode.from_tensor(tensor) for name, tensor in tensors}
         with FlopCounterMode(display=False) as counter:
             torch.func.functional_call(network.eval(), weights, (torch.empty(1, *shape),))
     return counter.get_total_flops()

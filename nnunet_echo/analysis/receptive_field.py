@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -143,7 +144,7 @@ def draw_fields(
     inputs: int = 4,
     device: str | None = None,
     say: Callable[[str], None] = silent,
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Write pictures and erf.csv to the folder `out`; returns the rows of the table.
 
     The networks are those of `checkpoints`, folders TRAINER__PLANS__CONFIGURATION of nnUNet_results, or else of
@@ -156,7 +157,7 @@ def draw_fields(
         raise ValueError(f"--inputs {inputs}: must be 1 or more")
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     folders = _distinct_names([folder.resolve() for folder in checkpoints])
-    if len(set(trainers or ())) < len(trainers or ()):
+    if trainers and len(set(trainers)) < len(trainers):
         raise ValueError(f"--trainers {' '.join(trainers)}: one is named twice; name each once")
     out.mkdir(parents=True, exist_ok=True)
     fields, rows = {}, []
@@ -188,7 +189,7 @@ def _distinct_names(folders: Sequence[Path]) -> dict[str, Path]:
     """
     if len(set(folders)) < len(folders):
         raise ValueError(f"--checkpoint: {max(folders, key=folders.count)} is named twice; name each folder once")
-    names = {}
+    names: dict[str, Path] = {}
     for folder in folders:
         others = [other for other in folders if other != folder]
         for length in range(1, len(folder.parts)):

@@ -187,7 +187,8 @@ def _draw(raw: Path, predictions: Path, out: Path) -> list[Path]:
         files = (raw / "imagesTs" / f"{case}_0000.nii.gz", path, predictions / path.name)
         images = [sitk.ReadImage(str(file)) for file in files]
         across, down = images[1].GetSpacing()
-        figure = comparison_figure(*map(sitk.GetArrayFromImage, images), structures, spacing=(down, across), title=case)
+        image, reference, prediction = map(sitk.GetArrayFromImage, images)
+        figure = comparison_figure(image, reference, prediction, structures, spacing=(down, across), title=case)
         pictures.append(out / f"{case}.png")
         figure.savefig(pictures[-1], dpi=110)
     return pictures

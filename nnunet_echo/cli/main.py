@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from nnunet_echo import __version__
 from nnunet_echo.nnunet.folders import check_folders
@@ -39,7 +40,7 @@ NEED_NO_FOLDERS = ("doctor", "demo", "phantom")  # of nnU-Net
 class _CommandParser(argparse.ArgumentParser):
     """A subcommand, and each of its own subcommands: they have one option in common."""
 
-    def __init__(self, **options: object) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         # Suppressed, since the default of an inner parser would replace what the outer one was given.
         self.add_argument(
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="nnunet-echo", description="Mamba and Vision-LSTM for echo in nnU-Net v2.")
     parser.add_argument("--version", action="version", version=f"nnunet-echo {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_CommandParser)
-    command = None
+    command: Any = None  # a module with `add_arguments` and `run`
     for name, text in COMMANDS.items():
         subparser = commands.add_parser(name, help=text, description=text)
         if arguments[:1] == [name]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nnunet_echo.cli.options import add_labels, add_workers
 from nnunet_echo.evaluation.left_ventricle.volume import METHODS
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _screen(summary: Mapping[str, object]) -> str:
+def _screen(summary: Mapping[str, Any]) -> str:
     """The summary in a few lines."""
     lines = [f"{summary['cases']} cases of {summary['patients']} patients"]
     if summary["patients_with_ef"]:

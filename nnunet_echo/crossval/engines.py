@@ -14,6 +14,7 @@ import time
 from collections import deque
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from nnunet_echo.crossval.jobs import Prediction, Training
 from nnunet_echo.nnunet.results import exit_status
@@ -100,7 +101,7 @@ class OnRay:
         os.dup2(self._terminal, 2)
         os.close(self._terminal)
 
-    def _status(self, reference: object) -> int:
+    def _status(self, reference: Any) -> int:
         try:
             return self._ray.get(reference)
         except (
@@ -131,7 +132,7 @@ def _connect() -> ModuleType:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
-    quiet = {"logging_level": "error", "log_to_driver": False}
+    quiet: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
     if address := os.environ.get("RAY_ADDRESS"):
         ray.init(address, **quiet)
     else:

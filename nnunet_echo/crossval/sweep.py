@@ -101,7 +101,10 @@ def crossval(
 
     engine = OneByOne() if why_not else OnRay(gpus_per_job, results / "crossval_ray.log")
     try:
-        say(f"One fold after another: {why_not}." if why_not else _about_ray(engine, gpus_per_job))
+        if isinstance(engine, OnRay):
+            say(_about_ray(engine, gpus_per_job))
+        else:
+            say(f"One fold after another: {why_not}.")
         failures = sweep(trainings, predict, engine, lambda news: look(news, lines))
     finally:
         engine.close()
@@ -149,7 +152,8 @@ def sweep(
     waiting: list[Job] = []
     failed: list[Job] = []
     tries: Counter[Job] = Counter()
-    left = {model: [job for job in trainings if job.model == model] for model in {job.model for job in trainings}}
+    models = {training.model for training in trainings}
+    left = {model: [training for training in trainings if training.model == model] for model in models}
     todo: set[Job] = set()
 
     def submit(job: Job) -> None:
@@ -163,11 +167,11 @@ def sweep(
                 folds = tuple(training.fold for training in trainings if training.model == job.model)
                 submit(Prediction(job.model, folds, images.resolve()))
 
-    for job in trainings:
-        if job.is_done():
-            finish(job)
+    for training in trainings:
+        if training.is_done():
+            finish(training)
         else:
-            submit(job)
+            submit(training)
     while todo:
         news = []
         for job, status in engine.wait(LOOK_S):

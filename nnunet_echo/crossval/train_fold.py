@@ -110,7 +110,7 @@ def _run(command: list[str], environment: dict[str, str], record: Path, log: Tex
     """Run the command in a process group of its own, of which nothing is left afterwards; returns its status."""
     asked_to_stop = False
 
-    def ask_to_stop(_signum: int, _frame) -> None:
+    def ask_to_stop(_signum: int, _frame: object) -> None:
         nonlocal asked_to_stop
         asked_to_stop = True
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image
 
-from nnunet_echo.data.images import SourceError
+from nnunet_echo.data.errors import SourceError
 
 
 def read_frames(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nnunet_echo.data.images import Frame
 from nnunet_echo.data.splits import Fold, splits_by_patient
@@ -53,7 +54,7 @@ class Written:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-def patient_of(case_id: str, dataset_json: Mapping[str, object]) -> str:
+def patient_of(case_id: str, dataset_json: Mapping[str, Any]) -> str:
     r"""The patient of a case by the dataset's `case_id_pattern`; without a pattern each case is its own patient.
 
     Raises `ValueError` when the pattern does not match the complete case id.
@@ -80,7 +81,7 @@ def case_table(folder: Path) -> dict[str, dict[str, str]]:
         return {row["case"]: row for row in read_rows(file)}
 
 
-def five_folds_of_cases(cases: Sequence[str], dataset_json: Mapping[str, object]) -> list[Fold] | None:
+def five_folds_of_cases(cases: Sequence[str], dataset_json: Mapping[str, Any]) -> list[Fold] | None:
     """Five folds of cases by patient; None where no `case_id_pattern` tells which cases share one."""
     if "case_id_pattern" not in dataset_json:
         return None

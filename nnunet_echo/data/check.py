@@ -28,8 +28,8 @@ from nnunet_echo.data.dataset_json import (
     read_dataset_json,
     remark,
 )
-from nnunet_echo.data.errors import some
-from nnunet_echo.data.images import SourceError, read_image
+from nnunet_echo.data.errors import SourceError, some
+from nnunet_echo.data.images import read_image
 from nnunet_echo.data.natural_image import NATURAL_ENDINGS, read_natural_image
 from nnunet_echo.data.parallel import map_in_order
 from nnunet_echo.data.target import SCRATCH
@@ -211,8 +211,8 @@ def _check_grid(name: str, image: sitk.Image, first_name: str, first: sitk.Image
     for what in ("Size", "Spacing", "Origin", "Direction"):
         ours, theirs = getattr(image, f"Get{what}")(), getattr(first, f"Get{what}")()
         # For the spacing nnU-Net's own tolerance; the others do not stop it.
-        tolerance = {"rtol": 1e-5, "atol": 1e-8} if what == "Spacing" else {"rtol": 0, "atol": 1e-4}
-        if len(ours) != len(theirs) or not np.allclose(ours, theirs, **tolerance):
+        rtol, atol = (1e-5, 1e-8) if what == "Spacing" else (0, 1e-4)
+        if len(ours) != len(theirs) or not np.allclose(ours, theirs, rtol=rtol, atol=atol):
             grade = problem if what in ("Size", "Spacing") else remark
             yield grade(f"{name}: {what.lower()} {ours} differs from {first_name}, {theirs}")
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -29,12 +30,13 @@ from numpy import ndarray
 from scipy import ndimage
 from skimage.transform import resize
 
-from nnunet_echo.data.images import Frame, SourceError
+from nnunet_echo.data.errors import SourceError
+from nnunet_echo.data.images import Frame
 
 TIME_STEP = 5.0
 
 
-def sequence_json(unit: str) -> dict[str, object]:
+def sequence_json(unit: str) -> dict[str, Any]:
     """The entry "sequence" of dataset.json, for lengths in `unit` ("mm" or "px").
 
     >>> sequence_json("mm")["time_step_mm"]

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nnunet_echo.data.cases import patient_of
 from nnunet_echo.data.errors import some
@@ -88,18 +89,22 @@ def read_dataset_json(folder: Path, findings: list[Finding]) -> dict | None:
 def label_values(entry: object) -> list[int] | None:
     """The values of a label, or of a region, as nnU-Net takes them; None where it cannot."""
     try:
-        values = [int(value) for value in (entry if isinstance(entry, list) else [entry])]
+        values = [int(value) for value in _listed(entry)]
     except (TypeError, ValueError, OverflowError):
         return None
     return values or None
 
 
-def allowed_values(labels: Mapping[str, object]) -> set[int]:
+def allowed_values(labels: Mapping[str, Any]) -> set[int]:
     """Every value that a label map may hold."""
     return {value for entry in labels.values() for value in label_values(entry) or ()}
 
 
-def patient_in(case: object, dataset_json: Mapping) -> str | None:
+def _listed(entry: Any) -> list[Any]:
+    return entry if isinstance(entry, list) else [entry]
+
+
+def patient_in(case: str, dataset_json: Mapping) -> str | None:
     """The patient of a case; None where the name, or the pattern, does not tell."""
     try:
         return patient_of(case, dataset_json)
@@ -110,25 +115,23 @@ def patient_in(case: object, dataset_json: Mapping) -> str | None:
 def _check_labels(content: Mapping) -> Iterator[Finding]:
     """nnU-Net's rules for labels, regions and the ignore label."""
     labels, order = content["labels"], content.get("regions_class_order")
-    if unusable := [name for name, entry in labels.items() if label_values(entry) is None]:
+    read = {name: label_values(entry) for name, entry in labels.items()}
+    values_of = {name: values for name, values in read.items() if values is not None}
+    if unusable := [name for name in labels if name not in values_of]:
         yield problem(
             f"dataset.json: label {unusable[0]} is {_short(labels[unusable[0]])}; a whole number is needed, "
             "or a list of them for a region"
         )
         return
-    if odd := [
-        name
-        for name, entry in labels.items()
-        if any(type(value) is not int for value in (entry if isinstance(entry, list) else [entry]))
-    ]:
+    if odd := [name for name, entry in labels.items() if any(type(value) is not int for value in _listed(entry))]:
         yield remark(
             f"dataset.json: label {odd[0]} is {_short(labels[odd[0]])}, which nnU-Net takes for "
-            f"{some(label_values(labels[odd[0]]))}; write whole numbers"
+            f"{some(values_of[odd[0]])}; write whole numbers"
         )
-    if label_values(labels.get("background")) != [0] or isinstance(labels["background"], list):
+    if values_of.get("background") != [0] or isinstance(labels["background"], list):
         yield problem("dataset.json: nnU-Net needs the label background with value 0")
         return
-    named = {name: label_values(entry) for name, entry in labels.items() if name != "ignore"}
+    named = {name: entry for name, entry in values_of.items() if name != "ignore"}
     values = sorted({value for entry in named.values() for value in entry})
     if values != list(range(len(values))):
         yield problem(f"dataset.json: labels {values} must be consecutive for nnU-Net: 0, 1, 2, ...")
@@ -158,7 +161,7 @@ def _check_labels(content: Mapping) -> Iterator[Finding]:
         yield problem(f"dataset.json: regions_class_order has {_short(strange[0])}, which is not a label")
 
 
-def _check_channels(names: Mapping[str, object]) -> Iterator[Finding]:
+def _check_channels(names: Mapping[str, Any]) -> Iterator[Finding]:
     if set(names) != {str(index) for index in range(len(names))}:
         yield problem(f"dataset.json: channel_names {sorted(names)} must be numbered from 0")
     if odd := [name for name in names.values() if not isinstance(name, str)]:
@@ -191,7 +194,7 @@ def check_patients(training: Mapping, test: Mapping, dataset_json: Mapping) -> I
             f"{len(strangers)} case id(s) do not match case_id_pattern, so their patient is unknown: {some(strangers)}"
         )
         return
-    shared = {patients[case] for case in training} & {patients[case] for case in test}
+    shared = {str(patients[case]) for case in training} & {str(patients[case]) for case in test}
     if shared:
         yield problem(f"{len(shared)} patient(s) are in training and in test: {some(sorted(shared))}")
 
@@ -218,7 +221,7 @@ def check_splits(folder: Path, training: Mapping, dataset_json: Mapping) -> Iter
             )
 
 
-def _read_splits(path: Path) -> Iterator[Finding]:
+def _read_splits(path: Path) -> Generator[Finding, None, list[dict[str, list[str]]] | None]:
     """The folds in `path`, as the generator's value; None, after a finding, when they cannot be read."""
     try:
         splits = read_json(path)
@@ -248,7 +251,8 @@ def _is_fold(fold: object) -> bool:
 
 def _check_folds(splits: Sequence[Mapping], training: set[str], dataset_json: Mapping) -> Iterator[Finding]:
     def patients(cases: Sequence[str]) -> set[str]:
-        return {patient_in(case, dataset_json) for case in cases} - {None}  # reported with the case ids
+        found = (patient_in(case, dataset_json) for case in cases)
+        return {patient for patient in found if patient is not None}  # the others are reported with the case ids
 
     for number, fold in enumerate(splits):
         both = patients(fold["train"]) & patients(fold["val"])

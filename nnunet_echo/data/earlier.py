@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
 from nnunet_echo.data.cases import Case, file_names
+from nnunet_echo.data.errors import SourceError
 from nnunet_echo.data.findings import Note
-from nnunet_echo.data.images import SourceError, check_pair, read_image
+from nnunet_echo.data.images import check_pair, read_image
 from nnunet_echo.data.parallel import map_in_order
 from nnunet_echo.data.target import FILE_ENDING, begin, look, preprocessed_masks, set_aside
 
@@ -20,10 +22,10 @@ def begin_conversion(
     folder: Path,
     plan: Sequence[Case],
     labels: Mapping[str, int],
-    record: Mapping[str, object],
+    record: Mapping[str, Any],
     refused: Sequence[Note],
     replace: bool,
-    **processes: object,
+    **processes: Any,
 ) -> tuple[set[str], list[Note]]:
     """Mark the folder as ours and unfinished, unless something in it or in nnU-Net's preprocessed data would be lost.
 
@@ -68,7 +70,7 @@ def begin_conversion(
             f"which that of {record['source']} would replace: {'; '.join(changes)}. Choose another "
             "dataset id with -d, or give --replace"
         )
-    if foreign and not replace:
+    if masks and foreign and not replace:
         raise FileExistsError(
             f"{masks.parent} was preprocessed from other cases than {record['source']} gives: "
             f"{len(foreign)} mask(s) differ, such as {min(foreign)}; nnU-Net would train on them. "
@@ -84,7 +86,7 @@ def begin_conversion(
                 f"preprocessed from other cases: preprocess again ({masks.parent})",
             )
         ]
-        if foreign
+        if masks and foreign
         else []
     )
     return planned | earlier.files, notes
@@ -113,5 +115,5 @@ def _same(path: Path, now: sitk.Image | None) -> bool:
         now is not None
         and before.GetSize() == now.GetSize()
         and np.allclose(before.GetSpacing(), now.GetSpacing(), rtol=1e-5)
-        and np.array_equal(*map(sitk.GetArrayViewFromImage, (before, now)))
+        and np.array_equal(sitk.GetArrayViewFromImage(before), sitk.GetArrayViewFromImage(now))
     )

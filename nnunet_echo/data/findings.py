@@ -6,6 +6,7 @@ import textwrap
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 NOT_TAKEN = "not taken"  # the kind of notes on what looks like a case only by its name
 
@@ -40,7 +41,7 @@ class Report:
 
     folder: Path
     converter: str
-    options: dict[str, object]
+    options: dict[str, Any]
     training_cases: int
     test_cases: int
     patients: int
@@ -54,7 +55,7 @@ class Report:
         """0: every source case that exists was converted. 1: one was refused. 2: no dataset came out."""
         return 2 if self.unusable else 1 if self.refused else 0
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> dict[str, Any]:
         """Everything but the machine's own paths, so that the same source gives the same bytes anywhere."""
         content = asdict(self)
         del content["folder"]

@@ -238,6 +238,7 @@ def check_grid(frame: Frame) -> None:
     nnunet_echo.data.errors.SourceError: ED_mask.png: size 48 x 60, but the image ED.png has 48 x 64; ...
     """
     image, label = frame.image, frame.label
+    assert label is not None
     for what, ours, theirs, tolerance in (
         ("size", label.GetSize(), image.GetSize(), 0.0),
         ("spacing", label.GetSpacing(), image.GetSpacing(), 1e-4),

@@ -30,7 +30,7 @@ class Labels:
 
     def numbered(self) -> dict[str, int]:
         """Structure -> its number in nnU-Net's dataset.json, the background included."""
-        names = list(self.values) if self.colours else sorted(self.values, key=self.values.get)
+        names = list(self.values) if self.colours else sorted(self.values, key=self.values.__getitem__)
         return {BACKGROUND: 0} | {name: names.index(name) + 1 for name in self.values}
 
     def text(self, value: int) -> str:

@@ -10,7 +10,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def check_promise(name: str, expected: int, limit: int) -> None:
         )
 
 
-def _verify(stream: BinaryIO, name: str, limit: int) -> None:
+def _verify(stream: IO[bytes] | gzip.GzipFile, name: str, limit: int) -> None:
     header = stream.read(348)
     order = ">" if header[:4] == struct.pack(">i", 348) else "<"
     if len(header) < 348 or struct.unpack_from(order + "i", header)[0] != 348 or header[344:347] != b"n+1":

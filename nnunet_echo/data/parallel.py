@@ -74,8 +74,11 @@ def _why_broken(pool: ProcessPoolExecutor, workers: int) -> str:
 def _start_worker() -> None:
     """A worker ends with its parent, even one that was killed: it must not go on writing beside the next conversion."""
 
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
     def watch() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

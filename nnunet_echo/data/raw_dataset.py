@@ -21,15 +21,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
 from nnunet_echo.data.cases import Case, Written, file_names, patient_of, table_of
 from nnunet_echo.data.earlier import begin_conversion
-from nnunet_echo.data.errors import printable
+from nnunet_echo.data.errors import SourceError, printable
 from nnunet_echo.data.findings import Note, Report
-from nnunet_echo.data.images import SourceError, check_pair, write_image
+from nnunet_echo.data.images import check_pair, write_image
 from nnunet_echo.data.parallel import map_in_order
 from nnunet_echo.data.splits import Fold, FoldMaker
 from nnunet_echo.data.target import (
@@ -48,11 +49,11 @@ from nnunet_echo.nnunet.folders import new_dataset_folder
 def write_dataset(
     folder: Path,
     cases: Sequence[Case],
-    dataset_json: Mapping[str, object],
+    dataset_json: Mapping[str, Any],
     *,
     converter: str,
     source: Path,
-    options: Mapping[str, object],
+    options: Mapping[str, Any],
     make_folds: FoldMaker,
     refused: Sequence[Note] = (),
     warnings: Sequence[Note] = (),
@@ -163,7 +164,7 @@ def write_dataset(
         return report
 
 
-def _check_plan(plan: Sequence[Case], dataset_json: Mapping[str, object]) -> None:
+def _check_plan(plan: Sequence[Case], dataset_json: Mapping[str, Any]) -> None:
     """Our readers' promises; path safety hangs on the first."""
     ids = [case.case_id for case in plan]
     assert all(re.fullmatch(r"[A-Za-z0-9_-]+", case_id) for case_id in ids), "case ids are names, never paths"

@@ -41,7 +41,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from nnunet_echo import __version__
 from nnunet_echo.data.cases import Case, Written
@@ -129,7 +129,7 @@ class Reader(ABC):
         """Add the options that only this dataset has, each named like its field."""
 
     @abstractmethod
-    def dataset_json(self) -> dict[str, object]:
+    def dataset_json(self) -> dict[str, Any]:
         """dataset.json but for numTraining; its `name` is one of `dataset_ids`."""
 
     @abstractmethod
@@ -143,7 +143,7 @@ class Reader(ABC):
         """The split, one of `SPLITS_OF_ALL`, of all `patients` with masks; None for one of the dataset's own."""
         if self.split == "7:1:2":
             return seven_one_two(patients, self.seed)
-        return split_of_file(Path(self.split_file), patients) if self.split == "file" else None
+        return None if self.split_file is None else split_of_file(Path(self.split_file), patients)
 
     def convert(
         self,
@@ -194,7 +194,7 @@ class Reader(ABC):
             replace=replace,
         )
 
-    def recorded_options(self) -> dict[str, object]:
+    def recorded_options(self) -> dict[str, Any]:
         """What the report says of the options, and what makes a conversion another one: no places of this machine."""
         return asdict(self) | {"split_file": self.split_file and Path(self.split_file).name}
 

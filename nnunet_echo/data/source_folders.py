@@ -84,7 +84,8 @@ def overlooked(
             something_known |= inner_known
         return found, something_known
 
-    refused, warnings = [], []
+    refused: list[Note] = []
+    warnings: list[Note] = []
     for path in look(top)[0]:
         lost = case.search(path.name) and _plain_name(path.name) not in names
         relative = printable(path.relative_to(top))

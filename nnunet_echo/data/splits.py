@@ -137,7 +137,8 @@ def split_of_file(path: Path, patients: Collection[str]) -> Split:
                 "to one subset, once"
             )
         subsets[subset].add(patient)
-    return listed_split(*subsets.values(), unmatched(lines, patients, "is in imagesTr, but in no fold"))
+    training, validation, test = (subsets[subset] for subset in SUBSETS)
+    return listed_split(training, validation, test, unmatched(lines, patients, "is in imagesTr, but in no fold"))
 
 
 def unmatched(listed: Collection[str], patients: Collection[str], role: str) -> list[Note]:

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
@@ -42,7 +42,7 @@ def _guarded(value: object) -> object:
     return f"'{value}" if formula else value
 
 
-def _text(field: object) -> object:
+def _text(field: Any) -> Any:
     """What `_guarded` was given. Surplus and missing fields of a row are not text, and stay."""
     return field[1:] if isinstance(field, str) and field[:1] == "'" and _FORMULA.match(field) else field
 

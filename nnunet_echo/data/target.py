@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from nnunet_echo.data.findings import Note
 from nnunet_echo.nnunet.folders import OLD, free_name, preprocessed_splits, update_preprocessed_splits
@@ -96,11 +97,11 @@ def _warn_of_no_lock(folder: Path, reason: str) -> None:
 class Earlier:
     """What an earlier conversion left in a folder: its record, its files by that, and those of them that are there."""
 
-    record: Mapping[str, object] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
     there: frozenset[str] = frozenset()
 
-    def other_options(self, record: Mapping[str, object]) -> list[str]:
+    def other_options(self, record: Mapping[str, Any]) -> list[str]:
         """How its options differ from those of this conversion's record; empty where none of its files is there."""
         before, now = (_all_options(json.loads(json.dumps(content))) for content in (self.record, record))
         if not self.there or not before:
@@ -141,9 +142,7 @@ def look(folder: Path, converter: str) -> Earlier:
     return Earlier(record, frozenset(files), frozenset(there))
 
 
-def begin(
-    folder: Path, record: Mapping[str, object], earlier: Earlier, planned: Collection[str], replace: bool
-) -> None:
+def begin(folder: Path, record: Mapping[str, Any], earlier: Earlier, planned: Collection[str], replace: bool) -> None:
     """Make the folder ours and unfinished; with `replace` without the files of the earlier conversion."""
     try:
         (folder / SCRATCH).mkdir(parents=True, exist_ok=True)
@@ -239,19 +238,13 @@ def preprocessed_masks(name: str) -> Path | None:
 def missing_in_preprocessed(folder: Path, training: Sequence[str]) -> list[Note]:
     """A warning where the preprocessed data of a dataset lack training cases."""
     masks = preprocessed_masks(folder.name)
-    missing = [case for case in training if not (masks / f"{case}{FILE_ENDING}").exists()] if masks else []
-    return (
-        [
-            Note(
-                "not preprocessed",
-                folder.name,
-                f"{masks.parent} lacks {len(missing)} training cases, such as "
-                f"{missing[0]}; preprocess again before you train",
-            )
-        ]
-        if missing
-        else []
-    )
+    if masks is None:
+        return []
+    missing = [case for case in training if not (masks / f"{case}{FILE_ENDING}").exists()]
+    if not missing:
+        return []
+    text = f"{masks.parent} lacks {len(missing)} training cases, such as {missing[0]}"
+    return [Note("not preprocessed", folder.name, f"{text}; preprocess again before you train")]
 
 
 def set_aside(folder: Path) -> Path:
@@ -263,7 +256,7 @@ def set_aside(folder: Path) -> Path:
     return new
 
 
-def _all_options(record: Mapping[str, object]) -> dict[str, object]:
+def _all_options(record: Mapping[str, Any]) -> dict[str, Any]:
     options = record.get("options")
     return {**options, "split_file_sha256": record.get("split_file_sha256")} if isinstance(options, dict) else {}
 

@@ -72,7 +72,8 @@ def anatomical_measures(masks: Mapping[str, ndarray], spacing: tuple[float, floa
     if not known:
         return {}
     small, found = _prepare(known, spacing)
-    lv, myo, la = (found.get(name) for name in ("LV", "MYO", "LA"))
+    nothing = np.zeros_like(found["background"])  # of a structure that no criterion below needs
+    lv, myo, la = (found.get(name, nothing) for name in ("LV", "MYO", "LA"))
     measure = {
         "holes_in_lv": lambda: _holes(lv),
         "holes_in_la": lambda: _holes(la),
@@ -111,17 +112,17 @@ def _prepare(masks: Mapping[str, ndarray], spacing: tuple[float, float]) -> tupl
 
 def _holes(mask: ndarray) -> int:
     components = ndimage.label(~mask, _EIGHT)[0]
-    return np.count_nonzero(components > 1)  # the first in reading order is the outside
+    return int(np.count_nonzero(components > 1))  # the first in reading order is the outside
 
 
 def _fragments(mask: ndarray) -> int:
     sizes = _sizes(mask)
-    return sizes.sum() - sizes.max(initial=0)
+    return int(sizes.sum() - sizes.max(initial=0))
 
 
 def _gap(first: ndarray, second: ndarray, small: float) -> int:
     components = ndimage.label(~(_filled(first, second) | _filled(second, first)))[0]
-    gap = np.count_nonzero(components > 1)
+    gap = int(np.count_nonzero(components > 1))
     return gap if gap > small else 0
 
 

@@ -90,15 +90,15 @@ def frame_attributes(masks: Mapping[str, ndarray], spacing: tuple[float, float])
     return {name: float(found[name]) for name in ATTRIBUTES if name in found}
 
 
-def consistency_errors(values: Sequence[float], limits: Limits) -> ndarray:
+def consistency_errors(values: Sequence[float] | ndarray, limits: Limits) -> ndarray:
     """e_t of one attribute over a sequence (T,), in frame order; NaN where one of the three values is.
 
     0 in the first and last frame, and everywhere in an attribute that the references never change.
     """
-    values = np.asarray(values, float)
-    errors = np.zeros_like(values)
+    curve = np.asarray(values, float)
+    errors = np.zeros_like(curve)
     if limits.highest > limits.lowest:
-        errors[1:-1] = (values[1:-1] - (values[:-2] + values[2:]) / 2) / (limits.highest - limits.lowest)
+        errors[1:-1] = (curve[1:-1] - (curve[:-2] + curve[2:]) / 2) / (limits.highest - limits.lowest)
     return errors
 
 
@@ -166,4 +166,4 @@ def _base_width(lv: ndarray, myo: ndarray, spacing: tuple[float, float]) -> floa
     if not lv.any():
         return np.nan
     ends, _ = mitral_plane(main_part(lv), myo, spacing)
-    return np.nan if ends is None else np.linalg.norm(ends[1] - ends[0])
+    return np.nan if ends is None else float(np.linalg.norm(ends[1] - ends[0]))

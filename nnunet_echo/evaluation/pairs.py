@@ -215,10 +215,10 @@ def pair_cases(
             seen[same] = case.name
         if case.frame is not None:
             sequences.setdefault(key[:2], []).append(case.frame)
-    for key, frames in sequences.items():
+    for sequence, frames in sequences.items():
         if len(set(np.diff(sorted(frames)))) > 1:
             raise ValueError(
-                f"{' '.join(filter(None, key))}: frames {sorted(frames)} are not evenly spaced, so that "
+                f"{' '.join(filter(None, sequence))}: frames {sorted(frames)} are not evenly spaced, so that "
                 "neighbours cannot be compared; complete them, or leave the group frame out of "
                 "case_id_pattern"
             )
@@ -253,7 +253,8 @@ def read_pair(prediction: Path, reference: Path, dataset: Dataset) -> tuple[ndar
 
 def _case_id(name: str, dataset: Dataset) -> CaseId:
     patient = patient_of(name, {"case_id_pattern": dataset.case_id_pattern})
-    groups = re.fullmatch(dataset.case_id_pattern, name).groupdict("") if dataset.case_id_pattern else {}
+    match = re.fullmatch(dataset.case_id_pattern, name) if dataset.case_id_pattern else None
+    groups = match.groupdict("") if match else {}
     frame = groups.get("frame") or None
     if frame is not None and not frame.isdecimal():
         raise ValueError(

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nnunet_echo.layers.weight_decay import spare_from_weight_decay
 from nnunet_echo.ops.causal_conv import causal_conv_silu
 from nnunet_echo.ops.linear import Linear, linear
 from nnunet_echo.ops.precision import autocast_off
@@ -45,8 +48,7 @@ class Mamba(nn.Module):
         self.D = nn.Parameter(torch.ones(d_inner))
         self.out_proj = Linear(d_inner, d_model, bias=False) if project_out else nn.Identity()
         initialise_dt(self.dt_proj.weight, self.dt_proj.bias)
-        for parameter in (self.A_log, self.D):
-            parameter._no_weight_decay = True  # as in mamba_ssm: decay would pull the dynamics to a fixed time scale
+        spare_from_weight_decay(self.A_log, self.D)
 
     def forward(self, tokens: Tensor) -> Tensor:
         with autocast_off(tokens.device):
@@ -90,7 +92,7 @@ class BiMamba(nn.Module):
     def _mix(self, blocks: Sequence[Mamba], tokens: Tensor) -> Tensor:
         with autocast_off(tokens.device):
             directions = scan_blocks(blocks, tokens.to(self.out_proj.weight.dtype)).chunk(len(blocks), dim=1)
-            return self.out_proj(sum(directions).transpose(1, 2))
+            return self.out_proj(reduce(torch.add, directions).transpose(1, 2))
 
 
 def scan_blocks(blocks: Sequence[Mamba], tokens: Tensor) -> Tensor:
@@ -146,7 +148,8 @@ def input_dependent_scan(
     delta, B, C = (x_proj @ u).split([rank, states, states], dim=2)
     delta = (dt_proj @ delta.contiguous()).flatten(1, 2)  # of a slice the product takes six times as long
     A = -torch.exp(A_log)
-    return selective_scan(u.flatten(1, 2), delta, A, B, C, D, z, dt_bias, delta_softplus=True, reverse=reverse)
+    y = selective_scan(u.flatten(1, 2), delta, A, B, C, D, z, dt_bias, delta_softplus=True, reverse=reverse)
+    return cast(Tensor, y)  # alone, without the last state
 
 
 def dt_rank(d_model: int) -> int:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunet_echo.layers.mamba import dt_rank, initial_A_log, initialise_dt, input_dependent_scan
+from nnunet_echo.layers.weight_decay import spare_from_weight_decay
 from nnunet_echo.ops.linear import Linear
 from nnunet_echo.ops.precision import autocast_off
 
@@ -49,8 +50,7 @@ class SS2D(nn.Module):
         self.dropout = nn.Dropout(dropout)
         nn.init.uniform_(self.x_proj_weight, -(d_inner**-0.5), d_inner**-0.5)  # as nn.Linear's
         initialise_dt(self.dt_projs_weight, self.dt_projs_bias)
-        for parameter in (self.A_logs, self.Ds):
-            parameter._no_weight_decay = True
+        spare_from_weight_decay(self.A_logs, self.Ds)
 
     def forward(self, x: Tensor) -> Tensor:
         x, z = self.in_proj(x).chunk(2, dim=-1)

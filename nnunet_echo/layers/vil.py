@@ -127,7 +127,7 @@ class TokenConv2d(nn.Conv2d):
     def __init__(self, dim: int, kernel_size: int) -> None:
         super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
 
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:  # type: ignore[override]  # tokens need their grid
         return to_tokens(super().forward(to_image(x, grid)))
 
 

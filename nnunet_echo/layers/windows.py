@@ -47,7 +47,7 @@ def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
     >>> crop_to(torch.ones(1, 1, 8, 8), (5, 8)).shape
     torch.Size([1, 1, 5, 8])
     """
-    return x[(..., *(slice(0, n) for n in size))]
+    return x[(...,) + tuple(slice(0, n) for n in size)]
 
 
 def partition_windows(x: Tensor, window: Sequence[int], strided: bool = False) -> Tensor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from nnunet_echo.nnunet.plans import SMALLEST_MAP, unet_architecture
 if TYPE_CHECKING:
     from torch import nn
 
+    from nnunet_echo.networks.base import AnySize
     from nnunet_echo.networks.published import from_upstream
 
 __all__ = [
@@ -59,7 +60,7 @@ class Network:
     scan: bool = False
     toy: Mapping[str, Any] = field(default_factory=dict)
 
-    def load(self) -> type[nn.Module]:
+    def load(self) -> type[AnySize]:
         """The class. Its module, and PyTorch, are imported now."""
         return pkgutil.resolve_name(self.path)
 
@@ -247,9 +248,9 @@ def _check_axes(name: str, patch_size: Sequence[int]) -> None:
 
 
 # By the type of a default: which values fit. None stands for counts that follow from the patch.
-_FITS = {
+_FITS: dict[type, Callable[[Any], bool]] = {
     bool: lambda value: isinstance(value, bool),
-    int: lambda value: isinstance(value, Integral) and not isinstance(value, bool) and value >= 1,
+    int: lambda value: not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= 1,
     float: lambda value: isinstance(value, Real) and not isinstance(value, bool),
     str: lambda value: isinstance(value, str),
 }

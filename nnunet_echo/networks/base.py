@@ -5,7 +5,7 @@ Maps are (B, C, *S), S = H, W or Z, H, W. A stage is one resolution of the encod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,22 @@ class AnySize(nn.Module):
 
     size_multiple: tuple[int, ...]
     deep_supervision_strides: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def from_plan(
+        cls,
+        in_channels: int,
+        num_classes: int,
+        patch_size: Sequence[int],
+        architecture: dict[str, Any],
+        deep_supervision: bool,
+        **options: Any,
+    ) -> AnySize:
+        """The network of nnU-Net's plan: `architecture` is its ``arch_kwargs``, `patch_size` is *S.
+
+        `options` are the keyword arguments of the subclass.
+        """
+        raise NotImplementedError
 
     def pad(self, x: Tensor) -> Tensor:
         """The input that `padded_forward` gets."""
@@ -98,14 +114,11 @@ class UNet(AnySize):
         deep_supervision: bool,
         **options: Any,
     ) -> UNet:
-        """The network of nnU-Net's plan: `architecture` is its ``network_arch_init_kwargs``, `patch_size` is *S.
-
-        `options` are the keyword arguments of the subclass.
-        """
         shape = UNetShape.from_plan(in_channels, num_classes, architecture)
         if shape.dim != len(patch_size):
             raise ValueError(f"strides={shape.strides}: patch_size={tuple(patch_size)} has {len(patch_size)} axes.")
-        return cls(shape, deep_supervision, **options)
+        build: Callable[..., UNet] = cls  # a subclass is built from the shape
+        return build(shape, deep_supervision, **options)
 
     def pad(self, x: Tensor) -> Tensor:
         x = super().pad(x)

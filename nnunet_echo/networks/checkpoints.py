@@ -20,14 +20,12 @@ from torch import nn
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
-try:  # numpy 2; files written under numpy 1 name the module without the underscore, and the other way round
-    from numpy._core.multiarray import scalar
-except ImportError:
-    from numpy.core.multiarray import scalar
+scalar = np.float64().__reduce__()[0]  # the function that a pickled scalar names
 
 _PACKAGES = ("torch.nn.", "dynamic_network_architectures.", "nnunet_echo.networks.")
 _SCALAR_TYPES = ("float16", "float32", "float64", "int32", "int64", "bool")
-_ALLOWED = [
+# Files written under numpy 1 name its module without the underscore.
+_ALLOWED: list[Any] = [
     (scalar, "numpy._core.multiarray.scalar"),
     (scalar, "numpy.core.multiarray.scalar"),
     np.dtype,

@@ -64,7 +64,7 @@ class LKMUNet(UNet):
         mixers = []
         for s, (features, window) in enumerate(zip(shape.features_per_stage, windows, strict=True)):
             patch = (_scale(shape.n_stages, s),) * shape.dim if released else window
-            levels = OrderedDict()
+            levels: OrderedDict[str, nn.Module] = OrderedDict()
             if pixel_level:
                 levels["pim"] = PixelLevelSSM(features, window, released, bidirectional)
             if patch_level:

@@ -18,8 +18,8 @@ from nnunet_echo.ops.instance_norm import InstanceNorm2d, InstanceNorm3d
 
 @dataclass(frozen=True)
 class UNetShape:
-    """Shape of a U-Net, in the words of nnU-Net's plan. Per stage, finest first; one int stands for all stages, or for
-    all axes of a kernel.
+    """Shape of a U-Net, in the words of nnU-Net's plan. Per stage, finest first; the constructor takes one int for all
+    stages, or for all axes of a kernel, too.
 
     Normalisation and activation are those of the published networks, nnU-Net's defaults: InstanceNorm with affine
     parameters, LeakyReLU, convolutions with bias. Raises ValueError for numbers of entries that do not fit `strides`,
@@ -32,11 +32,11 @@ class UNetShape:
 
     in_channels: int
     num_classes: int
-    features_per_stage: int | Sequence[int]
-    kernel_sizes: int | Sequence[int | Sequence[int]]
+    features_per_stage: Sequence[int]
+    kernel_sizes: Sequence[Sequence[int]]
     strides: Sequence[Sequence[int]]
-    n_conv_per_stage: int | Sequence[int]
-    n_conv_per_stage_decoder: int | Sequence[int]
+    n_conv_per_stage: Sequence[int]
+    n_conv_per_stage_decoder: Sequence[int]
 
     def __post_init__(self) -> None:
         stages = 0 if isinstance(self.strides, int) else len(self.strides)
@@ -73,7 +73,7 @@ class UNetShape:
             architecture["features_per_stage"],
             architecture["kernel_sizes"],
             architecture["strides"],
-            architecture.get("n_conv_per_stage", architecture.get("n_blocks_per_stage")),
+            architecture["n_conv_per_stage" if "n_conv_per_stage" in architecture else "n_blocks_per_stage"],
             architecture["n_conv_per_stage_decoder"],
         )
 

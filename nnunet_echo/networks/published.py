@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nnunet_echo.networks.lkm_unet import LKMUNet
 from nnunet_echo.networks.plan import UNetShape
 from nnunet_echo.networks.u_mamba import UMambaBot, UMambaEnc
-from nnunet_echo.networks.vil.unet import VisionLSTM, VisionLSTM2
+from nnunet_echo.networks.vil.encoder import VisionLSTM, VisionLSTM2
 from nnunet_echo.networks.vm_unet import VSSM
 from nnunet_echo.networks.wrapped_weights import (
     common_prefix,

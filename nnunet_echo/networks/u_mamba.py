@@ -61,7 +61,8 @@ class UMambaEnc(UMamba):
     """U-Mamba with Mamba layers through the encoder; `patch_size` (*S) decides where channels become tokens."""
 
     def __init__(self, shape: UNetShape, deep_supervision: bool = False, *, patch_size: Sequence[int]) -> None:
-        size, mixers = tuple(patch_size), []
+        size: tuple[int, ...] = tuple(patch_size)
+        mixers: list[nn.Module] = []
         if len(size) != shape.dim:
             raise ValueError(f"patch_size={size}: expected {shape.dim} axes, since strides has {shape.dim}.")
         for s, (features, stride) in enumerate(zip(shape.features_per_stage, shape.strides, strict=True)):
@@ -80,9 +81,10 @@ class UMambaEnc(UMamba):
         patch_size: Sequence[int],
         architecture: dict[str, Any],
         deep_supervision: bool,
+        **options: Any,
     ) -> UMambaEnc:
         shape = UNetShape.from_plan(in_channels, num_classes, architecture)
-        return cls(shape, deep_supervision, patch_size=patch_size)
+        return cls(shape, deep_supervision, patch_size=patch_size, **options)
 
 
 class NoMamba(UMamba):

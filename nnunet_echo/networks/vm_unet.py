@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 from dynamic_network_architectures.building_blocks.regularization import DropPath
 from torch import Tensor, nn
@@ -143,7 +145,7 @@ class VSSM(nn.Module):
         _check_stages(depths, depths_decoder, dims, dims_decoder)
         if d_state is None:
             d_state = math.ceil(dims[0] / 6)
-        common = {"d_state": d_state, "dropout": attn_drop_rate, "use_checkpoint": use_checkpoint}
+        layer = partial(VSSLayer, d_state=d_state, dropout=attn_drop_rate, use_checkpoint=use_checkpoint)
         down = _split(drop_path_rates(drop_path_rate, sum(depths)), depths)
         up = _split(drop_path_rates(drop_path_rate, sum(depths_decoder))[::-1], depths_decoder)
         last = len(depths) - 1
@@ -151,15 +153,15 @@ class VSSM(nn.Module):
         self.patch_embed = PatchEmbed(patch_size, in_chans, dims[0], patch_norm)
         self.pos_drop = nn.Dropout(drop_rate)
         self.layers = nn.ModuleList(
-            VSSLayer(dim, rates, downsample=stage < last, **common)
+            layer(dim, rates, downsample=stage < last)
             for stage, (dim, rates) in enumerate(zip(dims, down, strict=True))
         )
         self.layers_up = nn.ModuleList(
-            VSSLayer(dim, rates, upsample=stage > 0, **common)
+            layer(dim, rates, upsample=stage > 0)
             for stage, (dim, rates) in enumerate(zip(dims_decoder, up, strict=True))
         )
         self.final_up = PatchExpand(dims_decoder[-1], scale=4)
-        self.final_conv = nn.Conv2d(dims_decoder[-1] // 4, num_classes, 1)
+        self.final_conv: nn.Module = nn.Conv2d(dims_decoder[-1] // 4, num_classes, 1)
         for module in self.modules():  # the scans' stacked projections are not nn.Linear and keep theirs
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -222,9 +224,9 @@ class VMUNet(AnySize):
         in_channels: int,
         num_classes: int,
         patch_size: Sequence[int],
-        architecture: dict,
+        architecture: dict[str, Any],
         deep_supervision: bool,
-        **options,
+        **options: Any,
     ) -> VMUNet:
         """The network of a 2d configuration; it needs nothing of `architecture`. `options` go to the constructor."""
         return cls(in_channels, num_classes, deep_supervision=deep_supervision, **options)
@@ -247,7 +249,7 @@ class FullResolutionOutput(nn.Module):
         return [logits] if self.deep_supervision else logits
 
 
-def _rename_last_layer(network: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
+def _rename_last_layer(network: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
     """Checkpoints of version 0.1.0 have the last layer under its published name."""
     for name in ("weight", "bias"):
         old = f"{prefix}vmunet.final_conv.{name}"

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 from nnunet_echo.nnunet.folders import PREPROCESSED, replace_file
 from nnunet_echo.nnunet.logs import logged_split, read_json
@@ -85,7 +86,7 @@ def other_split(folder: Path, now: Cases, patient: Callable[[str], str] = str) -
         kept = read_json(folder / RECORD)
         if not _is_fold(kept):
             return f"its {RECORD} is damaged, so nobody knows what it was trained on"
-        if (set(kept["train"]), set(kept["val"])) != (train, validation):
+        if set(kept["train"]) != train or set(kept["val"]) != validation:
             return _difference(kept, train, validation, patient)
     else:
         logged = logged_split(folder)
@@ -134,7 +135,7 @@ def _validated(folder: Path) -> set[str]:
     return {name.removesuffix(ending) for name in names if name.endswith(ending) and not name.startswith(".")}
 
 
-def _is_fold(content: object) -> bool:
+def _is_fold(content: object) -> TypeGuard[Cases]:
     return isinstance(content, dict) and all(
         isinstance(content.get(side), list) and all(isinstance(case, str) for case in content[side])
         for side in ("train", "val")

@@ -60,10 +60,11 @@ def run_command(
             start_new_session=True,
         )
         lifeline = None
+        assert process.stdout is not None
         try:
             lifeline = start_guardian(process.pid)
             # A worker that is left without its parent holds the pipe open, and we would read for ever.
-            threading.Thread(target=lambda: (process.wait(), kill_group(process.pid)), daemon=True).start()
+            threading.Thread(target=_kill_group_after, args=[process], daemon=True).start()
             for line in process.stdout:
                 file.write(line)
                 if progress := PROGRESS.search(line):
@@ -115,6 +116,11 @@ def kill_group(group: int) -> None:
     """KILL to all processes of a group, if there are any."""
     with suppress(ProcessLookupError, PermissionError, AttributeError):  # macOS: not permitted where all are zombies
         os.killpg(group, signal.SIGKILL)
+
+
+def _kill_group_after(process: subprocess.Popen) -> None:
+    process.wait()
+    kill_group(process.pid)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 _SPLIT = re.compile(r"This split has ([0-9]{1,9}) training and ([0-9]{1,9}) validation cases")
 # In a line: the epoch that begins, its seconds, the peak of memory so far, a case whose validation begins.
@@ -52,7 +53,9 @@ def logged_split(fold: Path) -> tuple[int, int] | None:
 
 def read_training(folds: Sequence[Path]) -> Training:
     """What the logs in the folders of some folds say. Unless all of them say it, sums are NaN."""
-    epochs, peaks, steps = [], [], []
+    epochs: list[dict[int, float]] = []
+    peaks: list[float] = []
+    steps: list[float] = []
     for fold in folds:
         of_fold: dict[int, float] = {}
         for log in _logs(fold):
@@ -73,9 +76,10 @@ def read_training(folds: Sequence[Path]) -> Training:
     )
 
 
-def _iterations(debug: Sequence[dict[str, object]]) -> float:
+def _iterations(debug: Sequence[dict[str, Any]]) -> float:
     said = {str(content.get("num_iterations_per_epoch", "")) for content in debug}
-    return float(said.pop()) if len(said) == 1 and re.fullmatch("[0-9]{1,9}", *said) else math.nan
+    one = said.pop() if len(said) == 1 else ""
+    return float(one) if re.fullmatch("[0-9]{1,9}", one) else math.nan
 
 
 def _read(log: str, epochs: dict[int, float], peaks: list[float], steps: list[float]) -> None:
@@ -108,7 +112,7 @@ def _logs(fold: Path) -> list[str]:
     return texts
 
 
-def read_json(path: Path) -> object:
+def read_json(path: Path) -> Any:
     """The content of a file; None where there is none or it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -116,7 +120,7 @@ def read_json(path: Path) -> object:
         return None
 
 
-def read_debug(fold: Path) -> dict[str, object]:
+def read_debug(fold: Path) -> dict[str, Any]:
     """What nnU-Net wrote of the trainer's attributes when the training began; {} before."""
     content = read_json(fold / "debug.json")
     return content if isinstance(content, dict) else {}

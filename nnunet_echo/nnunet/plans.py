@@ -165,13 +165,13 @@ def add_configuration(
     replace_file(plans_file, json.dumps(plans, indent=4))
 
 
-def plan_configuration(file: Path, configurations: Mapping[str, object], name: str) -> dict[str, object]:
+def plan_configuration(file: Path, configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A configuration of the plans in a file, with what it inherits, as nnU-Net resolves it.
 
     Raises `ValueError` for one that is not there, that inherits one that is not there, or itself.
     """
     chain: list[str] = []
-    contents: list[Mapping[str, object]] = []
+    contents: list[Mapping[str, Any]] = []
     while True:
         if not isinstance(name, str) or name not in configurations:
             what = f"configuration {chain[-1]} inherits from {name}" if chain else f"configuration {name}"
@@ -191,7 +191,7 @@ def plan_configuration(file: Path, configurations: Mapping[str, object], name: s
         name = content["inherits_from"]
 
 
-def read_configurations(file: Path) -> dict[str, object]:
+def read_configurations(file: Path) -> dict[str, Any]:
     """The configurations of plans. Raises `ValueError` where the file has none."""
     content = read_json(file)
     configurations = content.get("configurations") if isinstance(content, dict) else None

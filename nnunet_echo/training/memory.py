@@ -17,9 +17,14 @@ def peak_memory_gib(device: torch.device) -> float:
     """Largest memory so far: allocated on a CUDA device, else resident in this process; NaN where no one counts it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    if sys.platform == "linux":  # not getrusage, whose peak a process inherits from the one that started it
-        (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        return int(peak) / 2**20
+    if sys.platform != "linux":
+        return _peak_of_getrusage()
+    # Not getrusage, whose peak a process inherits from the one that started it.
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(peak) / 2**20
+
+
+def _peak_of_getrusage() -> float:
     try:
         import resource
     except ImportError:  # Windows

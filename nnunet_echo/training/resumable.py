@@ -16,7 +16,7 @@ from time import monotonic
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 
 class SafeTrainer(nnUNetTrainer):
@@ -50,7 +50,7 @@ class SafeTrainer(nnUNetTrainer):
             return super().run_training()
         trainer_process = os.getpid()
 
-        def ask_to_stop(signum: int, _frame) -> None:
+        def ask_to_stop(signum: int, _frame: object) -> None:
             if os.getpid() != trainer_process:  # a worker that loads data has inherited the handler: it just ends
                 os._exit(128 + signum)
             signal.signal(signum, signal.SIG_DFL)  # a second signal does not wait
@@ -158,7 +158,7 @@ class SafeTrainer(nnUNetTrainer):
         for values in self.logger.get_checkpoint().values():
             del values[self.current_epoch :]  # what was logged of an unfinished epoch is logged anew
 
-    def _everywhere(self, *flags) -> list[bool]:
+    def _everywhere(self, *flags: Tensor | bool) -> list[bool]:
         """The flags, each true only if it is on every rank: the ranks of DDP have to step, stop and fail alike."""
         if not self.is_ddp:
             return [bool(flag) for flag in flags]

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
@@ -253,11 +254,12 @@ class TokenTrainer(EchoTrainer):
     warm_up = 0.05  # share of the epochs, rounded up
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, EpochSchedule]:
-        decayed, spared = [], []
+        decayed: list[torch.nn.Parameter] = []
+        spared: list[torch.nn.Parameter] = []
         for parameter in self.network.parameters():
             spare = parameter.ndim <= 1 or getattr(parameter, "_no_weight_decay", False)
             (spared if spare else decayed).append(parameter)
-        groups = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, self.initial_lr, weight_decay=self.weight_decay)
         return optimizer, EpochSchedule(optimizer, self.learning_rate)
 

@@ -81,7 +81,7 @@ def mitral_plane(part: ndarray, myocardium: ndarray, spacing: tuple[float, float
     walled, bridge = np.pad(myocardium, 1)[tuple(beyond.T + 1)], TOLERANCE * np.sqrt(area)
     parts = open_parts(points, walled, bridge)
     plane = _largest(points, parts)
-    if plane is None or span(*points[list(plane)], points) < _LEAST_SPAN * area:
+    if plane is None or span(points[plane[0]], points[plane[1]], points) < _LEAST_SPAN * area:
         return None, False
     start, stop = plane
     ends = points[[start, stop]]
@@ -159,7 +159,8 @@ def straight_stretches(points: ndarray, tolerance: float) -> list[tuple[int, int
     j leaves all i at once, point by point, and gives up those i through which no line passes all points between by at
     most `tolerance`: memory follows N and time the stretches that are nearly straight, however ragged the outline.
     """
-    best, found = 0.0, []
+    best = 0.0
+    found: list[tuple[int, int]] = []
     i = np.arange(len(points))
     low, high = np.full((2, len(points)), np.pi / 4) * [[-1], [1]]  # the falls of these lines
     for steps in range(1, len(points)):

@@ -105,10 +105,8 @@ def lv_shape(
     ends, doubtful = (None, False) if myocardium is None else mitral_plane(part, myocardium, spacing)
     flags = ["base_from_outline"] * (myocardium is not None and ends is None) + ["base_doubtful"] * doubtful
     if ends is None:  # the middles of the stretch, of both middle points and of all equal ones
-        ends = [
-            points[[(i + j) // 2, (i + j + 1) // 2]].mean(axis=0)
-            for i, j in straight_stretches(points, TOLERANCE * np.sqrt(area))
-        ]
+        stretches = straight_stretches(points, TOLERANCE * np.sqrt(area))
+        ends = np.array([points[[(i + j) // 2, (i + j + 1) // 2]].mean(axis=0) for i, j in stretches])
     if len(ends) == 0:
         return LvShape(flag=" ".join(["no_base", *_cut(part)]))
     base = np.mean(ends, axis=0)

@@ -19,6 +19,7 @@ from dynamic_network_architectures.building_blocks.regularization import DropPat
 from torch import Tensor, nn
 
 from nnunet_echo.layers.vil import EXPANSION, CausalConv1d, ResidualLayerNorm, TokenConv2d, ViLLayer
+from nnunet_echo.layers.weight_decay import spare_from_weight_decay
 from nnunet_echo.layers.windows import to_image, to_tokens
 from nnunet_echo.networks.base import drop_path_rates
 from nnunet_echo.ops.precision import autocast_off
@@ -35,6 +36,7 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(channels, dim, patch_size, stride)
         nn.init.xavier_uniform_(self.proj.weight.view(dim, -1))
+        assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +50,7 @@ class PositionEmbed(nn.Module):
     def __init__(self, grid: tuple[int, int], dim: int) -> None:
         super().__init__()
         self.embed = nn.Parameter(torch.empty(1, *grid, dim))
-        self.embed._no_weight_decay = True
+        spare_from_weight_decay(self.embed)
         nn.init.trunc_normal_(self.embed, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ U-Net decoder fuses them from coarse to fine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU
 from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
@@ -77,9 +78,9 @@ class TokenUNet(AnySize):
         in_channels: int,
         num_classes: int,
         patch_size: Sequence[int],
-        architecture: dict,
+        architecture: dict[str, Any],
         deep_supervision: bool,
-        **options,
+        **options: Any,
     ) -> TokenUNet:
         """The network of a 2d configuration: from the plan's `architecture` it takes the decoder's features, unless
         `options` has them. `options` are arguments of the constructor."""
@@ -87,7 +88,8 @@ class TokenUNet(AnySize):
         planned = list(architecture["features_per_stage"])
         features = (planned + planned[-1:] * levels)[:levels]
         arguments = {"features": features, "deep_supervision": deep_supervision, **options}
-        return cls(in_channels, num_classes, patch_size, **arguments)
+        build: Callable[..., TokenUNet] = cls  # a subclass makes the encoder
+        return build(in_channels, num_classes, patch_size, **arguments)
 
     def padded_forward(self, x: Tensor) -> Tensor | list[Tensor]:
         return self.decoder(self.pyramid(x, self.encoder.features(x, self.depths)))

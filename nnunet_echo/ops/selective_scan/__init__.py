@@ -96,10 +96,10 @@ def selective_scan(
     with autocast_off(u.device):
         if module.READS_BACKWARDS:
             reverse = tuple(reverse) or (False,) * B.shape[1]
-            y, last_state = module.selective_scan(ScanInputs(*tensors, delta_softplus), reverse)
+            y, last_state = module.selective_scan(ScanInputs._make((*tensors, delta_softplus)), reverse)
         else:
             turned = [x if x is None or x.ndim < 3 else traceable.turn(x, reverse) for x in tensors]
-            y, last_state = module.selective_scan(ScanInputs(*turned, delta_softplus))
+            y, last_state = module.selective_scan(ScanInputs._make((*turned, delta_softplus)))
             y = traceable.turn(y, reverse)
     y = y.to(u.dtype)
     return (y, last_state) if return_last_state else y
@@ -131,7 +131,17 @@ def choose_backend(device: torch.device, dtype: torch.dtype = torch.float32, bac
     return backend
 
 
-def _check_shapes(u, delta, A, B, C, D, z, delta_bias, reverse) -> None:
+def _check_shapes(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    reverse: Sequence[bool],
+) -> None:
     if u.ndim != 3:
         raise ValueError(f"u has shape {tuple(u.shape)}: expected (batch, channels, length).")
     batch, channels, length = u.shape

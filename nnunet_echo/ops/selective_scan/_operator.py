@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from torch.library import CustomOpDef
 from torch.utils.flop_counter import register_flop_formula
 
 from nnunet_echo.ops.selective_scan import traceable
 from nnunet_echo.ops.selective_scan.inputs import ScanInputs
+
+if TYPE_CHECKING:
+    from torch._library.custom_ops import CustomOpDef
 
 INPUTS = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
@@ -28,16 +31,16 @@ def register_gradients(scan: CustomOpDef, backward: CustomOpDef) -> None:
     """Let ``backward(*inputs, kept, grad_y, grad_last)`` give one gradient for each tensor of the inputs; where those
     are to be differentiated again, `traceable` gives them."""
 
-    def keep(ctx, inputs, output) -> None:
+    def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         *tensors, ctx.softplus, ctx.reverse = inputs
         ctx.save_for_backward(*tensors, output[2])
 
-    def gradients(ctx, grad_y, grad_last, _):
+    def gradients(ctx: Any, grad_y: Tensor, grad_last: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, kept = ctx.saved_tensors
         if traceable.gradients_wanted((grad_y, grad_last)):
 
             def plain(*tensors: Tensor | None) -> tuple[Tensor, Tensor]:
-                return traceable.selective_scan(ScanInputs(*tensors, ctx.softplus), ctx.reverse)
+                return traceable.selective_scan(ScanInputs._make((*tensors, ctx.softplus)), ctx.reverse)
 
             return *traceable.gradients(plain, tensors, (grad_y, grad_last)), None, None
         found = backward(*tensors, ctx.softplus, ctx.reverse, kept, grad_y, grad_last)
@@ -48,5 +51,5 @@ def register_gradients(scan: CustomOpDef, backward: CustomOpDef) -> None:
         register_flop_formula(operator._opoverload.overloadpacket)(partial(_count, flops))
 
 
-def _count(flops: int, u: Sequence[int], delta: Sequence[int], A: Sequence[int], *others, **options) -> int:
+def _count(flops: int, u: Sequence[int], delta: Sequence[int], A: Sequence[int], *others: Any, **options: Any) -> int:
     return flops * math.prod(u) * A[1]

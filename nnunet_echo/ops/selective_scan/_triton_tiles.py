@@ -5,7 +5,7 @@ Letters as in `nnunet_echo.ops.selective_scan`. A tile is ROWS channels of one g
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
@@ -14,47 +14,47 @@ import triton.language as tl
 class Array(NamedTuple):
     """A tensor (B, G, rows, L) with its strides; tokens are neighbours in memory."""
 
-    data: object
-    batch: object
-    group: object
-    row: object
+    data: Any
+    batch: Any
+    group: Any
+    row: Any
 
 
 class Inputs(NamedTuple):
     """What is scanned: A (N, D), D and delta_bias (D,) contiguous, the others `Array`; D, z, delta_bias may be None."""
 
-    u: object
-    delta: object
-    A: object
-    B: object
-    C: object
-    D: object
-    z: object
-    delta_bias: object
+    u: Any
+    delta: Any
+    A: Any
+    B: Any
+    C: Any
+    D: Any
+    z: Any
+    delta_bias: Any
 
 
 class Sizes(NamedTuple):
     """Numbers: what a launch covers, `groups` groups of `channels` channels from `first_group` on, out of `all`."""
 
-    groups: object
-    first_group: object
-    channels: object
-    all: object
-    states: object
-    length: object
-    chunks: object
+    groups: Any
+    first_group: Any
+    channels: Any
+    all: Any
+    states: Any
+    length: Any
+    chunks: Any
 
 
 class Tile(NamedTuple):
     """Where a program is: sequence, group, channels in the group and in all (ROWS,), tokens (TOKENS,), which exist."""
 
-    b: object
-    g: object
-    rows: object
-    channels: object
-    tokens: object
-    is_row: object
-    is_token: object
+    b: Any
+    g: Any
+    rows: Any
+    channels: Any
+    tokens: Any
+    is_row: Any
+    is_token: Any
 
 
 @triton.jit

@@ -12,6 +12,7 @@ channels last, since there are many and they are contiguous. g is the gradient a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -67,7 +68,7 @@ class _Recurrence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
         length, sequences, width = u.shape
         y = u.new_empty(length, sequences, width)
         last = u.new_empty(sequences, A.shape[1], width)
@@ -87,7 +88,7 @@ class _Recurrence(torch.autograd.Function):
         return y, last
 
     @staticmethod
-    def backward(ctx, grad_y: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_y: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
         u, delta, A, B, C, *starts = ctx.saved_tensors
         # Not `once_differentiable`, which lets a second derivative be zero where the gradients at y have none.
         if traceable.gradients_wanted((grad_y, grad_last)):

@@ -13,7 +13,9 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import math
+from collections.abc import Sequence
 from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,7 +76,18 @@ def selective_scan(inputs: ScanInputs, reverse: tuple[bool, ...]) -> tuple[Tenso
 @torch.library.custom_op(
     "nnunet_echo::scan_cpu", mutates_args=(), device_types="cpu", schema=f"({INPUTS}) -> (Tensor, Tensor, Tensor)"
 )
-def _scan(u, delta, A, B, C, D, z, delta_bias, softplus, reverse):
+def _scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    softplus: bool,
+    reverse: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
     """y, last state, and what the backward starts from: the state before each chunk of tokens (B, D, chunks, N)."""
     y, last, starts = _outputs(u, delta, A)
     inputs = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
@@ -84,12 +97,13 @@ def _scan(u, delta, A, B, C, D, z, delta_bias, softplus, reverse):
 
 
 @_scan.register_fake
-def _outputs(u, delta, A, *others):
+def _outputs(u: Tensor, delta: Tensor, A: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
     (batch, channels, length), states = u.shape, A.shape[1]
-    chunks = -(-length // _library().scan_chunk())
+    chunks = -(-length // _loaded().scan_chunk())
     shapes = (batch, channels, states), (batch, channels, chunks, states)
     y = u.new_empty(batch, length, channels).transpose(1, 2)
-    return y, *(u.new_empty(shape) for shape in shapes)
+    last, starts = (u.new_empty(shape) for shape in shapes)
+    return y, last, starts
 
 
 @torch.library.custom_op(
@@ -98,7 +112,21 @@ def _outputs(u, delta, A, *others):
     device_types="cpu",
     schema=f"({INPUTS}, Tensor starts, Tensor grad_y, Tensor grad_last) -> Tensor[]",
 )
-def _scan_backward(u, delta, A, B, C, D, z, delta_bias, softplus, reverse, starts, grad_y, grad_last):
+def _scan_backward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    softplus: bool,
+    reverse: Sequence[bool],
+    starts: Tensor,
+    grad_y: Tensor,
+    grad_last: Tensor,
+) -> list[Tensor]:
     """Gradients at u, delta, A, B, C, D, z, delta_bias; where z is missing, its gradient has no elements."""
     inputs = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
     gradients = dict(zip(inputs, _gradients_like(u, delta, A, B, C, D, z), strict=True))
@@ -113,7 +141,9 @@ def _scan_backward(u, delta, A, B, C, D, z, delta_bias, softplus, reverse, start
 
 
 @_scan_backward.register_fake
-def _gradients_like(u, delta, A, B, C, D, z, *others):
+def _gradients_like(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, *others: Any
+) -> list[Tensor]:
     grad_z = u.new_empty(0) if z is None else torch.empty_like(z)
     grad_D, grad_bias = A.new_empty(A.shape[0]), A.new_empty(A.shape[0])
     return [*(torch.empty_like(x) for x in (u, delta, A, B, C)), grad_D, grad_z, grad_bias]
@@ -135,7 +165,7 @@ def _convolve(u: Tensor, weight: Tensor, bias: Tensor, reverse: list[bool]) -> T
 
 
 @_convolve.register_fake
-def _(u, weight, bias, reverse):
+def _(u: Tensor, weight: Tensor, bias: Tensor, reverse: list[bool]) -> Tensor:
     return u.new_empty(u.shape)
 
 
@@ -150,16 +180,16 @@ def _convolve_backward(
 
 
 @_convolve_backward.register_fake
-def _(u, weight, bias, reverse, grad_y):
+def _(u: Tensor, weight: Tensor, bias: Tensor, reverse: list[bool], grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(u), torch.empty_like(weight), torch.empty_like(bias)
 
 
-def _keep(ctx, inputs, output) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, ctx.reverse = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _gradients(ctx, grad_y):
+def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     if traceable.gradients_wanted((grad_y,)):
         plain = partial(traceable.causal_conv_silu, reverse=ctx.reverse)
         return *traceable.gradients(plain, ctx.saved_tensors, (grad_y,)), None
@@ -170,19 +200,21 @@ _convolve.register_autograd(_gradients, setup_context=_keep)
 
 
 @register_flop_formula(torch.ops.nnunet_echo.causal_conv_silu)
-def _count(u, weight, *others, **options) -> int:
+def _count(u: Sequence[int], weight: Sequence[int], *others: Any, **options: Any) -> int:
     return 2 * math.prod(u) * weight[1]  # a convolution's, as PyTorch counts it
 
 
 @register_flop_formula(torch.ops.nnunet_echo.causal_conv_silu_backward)
-def _count_backward(u, weight, *others, **options) -> int:
+def _count_backward(u: Sequence[int], weight: Sequence[int], *others: Any, **options: Any) -> int:
     return 2 * _count(u, weight)
 
 
-def _call(function: str, options: dict[str, int], reverse: list[bool], **tensors: Tensor | None) -> None:
+def _call(function: str, options: dict[str, int], reverse: Sequence[bool], **tensors: Tensor | None) -> None:
     """Call the library with tensors by their names in `_Scan`, None for a missing one; `options` are more of its."""
     traceable.refuse_forward_mode(f"nnunet_echo's C operator {function}")
-    batch, channels, length = tensors["u"].shape
+    u = tensors["u"]
+    assert u is not None
+    batch, channels, length = u.shape
     groups = len(reverse)
     channels //= groups
     sizes = {"batch": batch, "groups": groups, "channels": channels, "length": length, **options}
@@ -197,7 +229,7 @@ def _call(function: str, options: dict[str, int], reverse: list[bool], **tensors
         else:
             rows = x if x.ndim == 4 else x.unflatten(1, (groups, channels))
             setattr(scan, name, _Array(x.data_ptr(), *rows.stride()))
-    if getattr(_library(), function)(ctypes.byref(scan)):
+    if getattr(_loaded(), function)(ctypes.byref(scan)):
         raise MemoryError(f"selective_scan: no memory for the work space of {scan.threads} threads.")
 
 
@@ -213,14 +245,21 @@ def _why_no_library() -> str | None:
 
 def widest_vector() -> int:
     """Floats in the widest vector that this processor computes with: 16 (AVX-512), 8 (AVX2) or 4."""
-    return _library().scan_width()
+    return _loaded().scan_width()
 
 
 @cache
 def _parallel() -> int | None:
     """Address of OpenMP's GOMP_parallel in the runtime that PyTorch has loaded; None where that is not OpenMP."""
     function = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
-    return ctypes.cast(function, ctypes.c_void_p).value
+    return None if function is None else ctypes.cast(function, ctypes.c_void_p).value
+
+
+def _loaded() -> ctypes.CDLL:
+    """The library, where `why_not` has found it."""
+    library = _library()
+    assert library is not None
+    return library
 
 
 @cache

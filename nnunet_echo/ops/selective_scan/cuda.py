@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,11 +38,11 @@ class _OnceDifferentiable(torch.autograd.Function):
     """The identity. autograd does not see into mamba_ssm's backward: second derivatives would silently be zero."""
 
     @staticmethod
-    def forward(ctx, y: Tensor) -> Tensor:
+    def forward(ctx: Any, y: Tensor) -> Tensor:
         return y.view_as(y)
 
     @staticmethod
-    def backward(ctx, grad_y: Tensor) -> Tensor:
+    def backward(ctx: Any, grad_y: Tensor) -> Tensor:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             raise RuntimeError(
                 "mamba_ssm's scan can be differentiated once only. Set NNUNET_ECHO_SCAN=reference (or chunked, or "

@@ -27,12 +27,12 @@ def selective_scan(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
     B = B.repeat_interleave(channels // B.shape[1], dim=1)  # (B, D, N, L)
     C = C.repeat_interleave(channels // C.shape[1], dim=1)
     h = u.new_zeros(u.shape[0], channels, A.shape[1])
-    y = []
+    outputs = []
     for t in range(u.shape[2]):
         step = delta[:, :, t, None]
         h = torch.exp(step * A) * h + step * B[..., t] * u[:, :, t, None]
-        y.append((h * C[..., t]).sum(-1))
-    y = torch.stack(y, dim=-1) if y else torch.zeros_like(u)
+        outputs.append((h * C[..., t]).sum(-1))
+    y = torch.stack(outputs, dim=-1) if outputs else torch.zeros_like(u)
     return skip_and_gate(y, u, D, z), h
 
 

@@ -33,7 +33,8 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
 
 def exporting() -> bool:
     """Whether PyTorch is tracing or exporting (torch.jit.trace, torch.export, torch.onnx.export; not torch.compile)."""
-    return torch.jit.is_tracing() or (_SAYS_EXPORTING and torch.compiler.is_exporting())
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]  # documented, but not in its __all__
+    return tracing or (_SAYS_EXPORTING and torch.compiler.is_exporting())
 
 
 def wanted() -> bool:

@@ -33,7 +33,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -71,7 +71,18 @@ def selective_scan(inputs: ScanInputs, reverse: tuple[bool, ...]) -> tuple[Tenso
 
 
 @torch.library.custom_op("nnunet_echo::scan_triton", mutates_args=(), schema=f"({INPUTS}) -> (Tensor, Tensor, Tensor)")
-def _scan(u, delta, A, B, C, D, z, delta_bias, softplus, reverse):
+def _scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    softplus: bool,
+    reverse: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
     """y, last state, and what the backward starts from: states before and behind chunks, (B, chunks + 1, N, D)."""
     from nnunet_echo.ops.selective_scan._triton_kernels import outputs
 
@@ -92,10 +103,11 @@ def _scan(u, delta, A, B, C, D, z, delta_bias, softplus, reverse):
 
 
 @_scan.register_fake
-def _outputs(u, delta, A, *others):
+def _outputs(u: Tensor, delta: Tensor, A: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
     (batch, channels, length), states = u.shape, A.shape[1]
     shapes = (batch, channels, states), (batch, -(-length // _TOKENS) + 1, states, channels)
-    return u.new_empty(u.shape), *(u.new_empty(shape) for shape in shapes)
+    last, states_of_chunks = (u.new_empty(shape) for shape in shapes)
+    return u.new_empty(u.shape), last, states_of_chunks
 
 
 @torch.library.custom_op(
@@ -103,7 +115,21 @@ def _outputs(u, delta, A, *others):
     mutates_args=(),
     schema=f"({INPUTS}, Tensor states, Tensor grad_y, Tensor grad_last) -> Tensor[]",
 )
-def _scan_backward(u, delta, A, B, C, D, z, delta_bias, softplus, reverse, states, grad_y, grad_last):
+def _scan_backward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    softplus: bool,
+    reverse: Sequence[bool],
+    states: Tensor,
+    grad_y: Tensor,
+    grad_last: Tensor,
+) -> list[Tensor]:
     """Gradients at u, delta, A, B, C, D, z, delta_bias; where z is missing, its gradient has no elements."""
     from nnunet_echo.ops.selective_scan import _triton_kernels as kernels
     from nnunet_echo.ops.selective_scan._triton_tiles import Inputs
@@ -112,7 +138,7 @@ def _scan_backward(u, delta, A, B, C, D, z, delta_bias, softplus, reverse, state
     if not u.numel():
         return [x.zero_() for x in gradients]
     batch, groups, chunks = len(u), B.shape[1], states.shape[1] - 1
-    inputs, grad_y = _inputs(u, delta, A, B, C, D, z, delta_bias), _array(grad_y, groups)
+    inputs, at_y = _inputs(u, delta, A, B, C, D, z, delta_bias), _array(grad_y, groups)
     launches = list(_launches(inputs, groups, reverse))
     leaving = torch.empty_like(states)
     leaving[:, 0] = grad_last.mT
@@ -136,10 +162,10 @@ def _scan_backward(u, delta, A, B, C, D, z, delta_bias, softplus, reverse, state
     )
     with torch.cuda.device_of(u):
         if chunks > 1:
-            _states_between_chunks(leaving, inputs, grad_y, launches, softplus)
+            _states_between_chunks(leaving, inputs, at_y, launches, softplus)
         for sizes, _, options in launches:
             kernels.gradients[(batch * sizes.groups * chunks * splits,)](
-                inputs, states, leaving, grad_y, grads, sizes, splits, SOFTPLUS=softplus, maxnreg=_REGISTERS, **options
+                inputs, states, leaving, at_y, grads, sizes, splits, SOFTPLUS=softplus, maxnreg=_REGISTERS, **options
             )
     torch.sum(sums.A, (0, 1), out=gradients.A.mT)
     torch.sum(sums.D, (0, 1), out=gradients.D)
@@ -150,7 +176,9 @@ def _scan_backward(u, delta, A, B, C, D, z, delta_bias, softplus, reverse, state
 
 
 @_scan_backward.register_fake
-def _gradients_like(u, delta, A, B, C, D, z, *others):
+def _gradients_like(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, *others: Any
+) -> list[Tensor]:
     sizes = (x.shape for x in (u, delta, A, B, C, A[:, 0], u[:0, 0, 0] if z is None else z, A[:, 0]))
     return [u.new_empty(size) for size in sizes]
 
@@ -170,13 +198,12 @@ def _states_between_chunks(
         grid = (batch * sizes.groups * blocks * sizes.chunks,)
         chunk_ends[grid](inputs, grad_y, states, spans, sizes, SOFTPLUS=softplus, **options)
     block, chunks = 8, min(_CHUNKS, _power_of_two(slots - 1))
-    grid = (-(-state[0] * state[1] // block), batch)
-    combine_chunks[grid](
+    combine_chunks[(-(-state[0] * state[1] // block), batch)](
         states, spans, inputs.A, state[1], state[0], slots - 1, block, chunks, num_warps=8, enable_fp_fusion=True
     )
 
 
-def _launches(inputs: Inputs, groups: int, reverse: Sequence[bool]) -> Iterator[tuple[Sizes, int, dict[str, object]]]:
+def _launches(inputs: Inputs, groups: int, reverse: Sequence[bool]) -> Iterator[tuple[Sizes, int, dict[str, Any]]]:
     """For each run of groups that read the same way: what it covers, blocks of channels in a group, and options."""
     from nnunet_echo.ops.selective_scan._triton_tiles import Sizes
 
@@ -197,14 +224,23 @@ def _launches(inputs: Inputs, groups: int, reverse: Sequence[bool]) -> Iterator[
         first += count
 
 
-def _inputs(u, delta, A, B, C, D, z, delta_bias) -> Inputs:
+def _inputs(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+) -> Inputs:
     """The tensors as the kernels take them."""
     from nnunet_echo.ops.selective_scan._triton_tiles import Inputs
 
     traceable.refuse_forward_mode("nnunet_echo's Triton scan")
-    u, delta, B, C, z = (_array(x, B.shape[1]) for x in (u, delta, B, C, z))
+    at_u, at_delta, at_B, at_C, at_z = (_array(x, B.shape[1]) for x in (u, delta, B, C, z))
     D, delta_bias = (None if x is None else x.contiguous() for x in (D, delta_bias))
-    return Inputs(u, delta, A.mT.contiguous(), B, C, D, z, delta_bias)
+    return Inputs(at_u, at_delta, A.mT.contiguous(), at_B, at_C, D, at_z, delta_bias)
 
 
 def _array(x: Tensor | None, groups: int) -> Array | None:
@@ -260,5 +296,5 @@ def _probe(device: torch.device) -> str | None:
 
 def _outputs_and_gradients(scan: Callable, values: list[Tensor], device: torch.device) -> list[Tensor]:
     leaves = [x.to(device).requires_grad_() for x in values]
-    y, last = scan(ScanInputs(*leaves, delta_softplus=True))
+    y, last = scan(ScanInputs._make((*leaves, True)))
     return [x.detach().cpu() for x in (y, last, *torch.autograd.grad(y.sum() + last.sum(), leaves))]
