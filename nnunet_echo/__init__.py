@@ -7,6 +7,17 @@ fail: PyTorch imports this module whenever it is imported itself.
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nnunet_echo.dataset_conversion import convert as convert
+    from nnunet_echo.evaluation.evaluate import evaluate as evaluate
+    from nnunet_echo.evaluation.left_ventricle.volume import lv_shape as lv_shape
+    from nnunet_echo.evaluation.left_ventricle.volume import lv_volumes as lv_volumes
+    from nnunet_echo.leaderboard import leaderboard as leaderboard
+    from nnunet_echo.networks import create_network as create_network
+    from nnunet_echo.networks import from_upstream as from_upstream
+    from nnunet_echo.networks import list_networks as list_networks
 
 __version__ = "0.1.0"
 

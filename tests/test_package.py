@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import nnunet_echo
 from nnunet_echo import _startup
 from nnunet_echo.cli import doctor
 from nnunet_echo.cli.main import main
@@ -52,6 +53,21 @@ def test_every_package_is_shipped() -> None:
     assert shipped == in_tree
     for folder in {path.parent for path in files("nnunet_echo", "dataset_conversion", "trainers")}:
         assert (folder / "__init__.py").exists(), folder
+
+
+def test_types_are_shipped() -> None:
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert "py.typed" in data["nnunet_echo"]
+    assert (ROOT / "nnunet_echo" / "py.typed").is_file()
+
+
+def test_type_checkers_see_the_contents_page() -> None:
+    """What is imported when it is asked for is imported for them, too, from the same module."""
+    tree = ast.parse((ROOT / "nnunet_echo" / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    seen = {alias.asname: node.module for node in imports for alias in node.names if alias.asname == alias.name}
+    assert seen == nnunet_echo._CONTENTS
 
 
 # The rooms' order is a contract of import-linter in pyproject.toml; it counts imports inside functions too. What may be
