@@ -7,8 +7,9 @@ nnU-Net stays in charge of loop, data, loss and validation. What differs from it
   validates, on other cases than it began with (nnunet/cases.py);
 - no mirroring: left and right of an apical view are fixed, and inference is four times faster without.
 
-A trainer file holds one class with class attributes, and ``__getattr__ = other_lengths(...)``. nnU-Net imports all of
-them to find one, so nothing that might fail is imported here: a network's module is imported when it is built.
+A trainer file holds one class with class attributes, and ``__getattr__ = other_lengths(...)`` for its other lengths and
+its recipes. nnU-Net imports all of them to find one, so nothing that might fail is imported here: a network's module is
+imported when it is built.
 """
 
 from __future__ import annotations
@@ -17,12 +18,9 @@ import json
 import math
 import os
 import pkgutil
-import re
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
@@ -36,9 +34,13 @@ from nnunet_echo.networks import network_from_plan
 from nnunet_echo.nnunet.cases import REMEDY, Cases, has_record, keep_cases, other_split, read_splits
 from nnunet_echo.nnunet.folders import replace_file
 from nnunet_echo.ops.selective_scan import choose_backend
+from nnunet_echo.training.lengths import other_lengths
 from nnunet_echo.training.memory import keep_freed_memory, peak_memory_gib
+from nnunet_echo.training.optimizers import parameter_groups
 from nnunet_echo.training.resumable import SafeTrainer
 from nnunet_echo.training.schedules import EpochSchedule
+
+__all__ = ["EchoTrainer", "TokenTrainer", "other_lengths"]  # what a trainer file imports
 
 
 class EchoTrainer(SafeTrainer):
@@ -48,11 +50,6 @@ class EchoTrainer(SafeTrainer):
     momentum 0.99, learning rate 0.01 with polynomial decay, weight decay 3e-5, gradient norm clipped at 12.
 
     Class attributes named like nnU-Net's settings replace the values that nnU-Net's constructor sets.
-
-    >>> class nnUNetTrainerReleasedLKMUNet(EchoTrainer):
-    ...     network_path, network_options = "lkm_unet", {"window_mode": "released"}
-    >>> nnUNetTrainerReleasedLKMUNet.num_epochs
-    1000
     """
 
     network_path: str  # a name of `networks.NETWORKS`, or "module:Class" of one of your own that keeps their contract
@@ -212,10 +209,12 @@ class EchoTrainer(SafeTrainer):
             self._keep_cases()
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
         options = f" with {self.network_options}" if self.network_options else ""
+        finite = math.isfinite(self.max_grad_norm)
+        clipping = f"gradient norm clipped at {self.max_grad_norm}" if finite else "gradients not clipped"
         self.print_to_log_file(
             f"{type(self).__name__}: {self.network_path}{options}, {parameters / 1e6:.2f} M parameters.",
             f"{type(self.optimizer).__name__}, learning rate {self.initial_lr}, {self.schedule},",
-            f"weight decay {self.weight_decay}, gradient norm clipped at {self.max_grad_norm},",
+            f"weight decay {self.weight_decay}, {clipping},",
             f"{self.num_epochs} epochs of {self.num_iterations_per_epoch} iterations,",
             f"deep supervision {_on(self.enable_deep_supervision)}, mirroring {_on(self.mirroring)},",
             f"torch.compile {_on(self._do_i_compile())}.",
@@ -242,9 +241,6 @@ class TokenTrainer(EchoTrainer):
     dynamics of a state space. The values are those of nnU-Net's own token trainers (Primus, Wald et al. 2025, arXiv
     2503.01835), the cosine is that of Vision-LSTM (Alkin et al. 2024, arXiv 2406.04303), whose learning rate of 1e-3
     goes with far larger batches.
-
-    >>> TokenTrainer.initial_lr, TokenTrainer.weight_decay
-    (0.0003, 0.05)
     """
 
     initial_lr = 3e-4
@@ -254,13 +250,7 @@ class TokenTrainer(EchoTrainer):
     warm_up = 0.05  # share of the epochs, rounded up
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, EpochSchedule]:
-        decayed: list[torch.nn.Parameter] = []
-        spared: list[torch.nn.Parameter] = []
-        for parameter in self.network.parameters():
-            spare = parameter.ndim <= 1 or getattr(parameter, "_no_weight_decay", False)
-            (spared if spare else decayed).append(parameter)
-        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, self.initial_lr, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(parameter_groups(self.network), self.initial_lr, weight_decay=self.weight_decay)
         return optimizer, EpochSchedule(optimizer, self.learning_rate)
 
     def learning_rate(self, epoch: int) -> float:
@@ -270,29 +260,6 @@ class TokenTrainer(EchoTrainer):
             return self.initial_lr * (epoch + 1) / (warm_up + 1)
         cosine = (1 + math.cos(math.pi * (epoch - warm_up) / (self.num_epochs - warm_up))) / 2
         return self.initial_lr * (0.01 + 0.99 * cosine)
-
-
-def other_lengths(trainer: type[EchoTrainer]) -> Callable[[str], type[EchoTrainer]]:
-    """The `__getattr__` (PEP 562) of a trainer's module: nnU-Net asks modules for a name, and so finds any length.
-
-    ``<name>_<N>epochs`` trains N epochs, ``<name>_<N>epochs_<M>iterations`` of M iterations each; no leading zeros.
-    Any other name is an AttributeError.
-
-    >>> other_lengths(TokenTrainer)("TokenTrainer_12epochs_50iterations").num_epochs
-    12
-    """
-    pattern = re.compile(rf"{trainer.__name__}_([1-9][0-9]*)epochs(?:_([1-9][0-9]*)iterations)?")
-
-    def module_getattr(name: str) -> type[EchoTrainer]:
-        match = pattern.fullmatch(name)
-        if match is None:
-            raise AttributeError(f"module {trainer.__module__!r} has no attribute {name!r}")
-        attributes = {"__module__": trainer.__module__, "num_epochs": int(match[1])}
-        if match[2] is not None:
-            attributes["num_iterations_per_epoch"] = int(match[2])
-        return type(name, (trainer,), attributes)  # nnU-Net names the folder of results after the class
-
-    return module_getattr
 
 
 def _on(flag: bool) -> str:
