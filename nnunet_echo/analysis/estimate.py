@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from nnunet_echo.analysis.costs import build_network
 from nnunet_echo.nnunet.plans import plan_configuration
 
-ITERATIONS = 250  # of nnU-Net's epochs; trainers of other lengths say so in their name; validation takes a fifth
+ITERATIONS = 250  # of nnU-Net's epochs; validation takes a fifth
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,16 @@ def estimate_epoch(plans: dict, dataset_json: Mapping, trainer: str, configurati
     with torch.no_grad():
         network(images)
     validation = time.perf_counter() - began
-    named = re.search(r"_(\d+)iterations$", trainer)
-    iterations = int(named[1]) if named else ITERATIONS
+    iterations = _iterations(trainer, dataset_json, batch)
     return Estimate(min(training[1:]), validation, iterations, max(1, iterations // 5), torch.get_num_threads())
+
+
+def _iterations(trainer: str, dataset_json: Mapping, batch: int) -> int:
+    """Training iterations of an epoch: as named, nnU-Net's, or by a recipe one pass over the cases of a fold."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    if named := re.search(r"_(\d+)iterations$", trainer):
+        return int(named[1])
+    if getattr(recursive_find_trainer_class_by_name(trainer), "passes_over_the_data", False):
+        return math.ceil(dataset_json["numTraining"] * 4 / 5 / batch)  # four of five folds
+    return ITERATIONS

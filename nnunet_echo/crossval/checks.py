@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 
@@ -24,10 +25,13 @@ def check_trainers(trainers: Sequence[str]) -> None:
     problems = []
     for trainer in trainers:
         try:
-            with redirect_stdout(io.StringIO()):  # nnU-Net prints each place where it looks
+            # nnU-Net prints each place where it looks; ours warn of a name that is not quite theirs
+            with redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
                 recursive_find_trainer_class_by_name(trainer)
         except RuntimeError as error:
-            problems.append(_not_found(trainer) if "Could not find" in str(error) else f"{trainer}: {error}")
+            hint = next((str(one.message) for one in told if str(one.message).startswith(f"{trainer}: ")), "")
+            problems.append(_not_found(trainer, hint) if "Could not find" in str(error) else f"{trainer}: {error}")
         except (Exception, SystemExit) as error:  # of other people's files, all of which nnU-Net imports
             problems.append(f"{trainer}: nnU-Net's search for it ends in {type(error).__name__}: {error}")
     if problems:
@@ -49,11 +53,13 @@ def check_device(device: str) -> None:
         )
 
 
-def _not_found(trainer: str) -> str:
+def _not_found(trainer: str, hint: str) -> str:
     folders = os.environ.get(TRAINERS_VARIABLE) or "not set"
     text = (
         f"trainer {trainer}: nnU-Net finds none of that name, in its own package or in {TRAINERS_VARIABLE} ({folders})"
     )
+    if hint:
+        return f"{text}; {hint.removeprefix(f'{trainer}: ').rstrip('.')}"
     if length := LENGTH.search(trainer):
         text += (
             f"; any length, as {length[0]} here, exists of this package's trainers only, in the form "

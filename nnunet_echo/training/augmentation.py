@@ -16,7 +16,6 @@ from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
-from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,13 @@ class Augmentation:
         return f"{ranges[0]}, {degrees}, {ranges[1]}, {contrast}, each with p {self.p}"
 
     def initial_patch_size(self, patch_size: Sequence[int]) -> np.ndarray:
-        """What has to be loaded for a patch (H, W) or (T, H, W), so that its corners are not empty once turned."""
-        turned = get_patch_size(patch_size[-2:], self.rotation, 0, 0, self.scale)
-        return np.array([*patch_size[:-2], *turned])
+        """What has to be loaded for a patch (H, W) or (T, H, W), so that its corners are not empty once turned.
+
+        >>> Augmentation().initial_patch_size((10, 100, 100))
+        array([ 10, 137, 137])
+        """
+        *time, height, width = patch_size
+        return np.array([*time, _turned(height, width, self.rotation), _turned(width, height, self.rotation)])
 
     def replace(self, stock: ComposeTransforms, patch_size: Sequence[int] | np.ndarray) -> ComposeTransforms:
         """nnU-Net's transforms of a training, with this augmentation instead of theirs.
@@ -105,3 +108,9 @@ class Augmentation:
             *([Convert2DTo3DTransform()] if is_clip else []),
             RandomTransform(contrast, self.p),
         ]
+
+
+def _turned(side: int, other: int, most: float) -> int:
+    """Extent, along `side`, of a rectangle turned by at most that angle; its diagonal is the largest there is."""
+    angle = min(most, math.atan2(other, side))
+    return math.ceil(side * math.cos(angle) + other * math.sin(angle))

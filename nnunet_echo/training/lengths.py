@@ -16,8 +16,9 @@ from nnunet_echo.training.recipes import RECIPES, Recipe
 if TYPE_CHECKING:
     from nnunet_echo.training.trainer import EchoTrainer
 
+_RECIPE = r"[a-z][a-z0-9]*"
 _LENGTH = r"(?P<epochs>[1-9][0-9]*)epochs(?:_(?P<iterations>[1-9][0-9]*)iterations)?"
-_ENDING = re.compile(rf"(?:_(?P<recipe>[a-z][a-z0-9]*))?(?:_{_LENGTH})?")
+_ENDING = re.compile(rf"(?:_(?P<recipe>{_RECIPE}))?(?:_{_LENGTH})?")
 
 
 def other_lengths(
@@ -29,8 +30,14 @@ def other_lengths(
     ``<name>_<recipe>`` trains by a row of `recipes`, and may be followed by a length, which then replaces the recipe's.
 
     The function returned raises AttributeError for any other name. nnU-Net swallows it and says that it found none, so
-    a name that begins with the trainer's is a warning too, which says what may follow.
+    a name that begins with the trainer's is a warning too, which says what may follow. Raises ValueError at once for a
+    recipe whose name the grammar does not have.
     """
+    for recipe in recipes:
+        if not re.fullmatch(_RECIPE, recipe):
+            raise ValueError(
+                f"recipes={recipe!r}: a name is of lower-case letters and digits, a letter first. Rename it."
+            )
 
     def module_getattr(name: str) -> type[EchoTrainer]:
         begins_alike = name.startswith(f"{trainer.__name__}_")

@@ -24,7 +24,12 @@ def plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir(parents=True)
     (folder / "dataset.json").write_text(
         json.dumps(
-            {"channel_names": {"0": "ultrasound"}, "labels": {"background": 0, "LV": 1}, "file_ending": ".nii.gz"}
+            {
+                "channel_names": {"0": "ultrasound"},
+                "labels": {"background": 0, "LV": 1},
+                "numTraining": 21,
+                "file_ending": ".nii.gz",
+            }
         )
     )
     arguments = {
@@ -162,6 +167,8 @@ def test_an_epoch_is_measured_on_the_network_of_the_trainer(plans: Path, capsys:
     assert "estimate for nnUNetTrainerNoMamba_5epochs_20iterations on this CPU with 1 thread(s)" in shown
     assert "(20 training steps of" in shown and "4 of validation)" in shown and "GiB of memory" in shown
     assert "Inspecting" not in shown
+    assert main(["plan", "-d", "770", *options, "--name", "b", "-tr", "nnUNetTrainerNoMamba_vil30"]) == 0
+    assert "(9 training steps of" in capsys.readouterr().out  # 16.8 cases of a fold, two at a time
 
 
 def test_an_epoch_is_its_steps(plans: Path, monkeypatch: pytest.MonkeyPatch) -> None:

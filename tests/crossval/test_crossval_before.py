@@ -136,6 +136,12 @@ def test_every_trainer_is_looked_up_as_nnunet_does(tmp_path: Path, monkeypatch: 
     assert "any length, as _2epochs_8iterations here, exists of this package's trainers only" in first
     assert second.startswith("trainer nnUNetTrainerLKMUnet: ") and "any length" not in second
     assert third.startswith("nnUNetTrainerOfMine: ") and "must inherit" in third
+    checks.check_trainers(["nnUNetTrainerViL_vil30", "nnUNetTrainerViL_samus_2epochs_8iterations"])
+    with pytest.raises(
+        ValueError, match="none of that name.*; nnUNetTrainerViL has no such form.*Recipes: vil30, "
+    ) as error:
+        checks.check_trainers(["nnUNetTrainerViL_vil3_5epochs"])
+    assert "any length" not in str(error.value)
     (tmp_path / "nnUNetTrainerBad.py").write_text("import nothing_of_that_name\n")
     with pytest.raises(ValueError, match="ModuleNotFoundError: No module named 'nothing_of_that_name'"):
         checks.check_trainers(["nnUNetTrainerBad"])

@@ -19,6 +19,7 @@ import torch
 
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
 from nnunet_echo.networks import NETWORKS
+from nnunet_echo.training.recipes import RECIPES
 
 pytestmark = pytest.mark.nnunet
 
@@ -185,6 +186,22 @@ def test_train_and_predict(workplace, name):
     output = workplace.run("python", "-c", TRAIN_AND_PREDICT, json.dumps(commands))
     assert f"{trainer}: {name}, " in output
     assert "Split by patient: 7 patients to train on, 2 to validate on" in output
+    workplace.check_validation(trainer)
+    workplace.check_predictions(trainer)
+
+
+@pytest.mark.parametrize(
+    "recipe", [name if name == "vil30" else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES]
+)
+def test_recipes_train_and_predict(workplace, recipe):
+    trainer = f"nnUNetTrainerNoMamba_{recipe}_2epochs"
+    commands = [workplace.train(trainer), workplace.predict(trainer)]
+    output = workplace.run("python", "-c", TRAIN_AND_PREDICT, json.dumps(commands))
+    assert f"Recipe {recipe}, of {RECIPES[recipe].source}. Chosen here: " in output
+    assert "An epoch is one pass over the data: 14 training cases in batches of 2" in output
+    final = workplace.checkpoint(trainer, "final")
+    assert final["current_epoch"] == 2 and final["trainer_name"] == trainer
+    assert all(math.isfinite(loss) for loss in final["logging"]["train_losses"] + final["logging"]["val_losses"])
     workplace.check_validation(trainer)
     workplace.check_predictions(trainer)
 

@@ -44,6 +44,7 @@ RUNS = [  # nnU-Net's own trainer, ours that see films, and one of those that se
     ("nnUNetTrainerShort", "2d"),
     ("nnUNetTrainerShort", "3d_fullres"),
     (f"nnUNetTrainerLKMUNet{SHORT}", "3d_fullres"),
+    (f"nnUNetTrainerLKMUNet_samus{SHORT}", "3d_fullres"),
     (f"nnUNetTrainerUMambaBot{SHORT}", "3d_fullres"),
     (f"nnUNetTrainerUMambaEnc{SHORT}", "3d_fullres"),
     (f"nnUNetTrainerViL2{SHORT}", "2d"),

@@ -27,33 +27,6 @@ def test_network_is_built_from_the_plan_with_its_classes_resolved(toy_dataset):
     assert in_the_plan == "torch.nn.modules.conv.Conv2d"
 
 
-def test_other_lengths():
-    find = other_lengths(Toy)
-    trainer = find("Toy_7epochs")
-    assert (trainer.__name__, trainer.num_epochs, trainer.num_iterations_per_epoch) == ("Toy_7epochs", 7, 4)
-    trainer = find("Toy_120epochs_50iterations")
-    assert (trainer.num_epochs, trainer.num_iterations_per_epoch) == (120, 50)
-    assert issubclass(trainer, Toy) and trainer.__module__ == Toy.__module__
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["Toy_0epochs", "Toy_05epochs", "Toy_-5epochs", "Toy_epochs", "Toy_5epoch", "Toy_5epochs\n", "Toy", "Toy2_5epochs"]
-    + ["Toy_5iterations", "Toy_5epochs_0iterations", "Toy_5epochs_5iterations_more"],
-)
-def test_names_that_are_no_length_are_refused(name):
-    with pytest.raises(AttributeError, match="has no attribute"):
-        other_lengths(Toy)(name)
-
-
-def test_lengths_reach_nnunet_and_the_folder_of_results(toy_dataset):
-    trainer = make(other_lengths(Toy)("Toy_7epochs_9iterations"))
-    lengths = trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch
-    assert lengths == (7, 9, 1)
-    assert "/Toy_7epochs_9iterations__nnUNetPlans__2d/fold_0" in trainer.output_folder
-    assert make(EchoTrainer).num_val_iterations_per_epoch == 50
-
-
 def test_constructor_keeps_nnunets_parameters_and_can_be_repeated(toy_dataset):
     trainer = make(Toy)
     assert set(trainer.my_init_kwargs) == {"plans", "configuration", "fold", "dataset_json", "device"}
