@@ -64,7 +64,7 @@ def estimate_epoch(plans: dict, dataset_json: Mapping, trainer: str, configurati
     return Estimate(min(training[1:]), validation, iterations, max(1, iterations // 5), torch.get_num_threads())
 
 
-def _iterations(trainer: str, dataset_json: Mapping, batch: int) -> int:
+def _iterations(trainer: str, dataset_json: Mapping, batch: float) -> int:
     """Training iterations of an epoch: as named, nnU-Net's, or by a recipe one pass over the cases of a fold."""
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 

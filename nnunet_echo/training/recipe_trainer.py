@@ -93,7 +93,7 @@ class RecipeTrainer(EchoTrainer):
         return rotation, in_plane, initial_patch_size, mirror_axes
 
     @classmethod
-    def get_training_transforms(  # type: ignore[override]  # nnU-Net's is static, and called of the trainer
+    def get_training_transforms(  # nnU-Net's is static, and called of the trainer
         cls, patch_size: np.ndarray | tuple[int, ...], *arguments: Any, **options: Any
     ) -> BasicTransform:
         stock = super().get_training_transforms(patch_size, *arguments, **options)
