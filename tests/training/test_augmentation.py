@@ -55,6 +55,14 @@ def test_what_nnunet_does_with_the_labels_stays():
     assert "ConvertSegmentationToRegionsTransform" in kept
 
 
+def test_what_lies_outside_is_marked_as_nnunet_marks_it():
+    """-1: nnU-Net blanks the image there where it masks, before the label becomes background."""
+    mine, theirs = ours((16, 16)).transforms[1], stock((16, 16)).transforms[0]
+    assert type(mine) is type(theirs)
+    for name in ("border_mode_seg", "padding_value_seg", "mode_seg", "mode_image", "random_crop"):
+        assert getattr(mine, name) == getattr(theirs, name)
+
+
 def test_another_nnunet_is_an_error():
     with pytest.raises(RuntimeError, match="prepares the labels is not among them"):
         Augmentation().replace(ComposeTransforms([]), (16, 16))
@@ -89,6 +97,7 @@ def test_rotation_enlargement_and_how_often(seeded):
     matrices = [spatial.get_parameters(image=image)["affine"] for _ in range(2000)]
     matrices = np.array([np.eye(2) if matrix is None else matrix for matrix in matrices])
     scales = 1 / np.sqrt(np.linalg.det(matrices))
+    assert np.allclose(np.linalg.norm(matrices, axis=1), 1 / scales[:, None])  # both axes alike
     angles = np.degrees(np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0]))
     turned, enlarged = np.abs(angles) > 1e-9, np.abs(scales - 1) > 1e-9
     assert turned.mean() == pytest.approx(0.5, abs=0.04) and enlarged.mean() == pytest.approx(0.5, abs=0.04)
