@@ -8,6 +8,8 @@ from toy_training import Toy, make
 from nnunet_echo.training.recipes import RECIPES
 from nnunet_echo.training.trainer import EchoTrainer, other_lengths
 
+pytest_plugins = ("toy_training",)
+
 
 def test_other_lengths():
     find = other_lengths(Toy)
@@ -32,7 +34,7 @@ def test_names_that_are_neither_are_refused(name):
     assert len(told) == begins_alike
 
 
-def test_lengths_reach_nnunet_and_the_folder_of_results(dataset):
+def test_lengths_reach_nnunet_and_the_folder_of_results(toy_dataset):
     trainer = make(other_lengths(Toy)("Toy_7epochs_9iterations"))
     lengths = trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch
     assert lengths == (7, 9, 1)
@@ -42,7 +44,7 @@ def test_lengths_reach_nnunet_and_the_folder_of_results(dataset):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize(("length", "epochs"), [("", None), ("_7epochs", 7), ("_7epochs_9iterations", 7)])
-def test_recipes_come_before_lengths(dataset, recipe, length, epochs):
+def test_recipes_come_before_lengths(toy_dataset, recipe, length, epochs):
     trainer = make(other_lengths(Toy)(f"Toy_{recipe}{length}"))
     assert trainer.num_epochs == (epochs or RECIPES[recipe].epochs)
     assert f"/Toy_{recipe}{length}__nnUNetPlans__2d/fold_0" in trainer.output_folder

@@ -14,6 +14,8 @@ from nnunet_echo.leaderboard.report import short_names
 from nnunet_echo.training.recipes import RECIPES
 from nnunet_echo.training.trainer import other_lengths
 
+pytest_plugins = ("toy_training",)
+
 COSINE = [1e-5 + (1e-3 - 1e-5) * (1 + np.cos(np.pi * epoch / 50)) / 2 for epoch in range(300)]
 WARM = [5e-4 * (i + 1) / 250 for i in range(250)]
 RATES = {  # of an epoch
@@ -32,7 +34,7 @@ def recipe(name, trainer=Toy):
 
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("trainer", [Toy, ToyTokens])
-def test_learning_rates_of_the_epochs(dataset, name, trainer):
+def test_learning_rates_of_the_epochs(toy_dataset, name, trainer):
     one = initialized(recipe(name, trainer))
     assert one.num_epochs == len(RATES[name])
     found = []
@@ -54,7 +56,7 @@ def test_learning_rates_of_the_epochs(dataset, name, trainer):
         ("samuswarmup", torch.optim.AdamW, 0.1),
     ],
 )
-def test_optimisers(dataset, name, optimizer, decay):
+def test_optimisers(toy_dataset, name, optimizer, decay):
     one = initialized(recipe(name))
     decayed, spared = one.optimizer.param_groups
     assert type(one.optimizer) is optimizer and (decayed["weight_decay"], spared["weight_decay"]) == (decay, 0)
@@ -73,7 +75,7 @@ class ToyFrozen(ToyTokens):
 
 
 @pytest.mark.parametrize("trainer_of", [lambda: ToyFrozen, lambda: recipe("samuswarmup", ToyFrozen)])
-def test_frozen_parameters_stay_as_they_are(dataset, trainer_of):
+def test_frozen_parameters_stay_as_they_are(toy_dataset, trainer_of):
     one = make(trainer_of())
     one.num_epochs = 2
     one.initialize()
@@ -90,17 +92,17 @@ def test_frozen_parameters_stay_as_they_are(dataset, trainer_of):
 @pytest.mark.parametrize(
     ("batch", "iterations", "validation"), [(2, 4, 1), (3, 3, 1), (8, 1, 1), (32, 1, 1), (1, 8, 1)]
 )
-def test_passes_are_iterations(dataset, monkeypatch, batch, iterations, validation):
+def test_passes_are_iterations(toy_dataset, monkeypatch, batch, iterations, validation):
     monkeypatch.setitem(CONFIGURATION, "batch_size", batch)
     one = initialized(recipe("vil30"))  # 8 of 12 cases train
     assert (one.num_iterations_per_epoch, one.num_val_iterations_per_epoch) == (iterations, validation)
 
 
-def test_fold_all_passes_over_all_cases(dataset):
+def test_fold_all_passes_over_all_cases(toy_dataset):
     assert initialized(recipe("samus"), fold="all").num_iterations_per_epoch == len(CASES) / 2
 
 
-def test_a_length_replaces_the_pass(dataset):
+def test_a_length_replaces_the_pass(toy_dataset):
     one = initialized(recipe("samus_2epochs_15iterations"))
     assert (one.num_iterations_per_epoch, one.num_val_iterations_per_epoch) == (15, 3)
 
@@ -136,7 +138,7 @@ def run(name, rates, stop=0):
 
 @pytest.mark.parametrize("stop", [2, 5, 8, 11])
 @pytest.mark.parametrize("name", ["vmunet300cosine_3epochs", "samuswarmup_3epochs", "vmunet300_3epochs"])
-def test_a_continued_training_has_the_rates_of_an_unbroken_one(dataset, name, stop):
+def test_a_continued_training_has_the_rates_of_an_unbroken_one(toy_dataset, name, stop):
     rates: list = []
     run(name, rates, stop)
     assert len(rates) == stop
@@ -157,7 +159,7 @@ def test_a_continued_training_has_the_rates_of_an_unbroken_one(dataset, name, st
 
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("deep_supervision", [True, False])
-def test_loss_keeps_the_weights_of_deep_supervision(dataset, name, deep_supervision):
+def test_loss_keeps_the_weights_of_deep_supervision(toy_dataset, name, deep_supervision):
     class Trainer(Toy):
         enable_deep_supervision = deep_supervision
 
@@ -179,10 +181,10 @@ LABELS = {
 }
 
 
-def draw_labels(dataset, ignored):
+def draw_labels(toy_dataset, ignored):
     """Two structures, and with `ignored` what nnU-Net keeps of cases that are labelled in part."""
     for case in CASES:
-        for file in (dataset / "nnUNetPlans_2d").glob(f"{case}*"):
+        for file in (toy_dataset / "nnUNetPlans_2d").glob(f"{case}*"):
             file.unlink()
         label = np.zeros((1, 1, 20, 30), np.int16)
         label[..., 5:15, 8:20], label[..., 8:12, 10:16] = 2, 1
@@ -191,7 +193,7 @@ def draw_labels(dataset, ignored):
         places = {key: np.argwhere(label == key) for key in (1, 2)}
         places[(1, 2)] = np.argwhere((label == 1) | (label == 2))
         places[(-1, 0, 1, 2)] = np.argwhere(label < 3)  # where anything is labelled
-        target = str(dataset / "nnUNetPlans_2d" / case)
+        target = str(toy_dataset / "nnUNetPlans_2d" / case)
         image = np.random.default_rng(0).normal(size=label.shape).astype(np.float32)
         properties = {"class_locations": places}
         nnUNetDatasetBlosc2.save_case(image, label, properties, target, chunks=label.shape, blocks=label.shape)
@@ -199,9 +201,9 @@ def draw_labels(dataset, ignored):
 
 @pytest.mark.parametrize("name", ["vil30", "vmunet300", "samus"])
 @pytest.mark.parametrize("kind", LABELS)
-def test_all_kinds_of_labels_train_and_validate(dataset, name, kind):
+def test_all_kinds_of_labels_train_and_validate(toy_dataset, name, kind):
     if kind != "one class":
-        draw_labels(dataset, "ignored" in kind)
+        draw_labels(toy_dataset, "ignored" in kind)
     dataset_json = {**DATASET_JSON, "labels": LABELS[kind]}
     if "regions" in kind:
         dataset_json["regions_class_order"] = [2, 1]
@@ -218,7 +220,7 @@ def names(loader):
     return [type(getattr(step, "transform", step)).__name__ for step in loader.data_loader.transforms.transforms]
 
 
-def test_augmentation_reaches_the_loader_and_loads_enough(dataset):
+def test_augmentation_reaches_the_loader_and_loads_enough(toy_dataset):
     one = make(recipe("samus"))
     rotation, in_plane, loaded, mirror_axes = one.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
     assert np.degrees(rotation) == pytest.approx([-30, 30]) and not in_plane and mirror_axes is None
@@ -229,7 +231,7 @@ def test_augmentation_reaches_the_loader_and_loads_enough(dataset):
     assert names(validation) == names(training)[3:]
 
 
-def test_a_recipe_without_augmentation_has_nnunets(dataset):
+def test_a_recipe_without_augmentation_has_nnunets(toy_dataset):
     one, stock = initialized(recipe("vmunet300")), initialized(Toy)
     ours, theirs = (names(trainer.get_dataloaders()[0]) for trainer in (one, stock))
     assert ours == theirs and "GaussianNoiseTransform" in ours
@@ -243,7 +245,7 @@ def test_a_recipe_without_augmentation_has_nnunets(dataset):
     )
 
 
-def test_a_mirroring_trainer_does_not_mirror_by_a_recipe(dataset):
+def test_a_mirroring_trainer_does_not_mirror_by_a_recipe(toy_dataset):
     class Mirrored(Toy):
         mirroring = True
 
@@ -253,7 +255,7 @@ def test_a_mirroring_trainer_does_not_mirror_by_a_recipe(dataset):
 # What is said of it
 
 
-def test_the_log_names_recipe_source_and_what_was_chosen_here(dataset):
+def test_the_log_names_recipe_source_and_what_was_chosen_here(toy_dataset):
     one = make(recipe("vmunet300_1epochs"))
     one.run_training()
     log = log_of(one)
@@ -272,7 +274,7 @@ def test_the_log_names_recipe_source_and_what_was_chosen_here(dataset):
     assert RECIPES["vil30"].augmentation.title in log and "pass over the data" not in log and "batch is" not in log
 
 
-def test_the_gradients_of_a_recipe_are_not_clipped(dataset):
+def test_the_gradients_of_a_recipe_are_not_clipped(toy_dataset):
     one = initialized(recipe("samus"))
     loss = one.loss
     one.loss = lambda outputs, target: 1e6 * loss(outputs, target)
@@ -281,7 +283,7 @@ def test_the_gradients_of_a_recipe_are_not_clipped(dataset):
     assert torch.cat([p.grad.flatten() for p in one.network.parameters()]).norm() > 1e3
 
 
-def test_recipes_are_models_of_their_own(dataset):
+def test_recipes_are_models_of_their_own(toy_dataset):
     names = ["nnUNetTrainerViL", *(f"nnUNetTrainerViL_{name}" for name in RECIPES)]
     assert len(set(short_names(names))) == len(names)
     folders = {make(recipe(name)).output_folder for name in RECIPES} | {make(Toy).output_folder}

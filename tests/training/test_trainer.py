@@ -9,7 +9,7 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch import nn
 from toy_training import PATCH, Toy, ToyTokens, initialized, log_of, make
 
-from nnunet_echo.training.trainer import EchoTrainer, other_lengths
+from nnunet_echo.training.trainer import other_lengths
 
 pytest_plugins = ("toy_training",)
 
