@@ -52,7 +52,13 @@ _EIGHT = np.ones((3, 3), bool)
 
 
 def anatomical_errors(masks: Mapping[str, ndarray], spacing: tuple[float, float]) -> dict[str, bool]:
-    """Criterion -> whether one frame violates it; arguments and errors as in `anatomical_measures`."""
+    """Criterion -> whether one frame violates it; arguments and errors as in `anatomical_measures`.
+
+    >>> lv = np.pad(np.ones((20, 20), bool), 20)
+    >>> lv[25:35, 25:35] = False
+    >>> anatomical_errors({"LV": lv}, (1.0, 1.0))
+    {'holes_in_lv': True, 'fragments_of_lv': False}
+    """
     measures = anatomical_measures(masks, spacing)
     return {name: not CRITERIA[name][1] <= value <= CRITERIA[name][2] for name, value in measures.items()}
 

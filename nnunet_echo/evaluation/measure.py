@@ -60,6 +60,14 @@ def measure(
     """Measure the label maps in the folder `masks`.
 
     Arguments and errors are as in `evaluate`.
+
+    >>> import SimpleITK as sitk
+    >>> Path("masks").mkdir()
+    >>> mask = sitk.GetImageFromArray(np.pad(np.ones((40, 20), np.uint8), 20))
+    >>> mask.SetSpacing((0.5, 0.5))
+    >>> sitk.WriteImage(mask, "masks/p1_4CH_ED.nii.gz")
+    >>> measure("masks", labels=["LV=1"]).cases[0]["LV_area_mm2"]
+    200.0
     """
     masks = Path(masks)
     dataset, path = given_dataset(masks, dataset_json, labels, patients)

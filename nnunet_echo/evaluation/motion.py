@@ -142,6 +142,9 @@ def ed_es_frames(lv_area: Sequence[float]) -> tuple[int, int] | None:
 
     The first of equal ones; no order is assumed, for sequences may start in systole. Frames without LV (0 or NaN) are
     left out; None where no frame has one.
+
+    >>> ed_es_frames([30.0, 0.0, 12.0, 25.0, 41.0])
+    (4, 2)
     """
     areas = np.asarray(lv_area, float)
     areas = np.where(areas > 0, areas, np.nan)

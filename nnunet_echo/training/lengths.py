@@ -32,6 +32,11 @@ def other_lengths(
     The function returned raises AttributeError for any other name. nnU-Net swallows it and says that it found none, so
     a name that begins with the trainer's is a warning too, which says what may follow. Raises ValueError at once for a
     recipe whose name the grammar does not have.
+
+    >>> from nnunet_echo.training.trainer import EchoTrainer
+    >>> trainer = other_lengths(EchoTrainer)("EchoTrainer_vil30_5epochs_40iterations")
+    >>> trainer.initial_lr, trainer.num_epochs, trainer.num_iterations_per_epoch
+    (0.0001, 5, 40)
     """
     for recipe in recipes:
         if not re.fullmatch(_RECIPE, recipe):

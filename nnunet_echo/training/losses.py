@@ -89,6 +89,14 @@ class LabelLoss(nn.Module):
       logits. Its sigmoid is their softmax, so the loss is the published one of a single channel, and the larger of the
       two channels is still the prediction.
     - Several classes: the formula `several`, of one channel for each class, background included.
+
+    `labels` is nnU-Net's label manager, of which three attributes are read.
+
+    >>> from types import SimpleNamespace
+    >>> labels = SimpleNamespace(has_regions=False, ignore_label=None, num_segmentation_heads=4)
+    >>> loss = LabelLoss(SigmoidLoss(), SoftmaxLoss(dice_weight=0.0), labels)
+    >>> loss(torch.zeros(2, 4, 8, 8), torch.ones(2, 1, 8, 8))  # log 4
+    tensor(1.3863)
     """
 
     def __init__(self, one: Formula, several: Formula, labels: LabelManager) -> None:

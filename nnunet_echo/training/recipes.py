@@ -27,6 +27,10 @@ class Recipe:
     that exclude each other (see `losses.LabelLoss`). Without an `augmentation` of its own a recipe has nnU-Net's; no
     recipe mirrors. `epochs` are passes over the training cases, as everywhere but in nnU-Net, whose epochs have 250
     iterations. `batch_size` is the published one, for the log: the plan decides.
+
+    >>> slower = replace(RECIPES["vil30"], inferred="a lower learning rate", initial_lr=1e-5)
+    >>> slower.initial_lr, slower.epochs
+    (1e-05, 30)
     """
 
     source: str

@@ -50,6 +50,11 @@ class EchoTrainer(SafeTrainer):
     momentum 0.99, learning rate 0.01 with polynomial decay, weight decay 3e-5, gradient norm clipped at 12.
 
     Class attributes named like nnU-Net's settings replace the values that nnU-Net's constructor sets.
+
+    >>> class nnUNetTrainerWideViL(EchoTrainer):
+    ...     network_path, network_options, initial_lr = "vil", {"dim": 384}, 1e-3
+    >>> nnUNetTrainerWideViL.initial_lr, nnUNetTrainerWideViL.num_epochs
+    (0.001, 1000)
     """
 
     network_path: str  # a name of `networks.NETWORKS`, or "module:Class" of one of your own that keeps their contract
@@ -241,6 +246,11 @@ class TokenTrainer(EchoTrainer):
     dynamics of a state space. The values are those of nnU-Net's own token trainers (Primus, Wald et al. 2025, arXiv
     2503.01835), the cosine is that of Vision-LSTM (Alkin et al. 2024, arXiv 2406.04303), whose learning rate of 1e-3
     goes with far larger batches.
+
+    >>> class nnUNetTrainerLongViL(TokenTrainer):
+    ...     network_path, num_epochs = "vil", 2000
+    >>> nnUNetTrainerLongViL.initial_lr, nnUNetTrainerLongViL.schedule
+    (0.0003, 'warm-up, then cosine')
     """
 
     initial_lr = 3e-4
