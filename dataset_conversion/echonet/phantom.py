@@ -36,7 +36,7 @@ VIDEOS_PER_ODDITY = 300  # about as rare as in the release
 
 
 @dataclass(frozen=True)
-class Video:
+class PhantomVideo:
     """One video. `ed` and `es` are the traced frames, from 0; a beat takes `2 * half_beat` frames."""
 
     name: str
@@ -77,7 +77,7 @@ class Video:
         return np.concatenate([axis, lines]) / self.pixel_mm + np.array([(SIZE - 1) / 2, 0] * 2)
 
 
-def echonet_video(seed: int, number: int) -> Video:
+def echonet_video(seed: int, number: int) -> PhantomVideo:
     """Video `number` (from 1) of the data set that `write_echonet` writes for this seed, before any oddity."""
     rng = np.random.default_rng([seed, number, 752])  # not the hearts of `write_camus`
     heart = sample_heart(rng)
@@ -87,7 +87,7 @@ def echonet_video(seed: int, number: int) -> Video:
     ed = int(rng.integers(half_beat, frames - half_beat))
     es = ed - half_beat if rng.random() < 0.1 else ed + half_beat
     split = ("TRAIN", "TRAIN", "TRAIN", "VAL", "TRAIN", "TRAIN", "TRAIN", "TEST")[(number - 1) % 8]
-    return Video(f"0X{identity:X}", heart, frames, heart.views["4CH"].fps, ed, es, half_beat, split)
+    return PhantomVideo(f"0X{identity:X}", heart, frames, heart.views["4CH"].fps, ed, es, half_beat, split)
 
 
 def write_echonet(
@@ -139,14 +139,14 @@ def _write_video(folder: Path, seed: int, job: tuple[int, str]) -> tuple[str, li
     return _file_list_row(video, oddity), _tracing_rows(video, oddity)
 
 
-def _file_list_row(video: Video, oddity: str) -> str:
+def _file_list_row(video: PhantomVideo, oddity: str) -> str:
     edv, esv = video.heart.edv_ml, video.heart.esv_ml
     height, width = (768, 1024) if oddity == "other size" else (SIZE, SIZE)
     values = (video.name, 100 * (edv - esv) / edv, esv, edv, height, width, video.fps, video.frames, video.split)
     return ",".join(map(str, values))
 
 
-def _tracing_rows(video: Video, oddity: str) -> list[str]:
+def _tracing_rows(video: PhantomVideo, oddity: str) -> list[str]:
     if oddity == "other size":
         return []
     tracings = {frame: video.tracing(frame) for frame in sorted((video.ed, video.es))}

@@ -32,7 +32,7 @@ from nnunet_echo.evaluation.metrics import ranking_metrics
 from nnunet_echo.evaluation.output import check_free
 from nnunet_echo.evaluation.sequences import LIMITS
 from nnunet_echo.leaderboard.board import Board, leaderboard
-from nnunet_echo.leaderboard.collect import WHOLE
+from nnunet_echo.leaderboard.collect import COMPLETE
 from nnunet_echo.leaderboard.figures import write_figures
 from nnunet_echo.leaderboard.report import write_report
 from nnunet_echo.leaderboard.tables import write_tables
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_configuration(parser)
     add_plans(parser, None)
     add_trainers(parser, "TRAINER or TRAINER__PLANS (default: all that have results)")
-    parser.add_argument("--baseline", metavar="NAME", help="tested against (default: nnUNetTrainer, if it is whole)")
+    parser.add_argument("--baseline", metavar="NAME", help="tested against (default: nnUNetTrainer, if it is complete)")
     add_folds(parser, "compare only these, such as 0-4, or 0 2")
     parser.add_argument(
         "--rank-by", choices=ranking_metrics(), default="dice", help="metric of the score (default: dice)"
@@ -112,7 +112,7 @@ def _screen(board: Board) -> str:
         f"{len(board.patients)} patients, {board.score} over {' '.join(board.scored_structures)}"
     ]
     for index, entry in enumerate(board.entries):
-        if board.ranking and entry.model.status == WHOLE:
+        if board.ranking and entry.model.status == COMPLETE:
             lines.append(f"{board.ranking.ranks[index]:3d}  {board.scores[:, index].mean():8.4f}  {entry.model.name}")
         else:
             lines.append(f"  -  {entry.model.status:>8}  {entry.model.name}: {'; '.join(entry.model.reasons)}")

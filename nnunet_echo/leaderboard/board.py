@@ -28,7 +28,7 @@ from nnunet_echo.data.frames import frame_names, write_frames
 from nnunet_echo.evaluation.evaluate import evaluate
 from nnunet_echo.evaluation.metrics import METRICS, ranking_metrics
 from nnunet_echo.evaluation.pairs import Dataset, read_dataset
-from nnunet_echo.leaderboard.collect import REFUSED, WHOLE, Model, Split, find_models, read_split
+from nnunet_echo.leaderboard.collect import COMPLETE, REFUSED, ComparedFolds, TrainedModel, find_models, read_split
 from nnunet_echo.leaderboard.comparisons import Comparison, compare_with_baseline, find_baseline
 from nnunet_echo.leaderboard.statistics import Ranking, bootstrap_weights, rank
 from nnunet_echo.leaderboard.values import Entry, common_planes, in_one, score_of, scored_structures
@@ -46,16 +46,16 @@ class Board:
 
     `patients` are those of the split, in the order of the arrays: `scores` (P, R) of the R ranked entries, which come
     first, and `weights` of the bootstrap.
-    `references` is the folder of label maps that were evaluated against. Where these are frames of sequences, `films`
+    `references` is the folder of label maps that were evaluated against. Where these are frames of sequences, `cines`
     tells for each the sequence's case, whose image is in `raw`, and the frame's number from 1.
     """
 
     dataset: Dataset
     raw: Path
     references: Path
-    films: Mapping[str, tuple[str, int]]
+    cines: Mapping[str, tuple[str, int]]
     configuration: str
-    split: Split
+    split: ComparedFolds
     entries: list[Entry]
     patients: list[str]
     rank_by: str
@@ -86,7 +86,9 @@ class Board:
     @property
     def lengths(self) -> str:
         """A sentence where ranked trainers were trained for different numbers of iterations, else ""."""
-        found = {entry.model.name: entry.epochs_and_iterations for entry in self.entries if entry.model.status == WHOLE}
+        found = {
+            entry.model.name: entry.epochs_and_iterations for entry in self.entries if entry.model.status == COMPLETE
+        }
         if len({epochs * iterations for epochs, iterations in found.values() if epochs == epochs}) < 2:
             return ""
         each = (
@@ -134,7 +136,7 @@ def leaderboard(
 ) -> Board:
     """Evaluate and compare all models of `configuration` in nnU-Net's three folders, or those of `plans` or `trainers`.
 
-    `baseline` names the model that the others are tested against (default: nnUNetTrainer, if it is whole); `folds`
+    `baseline` names the model that the others are tested against (default: nnUNetTrainer, if it is complete); `folds`
     are compared (default: all of the split); `method`, `rounding` and `consistency_limits` are those of `evaluate`.
     Sequences are compared frame by frame, or where labels are sparse by ED and ES: `scratch`, a folder that is kept
     while the board is in use, gets these frames. `workers` and `progress` are those of `evaluate`, too.
@@ -151,30 +153,30 @@ def leaderboard(
         raise ValueError(f"rank_by is {rank_by!r}; choose from {', '.join(ranking_metrics())}")
     raw = find_dataset(str(dataset))
     dataset_json = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
-    films: dict[str, tuple[str, int]] = {}
+    cines: dict[str, tuple[str, int]] = {}
     references = raw / "labelsTr"
     if "sequence" in dataset_json:
         if scratch is None:
             raise ValueError(f"{raw.name} holds sequences; `scratch` is None and must be a folder for their frames")
         phases = "ignore" in dataset_json["labels"]
-        films = {
+        cines = {
             name: (case, number)
             for case, row in case_table(raw).items()
             for name, number in frame_names(row, phases).items()
         }
         references = scratch / "references"
         write_frames(raw / "labelsTr", raw, references, phases=phases, workers=workers, progress=progress)
-    content_file = (references if films else raw) / "dataset.json"
+    content_file = (references if cines else raw) / "dataset.json"
     content = read_dataset(content_file)
     splits = preprocessed_splits(raw.name)
     split = read_split(splits if splits and splits.is_file() else raw / "splits_final.json", dataset_json, folds)
     models = find_models(results_folder() / raw.name, configuration, split, content.file_ending, trainers, plans)
     tested_against = find_baseline(models, baseline, plans)
 
-    def entry(model: Model) -> Entry:
+    def entry(model: TrainedModel) -> Entry:
         folds = model.folds if model.status != REFUSED else ()
         predictions = {fold: model.validation(fold) for fold in folds}
-        if films and scratch:
+        if cines and scratch:
             predictions = {fold: scratch / model.folder.name / f"fold_{fold}" for fold in folds}
             for fold, frames in predictions.items():
                 write_frames(model.validation(fold), raw, frames, phases=phases, workers=workers, progress=progress)
@@ -203,7 +205,7 @@ def leaderboard(
         dataset=content,
         raw=raw,
         references=references,
-        films=films,
+        cines=cines,
         configuration=configuration,
         split=split,
         patients=patients,
@@ -225,19 +227,23 @@ def ranked(
     seed: int,
     **others: Any,
 ) -> Board:
-    """The board of entries that are evaluated: whole ones are ranked and tested; `others` are fields as they are."""
+    """The board of entries that are evaluated: complete ones are ranked and tested; `others` are fields as they are."""
     weights = bootstrap_weights(len(patients), seed)
     metric = METRICS[rank_by]
-    of_entry = [(score_of(entry, metric, dataset, patients), entry) for entry in entries if entry.model.status == WHOLE]
+    of_entry = [
+        (score_of(entry, metric, dataset, patients), entry) for entry in entries if entry.model.status == COMPLETE
+    ]
     of_entry.sort(key=lambda scored: scored[0].mean() * (-1 if metric.higher_is_better else 1))
-    whole = [entry for _, entry in of_entry]
-    scores = np.array([score for score, _ in of_entry]).reshape(len(whole), len(patients)).T
-    ranking = rank(scores, weights, higher_is_better=metric.higher_is_better) if whole else None
-    unranked = sorted((entry for entry in entries if entry.model.status != WHOLE), key=lambda entry: entry.model.status)
-    comparisons = compare_with_baseline(whole, baseline, rank_by, scores, dataset, patients, weights)
+    complete = [entry for _, entry in of_entry]
+    scores = np.array([score for score, _ in of_entry]).reshape(len(complete), len(patients)).T
+    ranking = rank(scores, weights, higher_is_better=metric.higher_is_better) if complete else None
+    unranked = sorted(
+        (entry for entry in entries if entry.model.status != COMPLETE), key=lambda entry: entry.model.status
+    )
+    comparisons = compare_with_baseline(complete, baseline, rank_by, scores, dataset, patients, weights)
     return Board(
         dataset=dataset,
-        entries=[*whole, *unranked],
+        entries=[*complete, *unranked],
         patients=patients,
         rank_by=rank_by,
         scores=scores,
@@ -262,4 +268,4 @@ def case_scores(board: Board, entry: Entry, cases: Sequence[str]) -> ndarray:
 def image_quality(board: Board, cases: Sequence[str]) -> list[str]:
     """The image quality of each case in the table that `nnunet-echo convert` wrote, "" where it is not known."""
     known = case_table(board.raw)
-    return [known.get(board.films.get(case, (case,))[0], {}).get("quality") or "" for case in cases]
+    return [known.get(board.cines.get(case, (case,))[0], {}).get("quality") or "" for case in cases]

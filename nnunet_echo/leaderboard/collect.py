@@ -1,9 +1,10 @@
 """Which trainers of a dataset have results, and which of these may stand in one table.
 
 nnU-Net keeps them as <nnUNet_results>/<dataset>/<trainer>__<plans>__<configuration>/fold_<k>/validation. A fold counts
-once its validation is whole: summary.json, which nnU-Net writes last, and a prediction for every case. Trainers compare
-where they validated the same cases in the same folds. So nothing here averages over what is there: a trainer with
-folds missing is "incomplete", one that was trained on another split, or on all cases, is "refused", with the reason.
+once its validation is complete: summary.json, which nnU-Net writes last, and a prediction for every case. Trainers
+compare where they validated the same cases in the same folds. So nothing here averages over what is there: a trainer
+with folds missing is "incomplete", one that was trained on another split, or on all cases, is "refused", with the
+reason.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from nnunet_echo.data.cases import patient_of
 from nnunet_echo.nnunet.cases import Cases, other_split, read_splits
 from nnunet_echo.nnunet.results import DEFAULT_PLANS, DONE, read_fold
 
-WHOLE, INCOMPLETE, REFUSED = "whole", "incomplete", "refused"
+COMPLETE, INCOMPLETE, REFUSED = "complete", "incomplete", "refused"
 
 
 @dataclass(frozen=True)
-class Split:
+class ComparedFolds:
     """The folds that are compared: fold number -> its training and its validation cases, and a hash of all of these.
 
     `patient` tells that of a case.
@@ -42,11 +43,11 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Model:
+class TrainedModel:
     """A trainer with its plans and configuration. `name` is the trainer's, with "__PLANS" unless these are the default.
 
-    `folds` are those that count, `status` is "whole", "incomplete" or "refused", `reasons` say why, and what was left
-    out.
+    `folds` are those that count, `status` is "complete", "incomplete" or "refused", `reasons` say why, and what was
+    left out.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Model:
         return self.folder / f"fold_{fold}" / "validation"
 
 
-def read_split(path: Path, dataset_json: dict, folds: Sequence[int] | None = None) -> Split:
+def read_split(path: Path, dataset_json: dict, folds: Sequence[int] | None = None) -> ComparedFolds:
     """The `folds` (default: all) of a splits_final.json.
 
     Raises `ValueError` for a fold that the file does not have, for a patient on both sides of a fold and for a case
@@ -90,7 +91,7 @@ def read_split(path: Path, dataset_json: dict, folds: Sequence[int] | None = Non
             "folds that validate each case once with --folds"
         )
     canonical = json.dumps([[fold, sorted(training[fold]), sorted(validation[fold])] for fold in chosen])
-    return Split(
+    return ComparedFolds(
         training,
         validation,
         hashlib.sha256(canonical.encode()).hexdigest()[:12],
@@ -101,11 +102,11 @@ def read_split(path: Path, dataset_json: dict, folds: Sequence[int] | None = Non
 def find_models(
     results: Path,
     configuration: str,
-    split: Split,
+    split: ComparedFolds,
     file_ending: str,
     names: Sequence[str] | None = None,
     plans: str | None = None,
-) -> list[Model]:
+) -> list[TrainedModel]:
     """All models of a configuration below the dataset's folder `results`, or of these `plans` or `names`, by name.
 
     A name is that of a trainer, with any plans, or TRAINER__PLANS. Raises `FileNotFoundError` where there is none and
@@ -130,12 +131,12 @@ def find_models(
     return [model for model in models if {model.trainer, f"{model.trainer}__{model.plans}"} & set(names)]
 
 
-def _model(folder: Path, configuration: str, split: Split, file_ending: str) -> Model:
+def _model(folder: Path, configuration: str, split: ComparedFolds, file_ending: str) -> TrainedModel:
     # The name of plans may have "__", that of a trainer not, or nnU-Net could not tell its own folders apart.
     trainer, _, plans = folder.name.removesuffix(f"__{configuration}").partition("__")
     if not trainer or not plans:
         reason = f"its folder {folder.name} is not called TRAINER__PLANS__{configuration}"
-        return Model(folder.name, trainer, plans, configuration, folder, (), REFUSED, (reason,))
+        return TrainedModel(folder.name, trainer, plans, configuration, folder, (), REFUSED, (reason,))
     reasons, folds, foreign = [], [], False
     for fold in _trained_folds(folder):
         if fold == "all":
@@ -149,9 +150,9 @@ def _model(folder: Path, configuration: str, split: Split, file_ending: str) -> 
             reasons.append(f"fold {fold} left out: it is none of the folds compared")
     if missing := [fold for fold in split.validation if not (folder / f"fold_{fold}").is_dir()]:
         reasons.append(f"missing: fold {', '.join(map(str, missing))}")
-    status = REFUSED if foreign or not folds else WHOLE if len(folds) == len(split.validation) else INCOMPLETE
+    status = REFUSED if foreign or not folds else COMPLETE if len(folds) == len(split.validation) else INCOMPLETE
     name = trainer if plans == DEFAULT_PLANS else f"{trainer}__{plans}"
-    return Model(name, trainer, plans, configuration, folder, tuple(folds), status, tuple(reasons))
+    return TrainedModel(name, trainer, plans, configuration, folder, tuple(folds), status, tuple(reasons))
 
 
 def _trained_folds(folder: Path) -> list[str]:
@@ -159,7 +160,7 @@ def _trained_folds(folder: Path) -> list[str]:
     return sorted((match[1] for match in found if match), key=lambda fold: (fold == "all", len(fold), fold))
 
 
-def _check_fold(folder: Path, fold: int, split: Split, file_ending: str) -> tuple[str, bool]:
+def _check_fold(folder: Path, fold: int, split: ComparedFolds, file_ending: str) -> tuple[str, bool]:
     """What keeps a fold from counting ("": nothing), and whether it was trained on this split as far as is known."""
     expected = split.validation[fold]
     if other := other_split(folder, split.cases(fold), split.patient):

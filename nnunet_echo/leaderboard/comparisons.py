@@ -11,7 +11,7 @@ from numpy import ndarray
 from nnunet_echo.evaluation.agreement import ef_errors_penalised
 from nnunet_echo.evaluation.metrics import METRICS, Shown, shown_metrics
 from nnunet_echo.evaluation.pairs import Dataset
-from nnunet_echo.leaderboard.collect import WHOLE, Model
+from nnunet_echo.leaderboard.collect import COMPLETE, TrainedModel
 from nnunet_echo.leaderboard.statistics import compare, holm
 from nnunet_echo.leaderboard.values import Entry, common_planes, ejection_fractions, same_ef_patients, scored_values
 
@@ -33,10 +33,10 @@ class Comparison(TypedDict):
     p_holm: float
 
 
-def find_baseline(models: Sequence[Model], given: str | None, plans: str | None) -> str:
-    """The baseline's name; "" where none was asked for and nnU-Net's own trainer is not whole.
+def find_baseline(models: Sequence[TrainedModel], given: str | None, plans: str | None) -> str:
+    """The baseline's name; "" where none was asked for and nnU-Net's own trainer is not complete.
 
-    Where all models have the same `plans`, a trainer's name is enough. Raises `ValueError` for one that is not whole.
+    Where all models have the same `plans`, a trainer's name is enough. Raises `ValueError` for an incomplete one.
     """
     names = {
         name: model
@@ -44,11 +44,11 @@ def find_baseline(models: Sequence[Model], given: str | None, plans: str | None)
         for name in (model.name, f"{model.trainer}__{model.plans}", model.trainer if plans else model.name)
     }
     model = names.get(given or DEFAULT_BASELINE)
-    if model is not None and model.status == WHOLE:
+    if model is not None and model.status == COMPLETE:
         return model.name
     if given:
         state = f"is {model.status} ({'; '.join(model.reasons)})" if model else f"is none of {', '.join(sorted(names))}"
-        raise ValueError(f"baseline {given} {state}; choose a whole one")
+        raise ValueError(f"baseline {given} {state}; choose a complete one")
     return ""
 
 

@@ -18,7 +18,7 @@ from nnunet_echo.drawing.style import BLUE, EF_SHOWN, FIGURE_STYLE, GREY, GRID, 
 from nnunet_echo.evaluation.agreement import agreement
 from nnunet_echo.evaluation.metrics import Metric, Shown, shown_metrics
 from nnunet_echo.leaderboard.board import Board, case_scores, image_quality
-from nnunet_echo.leaderboard.collect import REFUSED, WHOLE
+from nnunet_echo.leaderboard.collect import COMPLETE, REFUSED
 from nnunet_echo.leaderboard.statistics import Ranking
 from nnunet_echo.leaderboard.values import ef_doubts, ef_rows, ejection_fractions, values_of
 
@@ -32,7 +32,7 @@ def write_figures(board: Board, out: Path) -> list[Path]:
     shown = [entry for entry in board.entries if entry.model.status != REFUSED]
     names = short_names([entry.model.name for entry in board.entries])[: len(shown)]
     names = [
-        name if entry.model.status == WHOLE else f"{name} ({entry.model.status})"
+        name if entry.model.status == COMPLETE else f"{name} ({entry.model.status})"
         for name, entry in zip(names, shown, strict=True)
     ]
     if not shown:

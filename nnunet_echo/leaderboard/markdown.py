@@ -9,7 +9,7 @@ from nnunet_echo.evaluation.metrics import Shown, shown_metrics
 from nnunet_echo.evaluation.output import Row
 from nnunet_echo.leaderboard.board import Board
 from nnunet_echo.leaderboard.cells import flagged, missed, number, p_value
-from nnunet_echo.leaderboard.collect import WHOLE
+from nnunet_echo.leaderboard.collect import COMPLETE
 from nnunet_echo.leaderboard.statistics import SAMPLES
 
 
@@ -40,7 +40,7 @@ def markdown(board: Board, rows: Sequence[Row]) -> str:
         f"|{'---|' * 2}{'---:|' * (len(head) - 2)}",
     ]
     for row in rows:
-        mark = "" if row["status"] == WHOLE else f" ({row['status']})"
+        mark = "" if row["status"] == COMPLETE else f" ({row['status']})"
         rank = f"{row['rank']} ({row['rank_low']} to {row['rank_high']})" if row["rank"] else ""
         lines.append(
             "| "
@@ -107,7 +107,7 @@ def _notes(board: Board, rows: Sequence[Row]) -> list[str]:
     return notes + [
         f"{_plain(row['trainer'])} is {row['status']} and not ranked: {_plain(row['reasons'])}."
         for row in rows
-        if row["status"] != WHOLE
+        if row["status"] != COMPLETE
     ]
 
 

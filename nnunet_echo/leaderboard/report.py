@@ -1,7 +1,7 @@
 """index.html: the leaderboard as one file that needs no network, with all numbers and pictures inside.
 
 The page is page/report.html.jinja with report.css, charts.js and report.js in it; this module prepares what it shows.
-Pictures stop at `PICTURE_BYTES`, so that the file stays below 20 MB however many patients, models and films there are:
+Pictures stop at `PICTURE_BYTES`, so that the file stays below 20 MB however many patients, models and cines there are:
 the numbers of 500 patients with four frames and ten models take 1.3 MB.
 """
 
@@ -23,7 +23,7 @@ from nnunet_echo.evaluation.metrics import METRICS, Shown, shown_metrics
 from nnunet_echo.evaluation.output import Row
 from nnunet_echo.leaderboard.board import Board, case_scores, image_quality
 from nnunet_echo.leaderboard.cells import flagged, missed, p_value
-from nnunet_echo.leaderboard.collect import REFUSED, WHOLE
+from nnunet_echo.leaderboard.collect import COMPLETE, REFUSED
 from nnunet_echo.leaderboard.tables import leaderboard_rows
 from nnunet_echo.leaderboard.values import Entry, ef_doubts, ef_rows, same_ef_patients, same_frames, values_of
 
@@ -50,7 +50,7 @@ def write_report(board: Board, out: Path) -> None:
         missed=[missed(board, row) for row in rows],
         p_value=p_value,
         flagged=flagged,
-        WHOLE=WHOLE,
+        COMPLETE=COMPLETE,
         other_planes=max((row["ef_patients_of_other_planes"] for row in rows), default=0),
     )
     (out / "index.html").write_text(text, encoding="utf-8")
@@ -65,7 +65,9 @@ def report_data(board: Board, names: Sequence[str]) -> Row:
     pictures = _Pictures(board, entries)
     gallery = [_chosen(score, cases, pictures, model) for model, score in enumerate(scores)]
     return {
-        "models": [{"name": names[index], "whole": board.entries[index].model.status == WHOLE} for index in shown],
+        "models": [
+            {"name": names[index], "complete": board.entries[index].model.status == COMPLETE} for index in shown
+        ],
         "structures": list(board.dataset.structures),
         "colours": structure_colours(drawn_structures(board.dataset.structures)),
         "unit": board.dataset.unit,
@@ -120,8 +122,8 @@ class _Pictures:
     def add(self, case: str, models: Sequence[int], side: int = 480, quality: int = 60) -> bool:
         """Whether the frame of a case, with the outlines of these models, is among the `frames` now."""
         ending = self.board.dataset.file_ending
-        film, number = self.board.films.get(case, (case, None))
-        image = self.board.raw / "imagesTr" / f"{film}_0000{ending}"
+        cine, number = self.board.cines.get(case, (case, None))
+        image = self.board.raw / "imagesTr" / f"{cine}_0000{ending}"
         if self.full or not image.is_file():
             return case in self.frames and all(self.frames[case]["models"][model] for model in models)
         frame = self.frames.get(case)
@@ -166,7 +168,7 @@ def _chosen(scores: np.ndarray, cases: Sequence[str], pictures: _Pictures, model
 
 
 def _clips(board: Board, entries: Sequence[Entry], pictures: _Pictures) -> list[Row]:
-    """Films: of the first model's sequences, from the worst to the best by Dice, at even steps."""
+    """Cines: of the first model's sequences, from the worst to the best by Dice, at even steps."""
     area = f"lv_area_{board.dataset.unit}2"
     dice: dict[tuple[str, str], list[float]] = {}
     for row in entries[0].evaluation.frames if entries else ():
@@ -206,8 +208,8 @@ def _clips(board: Board, entries: Sequence[Entry], pictures: _Pictures) -> list[
 
 def _best(board: Board, rows: Sequence[Row]) -> dict[str, float]:
     """Column -> its best value among ranked models, of the columns that are over the same patients and frames."""
-    ranked = [row for row in rows if row["status"] == WHOLE]
-    entries = [entry for entry in board.entries if entry.model.status == WHOLE]
+    ranked = [row for row in rows if row["status"] == COMPLETE]
+    entries = [entry for entry in board.entries if entry.model.status == COMPLETE]
     columns = {
         f"{structure}_{metric.column(board.dataset.unit)}_mean": metric.higher_is_better
         for structure in board.dataset.structures

@@ -20,7 +20,7 @@ from nnunet_echo.evaluation.sequences import SIDES
 from nnunet_echo.evaluation.summary import summarise_anatomy, summarise_sequences, summarise_volumes
 from nnunet_echo.leaderboard.board import Board
 from nnunet_echo.leaderboard.cells import known
-from nnunet_echo.leaderboard.collect import REFUSED, WHOLE
+from nnunet_echo.leaderboard.collect import COMPLETE, REFUSED
 from nnunet_echo.leaderboard.markdown import markdown
 from nnunet_echo.leaderboard.statistics import SAMPLES, describe
 from nnunet_echo.leaderboard.values import Entry, ef_doubts, ef_rows, values_of
@@ -78,7 +78,7 @@ def leaderboard_rows(board: Board) -> list[Row]:
     for index, entry in enumerate(board.entries):
         model = entry.model
         test: Row = {**against.get(model.name, {})}
-        ranking = board.ranking if model.status == WHOLE else None
+        ranking = board.ranking if model.status == COMPLETE else None
         scores = board.scores[:, index] if ranking else np.full(len(board.patients), np.nan)
         rows.append(
             {

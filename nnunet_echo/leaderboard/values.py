@@ -21,8 +21,8 @@ from nnunet_echo.evaluation.output import Row
 from nnunet_echo.evaluation.pairs import Dataset
 from nnunet_echo.evaluation.sequences import SIDES
 from nnunet_echo.evaluation.summary import group_means
-from nnunet_echo.leaderboard.collect import Model
-from nnunet_echo.nnunet.logs import Training
+from nnunet_echo.leaderboard.collect import TrainedModel
+from nnunet_echo.nnunet.logs import TrainingLog
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Entry:
     `predictions` is, for each fold, the folder of the label maps that were evaluated.
     """
 
-    model: Model
+    model: TrainedModel
     predictions: Mapping[int, Path]
     evaluation: Evaluation
-    training: Training
+    training: TrainingLog
     costs: Costs
 
     @cached_property

@@ -48,7 +48,7 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
         raise ValueError(
-            f"{file} is not a whole checkpoint ({error}): its writer was killed, or it is something else. "
+            f"{file} is not a complete checkpoint ({error}): its writer was killed, or it is something else. "
             "Take another fold, or train this one again."
         ) from error
     if not isinstance(checkpoint, dict):

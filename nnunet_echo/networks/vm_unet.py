@@ -27,7 +27,7 @@ from nnunet_echo.ops.linear import Linear
 from nnunet_echo.ops.selective_scan import traceable
 
 
-class PatchEmbed(nn.Module):
+class ChannelsLastPatchEmbed(nn.Module):
     """Image (B, channels, H, W) to tokens (B, H / patch, W / patch, dim)."""
 
     def __init__(self, patch_size: int, channels: int, dim: int, norm: bool) -> None:
@@ -150,7 +150,7 @@ class VSSM(nn.Module):
         up = _split(drop_path_rates(drop_path_rate, sum(depths_decoder))[::-1], depths_decoder)
         last = len(depths) - 1
 
-        self.patch_embed = PatchEmbed(patch_size, in_chans, dims[0], patch_norm)
+        self.patch_embed = ChannelsLastPatchEmbed(patch_size, in_chans, dims[0], patch_norm)
         self.pos_drop = nn.Dropout(drop_rate)
         self.layers = nn.ModuleList(
             layer(dim, rates, downsample=stage < last)

@@ -26,7 +26,7 @@ _PREDICTING = re.compile(r"^([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingLog:
     """The trainings of some folds together.
 
     `epochs` of the fold that has least; `epoch_s` the median over epochs and folds; `total_h` the sum over both, each
@@ -51,7 +51,7 @@ def logged_split(fold: Path) -> tuple[int, int] | None:
     return (int(found[-1][0]), int(found[-1][1])) if found else None
 
 
-def read_training(folds: Sequence[Path]) -> Training:
+def read_training(folds: Sequence[Path]) -> TrainingLog:
     """What the logs in the folders of some folds say. Unless all of them say it, sums are NaN."""
     epochs: list[dict[int, float]] = []
     peaks: list[float] = []
@@ -64,7 +64,7 @@ def read_training(folds: Sequence[Path]) -> Training:
     seconds = [time for of_fold in epochs for time in of_fold.values()]
     complete = bool(epochs) and all(epochs)
     debug = [read_debug(fold) for fold in folds]
-    return Training(
+    return TrainingLog(
         epochs=min(map(len, epochs)) if complete else math.nan,
         epoch_s=median(seconds) if seconds else math.nan,
         total_h=sum(seconds) / 3600 if complete else math.nan,

@@ -130,7 +130,7 @@ class SafeTrainer(nnUNetTrainer):
             self.save_latest()
 
     def save_checkpoint(self, filename: str) -> None:
-        """Write beside `filename` and rename, so that a kill at any time leaves a whole checkpoint."""
+        """Write beside `filename` and rename, so that a kill at any time leaves a complete checkpoint."""
         if self.local_rank != 0 or self.disable_checkpointing:  # nothing will be written
             return super().save_checkpoint(filename)
         temporary = f"{filename}.tmp"
@@ -150,7 +150,7 @@ class SafeTrainer(nnUNetTrainer):
         """Load as nnU-Net does. Raises RuntimeError for a file that was cut while it was written."""
         if not zipfile.is_zipfile(filename_or_checkpoint):
             raise RuntimeError(
-                f"{filename_or_checkpoint} is not a whole checkpoint: its writer was killed or the disk was full. "
+                f"{filename_or_checkpoint} is not a complete checkpoint: its writer was killed or the disk was full. "
                 "Remove it and run the same command again; nnU-Net then takes the next of checkpoint_final, "
                 "checkpoint_latest, checkpoint_best."
             )

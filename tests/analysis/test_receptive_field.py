@@ -223,7 +223,7 @@ def test_a_checkpoint_cut_in_half_is_named(few_features: None, tmp_path: Path, c
     file = results_folder(tmp_path / "X") / "fold_0" / "checkpoint_final.pth"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     assert main(["erf", "--checkpoint", str(tmp_path / "X"), "-o", str(tmp_path / "out")]) == 2
-    assert f"{file} is not a whole checkpoint" in capsys.readouterr().err
+    assert f"{file} is not a complete checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 cut", b"\x80\x02K\x01."])

@@ -11,7 +11,7 @@ from crossval_dataset import CASES, PATTERN, Dataset, crossval
 from crossval_fake import DATASET
 
 from nnunet_echo.cli.main import main
-from nnunet_echo.leaderboard.collect import Model, find_models, read_split
+from nnunet_echo.leaderboard.collect import TrainedModel, find_models, read_split
 from nnunet_echo.nnunet.cases import other_split
 from nnunet_echo.nnunet.results import last_lines
 
@@ -31,7 +31,7 @@ def predict(dataset: Dataset) -> None:
             (fold.folder / "validation" / f"{case}.nii.gz").touch()
 
 
-def on_the_board(dataset: Dataset) -> Model:
+def on_the_board(dataset: Dataset) -> TrainedModel:
     split = read_split(dataset.splits, {"case_id_pattern": PATTERN})
     (model,) = find_models(dataset.folder, "2d", split, ".nii.gz", ["A"])
     return model
@@ -96,7 +96,7 @@ def test_without_a_record_validation_cases_tell(dataset: Dataset, capsys: pytest
     capsys.readouterr()
     assert main(["status", "751"]) == 0
     assert capsys.readouterr().out.count("4 folds keep no record of what they were trained on") == 1
-    assert on_the_board(dataset).status == "whole"
+    assert on_the_board(dataset).status == "complete"
     turn_round(dataset)
     assert main(["status", "751"]) == 1
     printed = capsys.readouterr().out
@@ -140,7 +140,7 @@ def test_without_a_record_the_log_tells_the_numbers_of_cases(tmp_path: Path) -> 
 def test_the_leaderboard_refuses_what_validated_the_right_cases_after_training_on_others(dataset: Dataset) -> None:
     crossval()
     predict(dataset)
-    assert on_the_board(dataset).status == "whole"
+    assert on_the_board(dataset).status == "complete"
     folds = json.loads(dataset.splits.read_text())
     folds[0]["train"] = [*CASES[:4], "p7_ED", "p7_ES"]
     dataset.splits.write_text(json.dumps(folds))
@@ -165,7 +165,7 @@ def test_the_leaderboard_reads_odd_folders(dataset: Dataset) -> None:
     split = read_split(dataset.splits, {"case_id_pattern": PATTERN})
     models = {model.name: model for model in find_models(dataset.folder, "2d", split, ".nii.gz")}
     assert set(models) == {"A", "A__my__plans", "B", "____2d", "A____2d", "__nnUNetPlans__2d", "__2d"}
-    assert (models["A"].status, models["A"].folds) == ("whole", (0, 1))
+    assert (models["A"].status, models["A"].folds) == ("complete", (0, 1))
     assert (models["A__my__plans"].trainer, models["A__my__plans"].plans) == ("A", "my__plans")
     for name in ("____2d", "A____2d", "__nnUNetPlans__2d", "__2d"):
         assert models[name].status == "refused"

@@ -146,7 +146,7 @@ def test_a_gzip_bomb_is_read_no_further_than_its_header_allows(
     assert done.stdout.startswith(message), done.stdout + done.stderr
 
 
-def test_a_frame_is_smaller_than_a_film_may_be(tmp_path: Path) -> None:
+def test_a_frame_is_smaller_than_a_cine_may_be(tmp_path: Path) -> None:
     path = patched(write(tmp_path / "a.nii.gz"), DIM, "<3h", 2, 12000, 12000)
     with pytest.raises(SourceError, match="a: the header promises 144000000 bytes of pixels, more than an echo can"):
         read_frame(path, "a")

@@ -1,4 +1,4 @@
-"""Films as 3D cases on phantom data: pixels, order in time, sparse labels, clips and sizes."""
+"""Cines as 3D cases on phantom data: pixels, order in time, sparse labels, clips and sizes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from camus_cines import PATIENTS, REVERSED, SPACING_MM, case_arrays, convert, source_arrays
 from camus_download import load, table
-from camus_films import PATIENTS, REVERSED, SPACING_MM, case_arrays, convert, source_arrays
 from echonet_download import FIRST, regular_videos
 from echonet_download import convert as convert_echonet
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
@@ -18,18 +18,18 @@ from nnunet_echo.data.check import check_dataset
 from nnunet_echo.data.cine import TIME_STEP, resize_image, resize_labels, sampled_frames, stray_pixels
 from nnunet_echo.dataset_conversion import echonet as echonet_module
 
-pytest_plugins = ("camus_films",)
+pytest_plugins = ("camus_cines",)
 
 
-def test_every_film_becomes_a_case_of_its_pixels_in_the_order_of_time(films: Path) -> None:
-    report = convert(films)
+def test_every_cine_becomes_a_case_of_its_pixels_in_the_order_of_time(cines: Path) -> None:
+    report = convert(cines)
     assert report.folder.name == "Dataset753_CAMUS_Full" and report.exit_code == 0
     rows = table(report.folder)
     assert set(rows) == {f"CAMUS_patient000{n}_{view}" for n in range(1, PATIENTS + 1) for view in ("2CH", "4CH")}
     for case, row in rows.items():
         image, label = case_arrays(report, case, row)
-        film, mask = source_arrays(films, row)
-        assert np.array_equal(image, film) and np.array_equal(label, mask) and image.dtype == label.dtype == np.uint8
+        cine, mask = source_arrays(cines, row)
+        assert np.array_equal(image, cine) and np.array_equal(label, mask) and image.dtype == label.dtype == np.uint8
         areas = [(frame == 1).sum() for frame in label]
         assert areas[0] == max(areas) > min(areas) == areas[-1]
         numbers = list(range(1, len(image) + 1))
@@ -40,23 +40,23 @@ def test_every_film_becomes_a_case_of_its_pixels_in_the_order_of_time(films: Pat
     assert check_dataset(report.folder, 1) == []
 
 
-def test_nnunet_reads_time_as_the_slowest_axis(films: Path) -> None:
-    folder = convert(films).folder
+def test_nnunet_reads_time_as_the_slowest_axis(cines: Path) -> None:
+    folder = convert(cines).folder
     pixels, properties = SimpleITKIO().read_images([str(folder / "imagesTr" / "CAMUS_patient0001_4CH_0000.nii.gz")])
-    film, _ = source_arrays(films, table(folder)["CAMUS_patient0001_4CH"])
-    assert np.array_equal(pixels[0], film)
+    cine, _ = source_arrays(cines, table(folder)["CAMUS_patient0001_4CH"])
+    assert np.array_equal(pixels[0], cine)
     np.testing.assert_allclose(properties["spacing"], (TIME_STEP, 3, 3), rtol=1e-6)
 
 
-def test_a_folder_of_both_views_is_one_patient(films: Path) -> None:
-    report = convert(films)
+def test_a_folder_of_both_views_is_one_patient(cines: Path) -> None:
+    report = convert(cines)
     for fold in load(report.folder, "splits_final.json"):
         assert not {case[:17] for case in fold["train"]} & {case[:17] for case in fold["val"]}
         assert len(fold["val"]) == 2
 
 
-def test_sparse_labels_keep_ed_and_es_alone(films: Path) -> None:
-    full, sparse = convert(films), convert(films, labels="ed_es")
+def test_sparse_labels_keep_ed_and_es_alone(cines: Path) -> None:
+    full, sparse = convert(cines), convert(cines, labels="ed_es")
     assert sparse.folder.name == "Dataset754_CAMUS_Semi" and sparse.exit_code == 0
     assert load(sparse.folder, "dataset.json")["labels"]["ignore"] == 4
     for case, row in table(sparse.folder).items():
@@ -66,23 +66,23 @@ def test_sparse_labels_keep_ed_and_es_alone(films: Path) -> None:
     assert check_dataset(sparse.folder, 1) == []
 
 
-def test_clips_of_the_published_size(films: Path) -> None:
-    full, clips = convert(films), convert(films, clip=10, size=64, dataset_id=9)
+def test_clips_of_the_published_size(cines: Path) -> None:
+    full, clips = convert(cines), convert(cines, clip=10, size=64, dataset_id=9)
     for case, row in table(clips.folder).items():
         image, label = case_arrays(clips, case, row)
-        film, mask = case_arrays(full, case, row)
+        cine, mask = case_arrays(full, case, row)
         numbers = [int(number) for number in row["frames"].split()]
         assert image.shape == label.shape == (10, 64, 64)
-        first, last = (len(film), 1) if REVERSED in case else (1, len(film))
+        first, last = (len(cine), 1) if REVERSED in case else (1, len(cine))
         assert (numbers[0], numbers[-1]) == (first, last) and max(np.abs(np.diff(np.diff(numbers)))) <= 1
         taken = [abs(number - first) for number in numbers]
         spacing = sitk.ReadImage(str(next(clips.folder.glob(f"images*/{case}_0000.nii.gz")))).GetSpacing()
-        np.testing.assert_allclose(np.array(spacing[:2]) * 64, np.array(film.shape[:0:-1]) * SPACING_MM, rtol=1e-6)
+        np.testing.assert_allclose(np.array(spacing[:2]) * 64, np.array(cine.shape[:0:-1]) * SPACING_MM, rtol=1e-6)
         for ours, frame, theirs in zip(label, taken, mask[taken], strict=True):
             area = (ours == 1).sum() * spacing[0] * spacing[1]
             assert area == pytest.approx((theirs == 1).sum() * SPACING_MM**2, rel=0.15), frame
             assert set(np.unique(ours)) <= {0, 1, 2, 3}
-        assert abs(float(image.mean()) - float(film[taken].mean())) < 3
+        assert abs(float(image.mean()) - float(cine[taken].mean())) < 3
 
 
 def test_sampling_is_even_and_has_both_ends() -> None:
@@ -130,8 +130,8 @@ def test_clips_of_echonet_have_the_ignore_label_between_two_masks(echonet: Path)
         step = 1 if video.ed < video.es else -1
         numbers = list(range(video.ed, video.es + step, step))
         assert row["frames"] == " ".join(map(str, numbers)) and row["spacing_px"] == "1 1 5"
-        film = read_frames(echonet / "Videos" / f"{video.name}.avi", "", numbers, (112, 112))
-        assert np.array_equal(image, film)
+        cine = read_frames(echonet / "Videos" / f"{video.name}.avi", "", numbers, (112, 112))
+        assert np.array_equal(image, cine)
     assert {video.ed < video.es for video in regular_videos()} == {True, False}, "only one order would be tested"
 
 

@@ -1,4 +1,4 @@
-"""Films that are odd or cannot be used: said or refused by name, and what `check` finds in their cases."""
+"""Cines that are odd or cannot be used: said or refused by name, and what `check` finds in their cases."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from camus_cines import CINE, MASK, PATIENTS, SPACING_MM, Damage, array_frames, case_arrays, convert
 from camus_download import array, rewrite, table
 from camus_download import convert as convert_camus
-from camus_films import FILM, MASK, PATIENTS, SPACING_MM, Damage, array_frames, case_arrays, convert
 
 from nnunet_echo.data.check import check_dataset
 from nnunet_echo.data.findings import Report
 
-pytest_plugins = ("camus_films",)
+pytest_plugins = ("camus_cines",)
 
 
 def rename_field(path: Path, old: str, new: str) -> None:
@@ -30,7 +30,7 @@ def reverse_numbers(path: Path) -> None:
 
 
 def cut(frames: int) -> Damage:
-    return lambda path: [rewrite(path.with_name(name), lambda film: film[:frames], SPACING_MM) for name in (FILM, MASK)]
+    return lambda path: [rewrite(path.with_name(name), lambda cine: cine[:frames], SPACING_MM) for name in (CINE, MASK)]
 
 
 def paint(change: Callable[[np.ndarray], object]) -> Damage:
@@ -66,21 +66,21 @@ def paint(change: Callable[[np.ndarray], object]) -> Damage:
         ),
     ],
 )
-def test_what_is_odd_about_a_film_is_said(films: Path, damage: Damage, kind: str, text: str) -> None:
-    damage(films / "database_nifti" / "patient0001" / FILM)
-    report = convert(films)
+def test_what_is_odd_about_a_cine_is_said(cines: Path, damage: Damage, kind: str, text: str) -> None:
+    damage(cines / "database_nifti" / "patient0001" / CINE)
+    report = convert(cines)
     (note,) = [note for note in report.warnings if note.kind == kind]
     assert note.subject == "CAMUS_patient0001_4CH" and text in note.message and report.exit_code == 0
 
 
-def test_without_a_cfg_a_film_that_runs_backwards_is_turned_by_its_areas(films: Path) -> None:
-    path = films / "database_nifti" / "patient0001" / "Info_4CH.cfg"
+def test_without_a_cfg_a_cine_that_runs_backwards_is_turned_by_its_areas(cines: Path) -> None:
+    path = cines / "database_nifti" / "patient0001" / "Info_4CH.cfg"
     path.unlink()
-    for name in (FILM, MASK):
-        rewrite(path.with_name(name), lambda film: film[::-1], SPACING_MM)
-    report = convert(films)
+    for name in (CINE, MASK):
+        rewrite(path.with_name(name), lambda cine: cine[::-1], SPACING_MM)
+    report = convert(cines)
     image, label = case_arrays(report, "CAMUS_patient0001_4CH", {"split": "tr"})
-    assert np.array_equal(image, array(path.with_name(FILM))[::-1])
+    assert np.array_equal(image, array(path.with_name(CINE))[::-1])
     assert (label[0] == 1).sum() > (label[-1] == 1).sum()
 
 
@@ -89,43 +89,43 @@ def test_without_a_cfg_a_film_that_runs_backwards_is_turned_by_its_areas(films: 
     [
         (cut(5), "5 frames, but its cfg has ED 1"),
         (cut(1), "a sequence of 2D frames was expected"),
-        (lambda path: rewrite(path, lambda film: film[0], SPACING_MM), "a sequence of 2D frames was expected"),
-        (lambda path: rewrite(path, lambda film: film[:-1], SPACING_MM), "mask and image must lie on one grid"),
-        (lambda path: rewrite(path, lambda film: film / 3, SPACING_MM), "not all whole numbers in 0..255"),
+        (lambda path: rewrite(path, lambda cine: cine[0], SPACING_MM), "a sequence of 2D frames was expected"),
+        (lambda path: rewrite(path, lambda cine: cine[:-1], SPACING_MM), "mask and image must lie on one grid"),
+        (lambda path: rewrite(path, lambda cine: cine / 3, SPACING_MM), "not all whole numbers in 0..255"),
         (paint(lambda mask: mask[4].fill(0)), "frame 5 of the case: the mask is empty"),
         (paint(lambda mask: mask[4, :2].fill(4)), "unknown labels 4; allowed are [0, 1, 2, 3]"),
         (
             lambda path: rewrite(
-                path, lambda film: np.where(np.arange(len(film))[:, None, None] == 3, 7, film), SPACING_MM
+                path, lambda cine: np.where(np.arange(len(cine))[:, None, None] == 3, 7, cine), SPACING_MM
             ),
             "frame 4 of the case: every pixel is 7",
         ),
         (lambda path: path.with_name(MASK).unlink(), "is there, but not its mask"),
     ],
 )
-def test_a_film_that_cannot_be_used_is_refused_by_name(films: Path, damage: Damage, text: str) -> None:
-    damage(films / "database_nifti" / "patient0001" / FILM)
-    report = convert(films, labels="ed_es" if "unknown" in text else "all")
+def test_a_cine_that_cannot_be_used_is_refused_by_name(cines: Path, damage: Damage, text: str) -> None:
+    damage(cines / "database_nifti" / "patient0001" / CINE)
+    report = convert(cines, labels="ed_es" if "unknown" in text else "all")
     (note,) = report.refused
-    assert note.subject == "CAMUS_patient0001_4CH" and text in note.message and FILM[:-7] in note.message
+    assert note.subject == "CAMUS_patient0001_4CH" and text in note.message and CINE[:-7] in note.message
     assert report.exit_code == 1 and len(table(report.folder)) == 2 * PATIENTS - 1
 
 
-def test_the_release_without_masks_of_films_is_named(films: Path) -> None:
-    for path in films.rglob("*half_sequence*"):
+def test_the_release_without_masks_of_cines_is_named(cines: Path) -> None:
+    for path in cines.rglob("*half_sequence*"):
         path.unlink()
     with pytest.raises(FileNotFoundError, match="the release of 2019 has no masks of its cines"):
-        convert(films)
+        convert(cines)
 
 
-def test_a_film_with_time_as_its_fourth_axis(films: Path) -> None:
-    for name in (FILM, MASK):
-        path = films / "database_nifti" / "patient0001" / name
-        film = sitk.JoinSeries([sitk.JoinSeries([frame]) for frame in array_frames(path)])
-        film.SetSpacing((SPACING_MM, SPACING_MM, 1.0, 1.0))
-        assert film.GetDimension() == 4
-        sitk.WriteImage(film, str(path), True)
-    report = convert(films)
+def test_a_cine_with_time_as_its_fourth_axis(cines: Path) -> None:
+    for name in (CINE, MASK):
+        path = cines / "database_nifti" / "patient0001" / name
+        cine = sitk.JoinSeries([sitk.JoinSeries([frame]) for frame in array_frames(path)])
+        cine.SetSpacing((SPACING_MM, SPACING_MM, 1.0, 1.0))
+        assert cine.GetDimension() == 4
+        sitk.WriteImage(cine, str(path), True)
+    report = convert(cines)
     image, _ = case_arrays(report, "CAMUS_patient0001_4CH", {"split": "tr"})
     assert report.exit_code == 0 and image.ndim == 3
 
@@ -168,9 +168,9 @@ def with_step(image: sitk.Image, step: float) -> sitk.Image:
     ],
 )
 def test_check_names_what_is_wrong_with_a_sequence(
-    films: Path, change: Callable[[sitk.Image], sitk.Image], text: str
+    cines: Path, change: Callable[[sitk.Image], sitk.Image], text: str
 ) -> None:
-    report = convert(films, labels="ed_es")
+    report = convert(cines, labels="ed_es")
     name = change_label(report, change)
     problems = [finding.text for finding in check_dataset(report.folder, 1) if finding.problem]
     assert [problem for problem in problems if problem.startswith(name) and text in problem]

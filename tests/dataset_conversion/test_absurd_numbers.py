@@ -109,7 +109,7 @@ def test_a_coordinate_that_is_absurd_costs_its_video_alone(
         [
             (name, field)
             for field in ("NbFrame", "ED", "ES", "EF", "FrameRate")
-            for name in ("camus films", "ted", "ted frames")
+            for name in ("camus cines", "ted", "ted frames")
         ]
     ),
 )

@@ -36,8 +36,8 @@ def test_every_frame_is_the_one_asked_for(tmp_path: Path) -> None:
     for frame in np.random.default_rng(0).permutation(60):
         (pixels,) = read_frames(path, "v", [int(frame)], SHAPE, 60)
         assert pixels.shape == SHAPE and np.all(pixels == 2 * frame)
-    film = read_frames(path, "v", [59, 0, 30], SHAPE)
-    assert film[:, 5, 5].tolist() == [118, 0, 60] and film.dtype == np.uint8
+    cine = read_frames(path, "v", [59, 0, 30], SHAPE)
+    assert cine[:, 5, 5].tolist() == [118, 0, 60] and cine.dtype == np.uint8
 
 
 def test_colour_becomes_grey_by_the_usual_weights(tmp_path: Path) -> None:

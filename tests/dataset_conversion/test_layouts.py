@@ -59,7 +59,7 @@ PASSED_OVER = [  # the source, what happens to it, what is named, whether a case
         rename(f"{TED}/patient002_4CH_sequence.mhd", f"{TED}/patient002_4ch_sequence.mhd"),
         f"{TED}/patient002_4ch_sequence.mhd",
         False,
-    ),  # its .raw has the name; the film is refused as missing
+    ),  # its .raw has the name; the cine is refused as missing
     ("echonet", write("Videos/0X99.avi"), "Videos/0X99.avi", True),
     ("echonet", write("Videos/0X99.mp4"), "Videos/0X99.mp4", True),
     ("echonet", write("more.zip"), "more.zip", False),
@@ -223,11 +223,11 @@ def test_copies_of_the_split_lists_that_differ_are_refused(
     assert "holds other split lists than another folder" in capsys.readouterr().err
 
 
-def test_a_film_of_another_length_than_its_cfg_says_is_refused(copy: Callable[[str], Path], raw: Path) -> None:
-    source = copy("camus films")
+def test_a_cine_of_another_length_than_its_cfg_says_is_refused(copy: Callable[[str], Path], raw: Path) -> None:
+    source = copy("camus cines")
     path = source / CAMUS / "Info_4CH.cfg"
     path.write_text(re.sub(r"NbFrame: (\d+)", lambda match: f"NbFrame: {int(match[1]) + 1}", path.read_text()))
-    assert convert(SOURCES["camus films"], source, raw) == 1
+    assert convert(SOURCES["camus cines"], source, raw) == 1
     (note,) = report_of(raw)["refused"]
     assert note["subject"] == "CAMUS_patient0002_4CH" and "it is cut off or another cine" in note["message"]
 

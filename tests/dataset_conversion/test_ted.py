@@ -1,4 +1,4 @@
-"""The TED converter on phantom data: films as 3D cases, ED and ES as 2D cases, folds by patient, refusals by name."""
+"""The TED converter on phantom data: cines as 3D cases, ED and ES as 2D cases, folds by patient, refusals by name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nnunet_echo.data.cine import TIME_STEP
 pytest_plugins = ("ted_download",)
 
 PATIENT = Path("database") / "patient002"
-FILM, MASKS, CFG = (f"patient002_4CH_{name}" for name in ("sequence.mhd", "sequence_gt.mhd", "info.cfg"))
+CINE, MASKS, CFG = (f"patient002_4CH_{name}" for name in ("sequence.mhd", "sequence_gt.mhd", "info.cfg"))
 
 
 def cfg(ted: Path, name: str) -> dict[str, str]:
@@ -32,7 +32,7 @@ def cfg(ted: Path, name: str) -> dict[str, str]:
     return dict(line.split(": ") for line in lines)
 
 
-def test_a_film_is_one_case_with_all_its_frames_and_masks(ted: Path, raw: Path) -> None:
+def test_a_cine_is_one_case_with_all_its_frames_and_masks(ted: Path, raw: Path) -> None:
     report = convert_ted(ted)
     assert report.exit_code == 0 and [note.kind for note in report.warnings] == ["patients of CAMUS"]
     rows = table(raw / TED)
@@ -42,9 +42,9 @@ def test_a_film_is_one_case_with_all_its_frames_and_masks(ted: Path, raw: Path) 
             sitk.ReadImage(str(raw / TED / name))
             for name in (f"imagesTr/{case}_0000.nii.gz", f"labelsTr/{case}.nii.gz")
         )
-        film = ted / row["source"]
-        assert np.array_equal(sitk.GetArrayFromImage(image), array(film))
-        masks = array(film.with_name(film.name.replace(".mhd", "_gt.mhd")))
+        cine = ted / row["source"]
+        assert np.array_equal(sitk.GetArrayFromImage(image), array(cine))
+        masks = array(cine.with_name(cine.name.replace(".mhd", "_gt.mhd")))
         assert np.array_equal(sitk.GetArrayFromImage(label), masks)
         assert all(set(np.unique(mask)) == {0, 1, 2} for mask in masks)
         for written in (image, label):
@@ -85,11 +85,11 @@ def test_the_frames_are_those_of_the_cfg(ted: Path, raw: Path) -> None:
     rows = table(raw / TED_FRAMES)
     assert len(rows) == 2 * PATIENTS
     for case, row in rows.items():
-        film, frame = ted / row["source"], int(row["frame"])
+        cine, frame = ted / row["source"], int(row["frame"])
         assert frame == int(cfg(ted, row["patient"].removeprefix("TED_"))[row["phase"]])
         for name, original in (
-            (f"imagesTr/{case}_0000.nii.gz", film),
-            (f"labelsTr/{case}.nii.gz", film.with_name(film.name.replace(".mhd", "_gt.mhd"))),
+            (f"imagesTr/{case}_0000.nii.gz", cine),
+            (f"labelsTr/{case}.nii.gz", cine.with_name(cine.name.replace(".mhd", "_gt.mhd"))),
         ):
             written = sitk.ReadImage(str(raw / TED_FRAMES / name))
             assert np.array_equal(sitk.GetArrayFromImage(written), array(original)[frame - 1])
@@ -112,18 +112,18 @@ def replace(pattern: str, text: str) -> Callable[[Path], object]:
     return lambda path: path.write_text(re.sub(pattern, text, path.read_text()))
 
 
-def film_for_masks(path: Path) -> None:
-    shutil.copy(path.with_name(FILM).with_suffix(".raw"), path.with_suffix(".raw"))
+def cine_for_masks(path: Path) -> None:
+    shutil.copy(path.with_name(CINE).with_suffix(".raw"), path.with_suffix(".raw"))
 
 
 BOTH, SEQUENCE, FRAMES = ("sequence", "frames"), ("sequence",), ("frames",)
 REFUSALS = [
-    (FILM, lambda p: p.unlink(), BOTH, "is there, but not its cine"),
+    (CINE, lambda p: p.unlink(), BOTH, "is there, but not its cine"),
     (MASKS, lambda p: p.unlink(), BOTH, "is there, but not its masks (.._gt)"),
-    (FILM, lambda p: p.with_suffix(".raw").unlink(), BOTH, "its data file patient002_4CH_sequence.raw is missing"),
-    (FILM, lambda p: os.truncate(p.with_suffix(".raw"), 999), BOTH, "truncated: 999 bytes"),
+    (CINE, lambda p: p.with_suffix(".raw").unlink(), BOTH, "its data file patient002_4CH_sequence.raw is missing"),
+    (CINE, lambda p: os.truncate(p.with_suffix(".raw"), 999), BOTH, "truncated: 999 bytes"),
     (MASKS, replace("patient002", "../patient001/patient001"), BOTH, "not a file of the same folder"),
-    (MASKS, film_for_masks, SEQUENCE, "unknown labels"),
+    (MASKS, cine_for_masks, SEQUENCE, "unknown labels"),
     (MASKS, replace("ElementSpacing = 3", "ElementSpacing = 2"), BOTH, "must lie on one grid"),
     (CFG, replace(r"NbFrame: \d+", "NbFrame: 7"), BOTH, "frames where its cfg has NbFrame 7"),
     (CFG, replace(r"(ED|ES): \d+", r"\1: 5"), FRAMES, "the ventricle is not larger in frame 5"),
@@ -138,7 +138,7 @@ REFUSALS = [
     ("name", "damage", "mode", "message"),
     [(name, damage, mode, message) for name, damage, modes, message in REFUSALS for mode in modes],
 )
-def test_a_damaged_film_is_refused_by_name_and_the_rest_converted(
+def test_a_damaged_cine_is_refused_by_name_and_the_rest_converted(
     ted: Path, raw: Path, tmp_path: Path, name: str, damage: Callable[[Path], object], mode: str, message: str
 ) -> None:
     before = tree(convert_ted(ted, mode=mode, raw=tmp_path / "undamaged").folder)
@@ -160,7 +160,7 @@ def test_a_damaged_film_is_refused_by_name_and_the_rest_converted(
         (CFG, replace(r"EF: \d+", "EF: 990"), "no usable EF in"),
     ],
 )
-def test_a_film_needs_no_cfg(ted: Path, raw: Path, name: str, damage: Callable[[Path], object], message: str) -> None:
+def test_a_cine_needs_no_cfg(ted: Path, raw: Path, name: str, damage: Callable[[Path], object], message: str) -> None:
     damage(ted / PATIENT / name)
     report = convert_ted(ted)
     assert report.exit_code == 0 and report.training_cases == PATIENTS

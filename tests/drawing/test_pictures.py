@@ -18,12 +18,12 @@ def test_a_picture_keeps_its_shape_in_mm(tmp_path: Path, monkeypatch: pytest.Mon
     values = np.arange(3 * 40 * 60, dtype=np.uint8).reshape(3, 40, 60)
     image = sitk.GetImageFromArray(values)
     image.SetSpacing((0.5, 1.5, 1))
-    sitk.WriteImage(image, str(tmp_path / "film.nii.gz"))
+    sitk.WriteImage(image, str(tmp_path / "cine.nii.gz"))
     sitk.WriteImage(image[..., 0], str(tmp_path / "map.nii.gz"))
-    first = read_picture(tmp_path / "film.nii.gz", 1, tmp_path / "map.nii.gz", 480, 60)
+    first = read_picture(tmp_path / "cine.nii.gz", 1, tmp_path / "map.nii.gz", 480, 60)
     assert (first.width, first.height, first.aspect) == (60, 40, pytest.approx(60 * 0.5 / (40 * 1.5)))
     monkeypatch.setattr(sitk, "ReadImage", None)
-    last = read_picture(tmp_path / "film.nii.gz", 3, tmp_path / "map.nii.gz", 480, 60)
+    last = read_picture(tmp_path / "cine.nii.gz", 3, tmp_path / "map.nii.gz", 480, 60)
     assert (last.aspect, last.source != first.source) == (first.aspect, True)
 
 

@@ -236,7 +236,7 @@ def test_from_trained_folds_to_the_report(workplace):
     rows = {row["trainer"]: row for row in table(out / "leaderboard.csv")}
     assert set(rows) == {ours, stock}
     for row in rows.values():
-        assert row["status"] == "whole" and row["folds"] == "0 1 2 3 4" and float(row["epoch_s"]) > 0, row
+        assert row["status"] == "complete" and row["folds"] == "0 1 2 3 4" and float(row["epoch_s"]) > 0, row
     known = {row["patient"]: float(row["ef_percent"]) for row in table(workplace.raw / DATASET / "cases.csv")}
     measured = table(out / "patients.csv")
     assert len(measured) == 2 * 9

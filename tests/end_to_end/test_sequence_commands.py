@@ -1,4 +1,4 @@
-"""nnU-Net's own commands on films of synthetic hearts: plan, train in 3D and in 2D with an ignore label, predict."""
+"""nnU-Net's own commands on cines of synthetic hearts: plan, train in 3D and in 2D with an ignore label, predict."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ class nnUNetTrainerShort(nnUNetTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 1, 2, 1
 """
-RUNS = [  # nnU-Net's own trainer, ours that see films, and one of those that see images alone
+RUNS = [  # nnU-Net's own trainer, ours that see cines, and one of those that see images alone
     ("nnUNetTrainerShort", "2d"),
     ("nnUNetTrainerShort", "3d_fullres"),
     (f"nnUNetTrainerLKMUNet{SHORT}", "3d_fullres"),
@@ -52,9 +52,9 @@ RUNS = [  # nnU-Net's own trainer, ours that see films, and one of those that se
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory):
-    """Four short films with sparse labels, converted, planned and preprocessed for 2d and 3d_fullres."""
-    place = Workplace(tmp_path_factory.mktemp("films"))
+def cines(tmp_path_factory):
+    """Four short cines with sparse labels, converted, planned and preprocessed for 2d and 3d_fullres."""
+    place = Workplace(tmp_path_factory.mktemp("cines"))
     write_camus(place.folder / "camus", patients=4, seed=0, spacing_mm=2.0)
     place.run(
         "nnunet-echo",
@@ -105,8 +105,8 @@ def shrink(plans):
         )
 
 
-def test_frames_are_the_slices_of_the_plan(films):
-    plans = json.loads((films.preprocessed / DATASET / "nnUNetPlans.json").read_text())
+def test_frames_are_the_slices_of_the_plan(cines):
+    plans = json.loads((cines.preprocessed / DATASET / "nnUNetPlans.json").read_text())
     assert plans["transpose_forward"] == [0, 1, 2]
     configurations = plans["configurations"]
     assert configurations["3d_fullres"]["spacing"][0] == 5 and configurations["3d_fullres"]["patch_size"][0] == 8
@@ -114,20 +114,20 @@ def test_frames_are_the_slices_of_the_plan(films):
     assert configurations["3d_fullres"]["architecture"]["arch_kwargs"]["strides"][1] == [1, 2, 2]
 
 
-def test_train_in_both_dimensions_predict_and_evaluate(films):
-    file = films.preprocessed / DATASET / "nnUNetPlans.json"
+def test_train_in_both_dimensions_predict_and_evaluate(cines):
+    file = cines.preprocessed / DATASET / "nnUNetPlans.json"
     plans = json.loads(file.read_text())
     shrink(plans)
     file.write_text(json.dumps(plans))
-    own = films.folder / "own"
+    own = cines.folder / "own"
     own.mkdir()
     (own / "nnUNetTrainerShort.py").write_text(STOCK)
-    films.environment.update(nnUNet_extTrainer=str(own), nnUNet_n_proc_DA="0")
+    cines.environment.update(nnUNet_extTrainer=str(own), nnUNet_n_proc_DA="0")
     options = ["-device", "cpu"]
     commands = [
         ["nnUNetv2_train", DATASET, configuration, "0", "-tr", trainer, *options] for trainer, configuration in RUNS
     ]
-    images, predictions = films.raw / DATASET / "imagesTs", films.folder / "predictions"
+    images, predictions = cines.raw / DATASET / "imagesTs", cines.folder / "predictions"
     commands.append(
         [
             "nnUNetv2_predict",
@@ -150,11 +150,11 @@ def test_train_in_both_dimensions_predict_and_evaluate(films):
             *options,
         ]
     )
-    films.run("python", "-c", NNUNET, json.dumps(commands))
+    cines.run("python", "-c", NNUNET, json.dumps(commands))
 
-    validated = json.loads((films.preprocessed / DATASET / "splits_final.json").read_text())[0]["val"]
+    validated = json.loads((cines.preprocessed / DATASET / "splits_final.json").read_text())[0]["val"]
     for trainer, configuration in RUNS:
-        fold = films.results / DATASET / f"{trainer}__nnUNetPlans__{configuration}" / "fold_0"
+        fold = cines.results / DATASET / f"{trainer}__nnUNetPlans__{configuration}" / "fold_0"
         summary = json.loads((fold / "validation" / "summary.json").read_text())
         assert [Path(case["prediction_file"]).name[:-7] for case in summary["metric_per_case"]] == validated
         for case in summary["metric_per_case"]:  # nnU-Net counts the pixels that are not ignored: two frames
@@ -165,13 +165,13 @@ def test_train_in_both_dimensions_predict_and_evaluate(films):
 
     (prediction,) = predictions.glob("*.nii.gz")
     labels = sitk.ReadImage(str(prediction))
-    reference = sitk.ReadImage(str(films.raw / DATASET / "labelsTs" / prediction.name))
+    reference = sitk.ReadImage(str(cines.raw / DATASET / "labelsTs" / prediction.name))
     assert (labels.GetSize(), labels.GetSpacing()) == (reference.GetSize(), reference.GetSpacing())
     assert set(np.unique(sitk.GetArrayFromImage(labels))) <= {0, 1, 2, 3}, "the ignore label is never predicted"
-    for name, folder in (("p", predictions), ("r", films.raw / DATASET / "labelsTs")):
-        write_frames(folder, films.raw / DATASET, films.folder / name, phases=True, workers=1)
-    result = evaluate(films.folder / "p", films.folder / "r", workers=1)
+    for name, folder in (("p", predictions), ("r", cines.raw / DATASET / "labelsTs")):
+        write_frames(folder, cines.raw / DATASET, cines.folder / name, phases=True, workers=1)
+    result = evaluate(cines.folder / "p", cines.folder / "r", workers=1)
     assert [(row["case"], row["phase"]) for row in result.cases if row["structure"] == "LV"] == [
         (f"{prediction.name[:-7]}_{phase}", phase) for phase in ("ED", "ES")
     ]
-    assert len(table(films.raw / DATASET)) == 4
+    assert len(table(cines.raw / DATASET)) == 4

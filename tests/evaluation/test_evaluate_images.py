@@ -137,14 +137,14 @@ def test_camus_on_a_coarse_grid_is_flagged(tmp_path: Path) -> None:
 
 def test_a_rerun_leaves_no_table_of_the_run_before(tmp_path: Path) -> None:
     """Nor does it replace what another program, or the user, wrote."""
-    film = hearts(tmp_path / "film", {f"a_4CH_f{time}_x": 40 + time for time in range(4)})
+    cine = hearts(tmp_path / "cine", {f"a_4CH_f{time}_x": 40 + time for time in range(4)})
     pair = hearts(tmp_path / "pair", {"b_4CH_ED": 46, "b_4CH_ES": 36})
     out = tmp_path / "out"
 
     def run(folder: Path, out: Path = out) -> int:
         return main(["evaluate", str(folder), str(folder), "-o", str(out), "--workers", "1"])
 
-    assert run(film) == 0
+    assert run(cine) == 0
     assert {"frames.csv", "sequences.csv"} <= set(tree(out))
     (out / "notes.txt").write_text("mine")
     assert run(pair) == 0

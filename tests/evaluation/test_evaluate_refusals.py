@@ -122,7 +122,7 @@ def test_a_spacing_that_no_echo_has_is_not_measured_in_mm(predictions: Path, ref
 
 
 def test_two_frames_of_one_phase_are_refused(tmp_path: Path) -> None:
-    """Frames of a film may be as many as they are; but which ED is the patient's is not ours to choose."""
+    """Frames of a cine may be as many as they are; but which ED is the patient's is not ours to choose."""
     names = {"a_4CH_f1_ED": 46.0, "a_4CH_f2_mid": 40.0, "a_4CH_f3_ES": 34.0}
     folder = hearts(tmp_path / "one", names)
     assert compare(folder, folder).patients[0]["planes"] == "single-plane 4CH"

@@ -79,13 +79,13 @@ def test_areas_and_lengths_of_each_case(masks: Path) -> None:
 
 def test_ed_and_es_by_area_where_names_have_frames_alone(tmp_path: Path) -> None:
     for frame, radius in enumerate((10, 12, 9, 8), 8):  # 8 9 10 11, not in the order of their names
-        write_mask(tmp_path / "film" / f"p1_4CH_{frame}.nii.gz", heart(radius)[1])
+        write_mask(tmp_path / "cine" / f"p1_4CH_{frame}.nii.gz", heart(radius)[1])
     write_mask(tmp_path / "phases" / "p1_4CH_ED.nii.gz", heart(12)[1])
     write_mask(tmp_path / "phases" / "p1_4CH_ES.nii.gz", heart(8)[1])
-    (film,) = measured(tmp_path / "film", patients=FRAMES).patients
+    (cine,) = measured(tmp_path / "cine", patients=FRAMES).patients
     (phases,) = measured(tmp_path / "phases").patients
-    assert film["ef_percent"] == phases["ef_percent"] > 20 and film["edv_ml"] == phases["edv_ml"]
-    assert film["flags"].split()[0] == "phase_by_area_4CH" and phases["flags"] == "missing_2CH"
+    assert cine["ef_percent"] == phases["ef_percent"] > 20 and cine["edv_ml"] == phases["edv_ml"]
+    assert cine["flags"].split()[0] == "phase_by_area_4CH" and phases["flags"] == "missing_2CH"
     write_mask(tmp_path / "one" / "p1_4CH_1.nii.gz", heart(8)[1])
     (one,) = measured(tmp_path / "one", patients=FRAMES).patients
     assert np.isnan(one["ef_percent"]) and "by_area" not in one["flags"]

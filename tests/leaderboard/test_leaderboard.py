@@ -34,7 +34,11 @@ def test_the_whole_study(study: Study, tables: Path) -> None:
         ("3", "3", "3", "0"),
     ]
     for row in table:
-        assert (row["status"], row["reasons"], row["folds"], row["folds_of_split"]) == ("whole", "", *["0 1 2 3 4"] * 2)
+        assert (row["status"], row["reasons"], row["folds"], row["folds_of_split"]) == (
+            "complete",
+            "",
+            *["0 1 2 3 4"] * 2,
+        )
         assert (row["patients"], row["patients_of_split"], row["cases"]) == (*[str(PATIENTS)] * 2, str(CASES))
         assert (row["grid"], row["unit"], row["ef_method"], row["bootstrap_seed"]) == ("native", "mm", "ase", "0")
         assert row["split"] == table[0]["split"] != ""
@@ -198,11 +202,11 @@ def test_errors(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("options", "films"), [({}, 5), ({"clip": 6, "size": 64, "labels": "ed_es"}, 0)])
+@pytest.mark.parametrize(("options", "cines"), [({}, 5), ({"clip": 6, "size": 64, "labels": "ed_es"}, 0)])
 def test_sequences_are_compared_frame_by_frame(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], films: int
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], cines: int
 ) -> None:
-    """Each frame that has a reference, on the grid of the film; the pictures are frames of the sequences."""
+    """Each frame that has a reference, on the grid of the cine; the pictures are frames of the sequences."""
     monkeypatch.setattr(phantom_cine, "ultrasound", plain_picture)
     write_camus(tmp_path / "download", 6, 0, spacing_mm=2.5)
     dataset = convert(tmp_path / "download", mode="half_sequence", views=["4CH"], **options).folder
@@ -218,14 +222,19 @@ def test_sequences_are_compared_frame_by_frame(
     out = tmp_path / "out"
     assert main(["leaderboard", dataset.name, "-c", "3d_fullres", "-o", str(out), "--workers", "1"]) == 0
     (row,) = rows(out / "leaderboard.csv")
-    assert (row["status"], row["score_mean"], row["ef_mae"], row["sequences"]) == ("whole", "1", "0", str(films or ""))
+    assert (row["status"], row["score_mean"], row["ef_mae"], row["sequences"]) == (
+        "complete",
+        "1",
+        "0",
+        str(cines or ""),
+    )
     cases = [case for case in table(dataset).values() if case["split"] == "tr"]
-    frames = sum(int(case["size"].split()[2]) for case in cases) if films else 2 * len(cases)
+    frames = sum(int(case["size"].split()[2]) for case in cases) if cines else 2 * len(cases)
     assert int(row["cases"]) == frames
     assert float(row["recorded_ef_reference_mae"]) < 6  # of pixels of 2.5 mm
     page = (out / "index.html").read_text()
     data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
-    assert len(data["clips"]) == films
+    assert len(data["clips"]) == cines
     assert data["pictures"] and all(picture["width"] != 64 for picture in data["pictures"].values())
     with pytest.raises(ValueError, match="holds sequences; `scratch` is None"):
         leaderboard(dataset.name, "3d_fullres", workers=1)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from film_report import BAD, FRAMES, PATIENTS
+from cine_report import BAD, FRAMES, PATIENTS
 
-pytest_plugins = ("film_report",)
+pytest_plugins = ("cine_report",)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_column_is_sorted_by_a_click(view: object) -> None:
     assert names()[-1] == "nnUNetTrainer_half"  # without a rank: last, whichever way
 
 
-def test_a_film_plays(view: object) -> None:
+def test_a_cine_plays(view: object) -> None:
     """Image, outlines, slider and the mark on the area curve move together."""
 
     def state() -> tuple:
@@ -114,7 +114,7 @@ def test_14_trainers_and_12000_patients(page: Path, opened: object) -> None:
     models, patients = 14, 12_000
 
     def enlarge(data: dict) -> None:
-        data["models"] = [{"name": f"trainer {number}", "whole": True} for number in range(models)]
+        data["models"] = [{"name": f"trainer {number}", "complete": True} for number in range(models)]
         data["structures"], data["metrics"] = ["LV"], data["metrics"][:1]
         data["metrics"][0]["values"] = [[[(k % 97) / 97 for k in range(patients)]] * models]
         data["cases"] = [f"case {k}" for k in range(10 * patients)]

@@ -15,13 +15,13 @@ from leaderboard_tables import PATIENTS, rows, run
 from nnunet_echo.evaluation.metrics import METRICS
 from nnunet_echo.leaderboard import figures
 from nnunet_echo.leaderboard.board import leaderboard
-from nnunet_echo.leaderboard.collect import Model, find_models, read_split
+from nnunet_echo.leaderboard.collect import TrainedModel, find_models, read_split
 from nnunet_echo.nnunet.logs import read_training
 
 pytest_plugins = ("camus_download", "leaderboard_study", "leaderboard_tables")
 
 
-def found(study: Study, trainer: str = GOOD, folds: list[int] | None = None) -> Model:
+def found(study: Study, trainer: str = GOOD, folds: list[int] | None = None) -> TrainedModel:
     dataset_json = json.loads((study.raw / "dataset.json").read_text())
     split = read_split(study.raw / "splits_final.json", dataset_json, folds)
     (model,) = find_models(study.results, "2d", split, ".nii.gz", [trainer])
@@ -117,7 +117,7 @@ def train_on_more(study: Study) -> None:
     ],
 )
 def test_folds_that_do_not_count(study: Study, damage: Callable[[Study], None], status: str, reason: str) -> None:
-    assert found(study).status == "whole"
+    assert found(study).status == "complete"
     damage(study)
     model = found(study)
     assert model.status == status

@@ -22,7 +22,7 @@ from nnunet_echo.leaderboard.markdown import markdown
 from nnunet_echo.leaderboard.report import write_report
 from nnunet_echo.leaderboard.tables import leaderboard_rows, write_tables
 from nnunet_echo.leaderboard.values import scored_values
-from nnunet_echo.nnunet.logs import Training, read_training
+from nnunet_echo.nnunet.logs import TrainingLog, read_training
 
 pytest_plugins = ("page_cells",)
 
@@ -121,7 +121,7 @@ def test_names_are_text_in_every_file(tmp_path: Path, monkeypatch: pytest.Monkey
         {HONEST: {}, odd: {"p0": {"LV": 0.5}}},
         reference_ef=EF,
         baseline=HONEST,
-        trainings={HONEST: Training(epochs=1), odd: Training(epochs=2)},
+        trainings={HONEST: TrainingLog(epochs=1), odd: TrainingLog(epochs=2)},
     )
     text = markdown(board, leaderboard_rows(board))
     escaped = r"nnUNetTrainer\|\$\\frac\$\<b\>x\*"
@@ -155,12 +155,12 @@ def test_a_small_p_is_not_zero(tmp_path: Path) -> None:
     ("trainings", "names", "words"),
     [
         (
-            {HONEST: Training(epochs=1), QUITTER: Training(epochs=2)},
+            {HONEST: TrainingLog(epochs=1), QUITTER: TrainingLog(epochs=2)},
             (HONEST, QUITTER),
             f"{HONEST} 1 x 250, {QUITTER} 2 x 250",
         ),
         (
-            {HONEST: Training(epochs=2, iterations=250), QUITTER: Training(epochs=2, iterations=8)},
+            {HONEST: TrainingLog(epochs=2, iterations=250), QUITTER: TrainingLog(epochs=2, iterations=8)},
             (HONEST, QUITTER),
             f"{HONEST} 2 x 250, {QUITTER} 2 x 8",
         ),
@@ -169,8 +169,8 @@ def test_a_small_p_is_not_zero(tmp_path: Path) -> None:
             (f"{HONEST}_5epochs", f"{HONEST}_5epochs_20iterations", QUITTER),
             f"{HONEST}_5epochs 5 x 250, {HONEST}_5epochs_20iterations 5 x 20, {QUITTER} not known",
         ),
-        ({HONEST: Training(epochs=2), QUITTER: Training(epochs=2)}, (HONEST, QUITTER), ""),
-        ({HONEST: Training(epochs=2)}, (HONEST, QUITTER), ""),
+        ({HONEST: TrainingLog(epochs=2), QUITTER: TrainingLog(epochs=2)}, (HONEST, QUITTER), ""),
+        ({HONEST: TrainingLog(epochs=2)}, (HONEST, QUITTER), ""),
     ],
 )
 def test_trainings_of_different_lengths_are_named(

@@ -72,7 +72,7 @@ def test_images_are_stored_as_in_the_release(camus: Path) -> None:
             assert array.max() > 150
 
 
-def test_info_files_match_hearts_and_films(camus: Path) -> None:
+def test_info_files_match_hearts_and_cines(camus: Path) -> None:
     for number in range(1, PATIENTS + 1):
         heart = camus_heart(SEED, number)
         folder = camus / "database_nifti" / f"patient{number:04d}"
@@ -85,14 +85,14 @@ def test_info_files_match_hearts_and_films(camus: Path) -> None:
             assert float(info["FrameRate"]) == heart.views[view].fps
             assert {int(info["ED"]), int(info["ES"])} == {1, int(info["NbFrame"])}
             for gt in ("", "_gt"):
-                film = read_array(folder / f"{folder.name}_{view}_half_sequence{gt}.nii.gz")
-                assert len(film) == int(info["NbFrame"])
+                cine = read_array(folder / f"{folder.name}_{view}_half_sequence{gt}.nii.gz")
+                assert len(cine) == int(info["NbFrame"])
                 for moment in ("ED", "ES"):
                     still = read_array(folder / f"{folder.name}_{view}_{moment}{gt}.nii.gz")
-                    assert np.array_equal(film[int(info[moment]) - 1], still)
+                    assert np.array_equal(cine[int(info[moment]) - 1], still)
 
 
-def test_a_film_may_run_from_es_to_ed(tmp_path: Path) -> None:
+def test_a_cine_may_run_from_es_to_ed(tmp_path: Path) -> None:
     seed = next(seed for seed in range(1000) if camus_heart(seed, 1).views["4CH"].es_first)
     write_camus(tmp_path, 1, seed, spacing_mm=SPACING)
     folder = tmp_path / "database_nifti" / "patient0001"
@@ -103,11 +103,11 @@ def test_a_film_may_run_from_es_to_ed(tmp_path: Path) -> None:
     assert areas[0] == areas.min() < areas.max() == areas[-1]
 
 
-def test_stills_are_the_same_without_the_films(camus: Path, tmp_path: Path) -> None:
+def test_stills_are_the_same_without_the_cines(camus: Path, tmp_path: Path) -> None:
     write_camus(tmp_path, PATIENTS, SEED, spacing_mm=SPACING, half_sequence=False)
     stills = tree_hashes(tmp_path / "database_nifti")
-    with_films = tree_hashes(camus / "database_nifti")
-    assert stills == {path: digest for path, digest in with_films.items() if "half_sequence" not in path}
+    with_cines = tree_hashes(camus / "database_nifti")
+    assert stills == {path: digest for path, digest in with_cines.items() if "half_sequence" not in path}
 
 
 def test_same_seed_same_bytes(camus: Path) -> None:

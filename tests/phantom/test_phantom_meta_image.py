@@ -67,7 +67,7 @@ def test_headers_are_those_of_the_releases(challenge: Path, ted: Path) -> None:
         assert (image.GetSize()[2] == 1) == ("sequence" not in path.name)
 
 
-def test_cfg_and_films_of_the_challenge_tell_of_the_same_heart(challenge: Path) -> None:
+def test_cfg_and_cines_of_the_challenge_tell_of_the_same_heart(challenge: Path) -> None:
     for number in range(1, TRAINING + TESTING + 1):
         heart, test = camus_heart(SEED, number), number > TRAINING
         folder = challenge / ("testing" if test else "training") / f"patient{number - TRAINING * test:04d}"
@@ -76,13 +76,13 @@ def test_cfg_and_films_of_the_challenge_tell_of_the_same_heart(challenge: Path) 
             assert list(info) == ["ED", "ES", "NbFrame", "Sex", "Age", "ImageQuality", "LVedv", "LVesv", "LVef"]
             volumes = [float(info[key]) for key in ("LVedv", "LVesv", "LVef")]
             assert volumes == pytest.approx([heart.edv_ml, heart.esv_ml, heart.ef_percent], abs=0.051)
-            film = array(folder / f"{folder.name}_{name}_sequence.mhd")
-            assert len(film) == int(info["NbFrame"]) == view.frames
+            cine = array(folder / f"{folder.name}_{name}_sequence.mhd")
+            assert len(cine) == int(info["NbFrame"]) == view.frames
             for phase, moment in enumerate(("ED", "ES")):
                 image, labels = render(
                     heart, name, phase, frame=int(info[moment]), spacing_mm=SPACING_MM, row_spacing_mm=SPACING_MM / 2
                 )
-                assert np.array_equal(film[int(info[moment]) - 1], image)
+                assert np.array_equal(cine[int(info[moment]) - 1], image)
                 assert np.array_equal(array(folder / f"{folder.name}_{name}_{moment}.mhd")[0], image)
                 if not test:
                     assert np.array_equal(array(folder / f"{folder.name}_{name}_{moment}_gt.mhd")[0], labels)
@@ -105,7 +105,7 @@ def test_the_converter_loses_nothing_of_the_challenge(challenge: Path, raw: Path
         assert (row["ef_percent"], row["quality"]) == (info["LVef"].removesuffix(".0"), info["ImageQuality"])
 
 
-def test_layout_and_films_of_ted(ted: Path, challenge: Path) -> None:
+def test_layout_and_cines_of_ted(ted: Path, challenge: Path) -> None:
     stems = [f"database/patient00{number}/patient00{number}_4CH" for number in (1, 2)]
     assert names(ted) == {
         "PHANTOM.txt",
@@ -117,15 +117,15 @@ def test_layout_and_films_of_ted(ted: Path, challenge: Path) -> None:
         heart = camus_heart(SEED, number)
         assert list(info) == ["ED", "ES", "NbFrame", "Sex", "Age", "ImageQuality", "EF"]
         assert int(info["EF"]) == round(heart.ef_percent)
-        film, masks = array(ted / f"{stem}_sequence.mhd"), array(ted / f"{stem}_sequence_gt.mhd")
-        assert film.shape == masks.shape and len(film) == int(info["NbFrame"])
+        cine, masks = array(ted / f"{stem}_sequence.mhd"), array(ted / f"{stem}_sequence_gt.mhd")
+        assert cine.shape == masks.shape and len(cine) == int(info["NbFrame"])
         assert all(set(np.unique(mask)) == {0, 1, 2} for mask in masks)
         areas = (masks == LV).sum((1, 2))
         es = int(info["ES"]) - 1
         assert info["ED"] == "1" and areas[0] == areas[-1] == areas.max() and areas.argmin() == es
         assert np.all(np.diff(areas[: es + 1]) < 0) and np.all(np.diff(areas[es:]) > 0)
         half = array(challenge / "training" / f"patient000{number}" / f"patient000{number}_4CH_sequence.mhd")
-        assert np.array_equal(film[: es + 1], half)
+        assert np.array_equal(cine[: es + 1], half)
 
 
 def test_same_seed_same_bytes(challenge: Path, ted: Path, tmp_path: Path) -> None:

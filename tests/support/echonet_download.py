@@ -15,7 +15,7 @@ import pytest
 
 from nnunet_echo.data.findings import Report
 from nnunet_echo.dataset_conversion.echonet import EchoNetDynamic
-from nnunet_echo.dataset_conversion.echonet.phantom import Video, echonet_video, write_echonet
+from nnunet_echo.dataset_conversion.echonet.phantom import PhantomVideo, echonet_video, write_echonet
 
 pytest_plugins = ("camus_download",)  # its fixture raw
 
@@ -41,7 +41,7 @@ def echonet(pristine_echonet: Path, raw: Path, tmp_path: Path) -> Path:
     return shutil.copytree(pristine_echonet, tmp_path / "echonet")
 
 
-def regular_videos() -> list[Video]:
+def regular_videos() -> list[PhantomVideo]:
     return [echonet_video(SEED, number) for number in range(1, VIDEOS - ODD + 1)]
 
 

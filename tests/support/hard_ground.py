@@ -38,11 +38,11 @@ class Source:
 CAMUS = partial(write_camus, patients=4, seed=3, spacing_mm=3.0)
 ECHONET = partial(write_echonet, videos=8, seed=18, oddities=False, workers=1)
 TED = partial(write_ted, patients=3, seed=3, spacing_mm=3.0)
-FILMS = ("camus", "--mode", "half_sequence")
+CINES = ("camus", "--mode", "half_sequence")
 SOURCES = {
     "camus": Source(partial(CAMUS, half_sequence=False), ("camus",), held.by_camus),
-    "camus films": Source(CAMUS, FILMS, held.by_camus),
-    "camus sparse films": Source(CAMUS, (*FILMS, "--labels", "ed_es"), held.by_sparse_camus),
+    "camus cines": Source(CAMUS, CINES, held.by_camus),
+    "camus sparse cines": Source(CAMUS, (*CINES, "--labels", "ed_es"), held.by_sparse_camus),
     "camus 2019": Source(partial(write_camus_2019, patients=4, seed=3, spacing_mm=3.0), ("camus",), held.by_camus),
     "echonet": Source(ECHONET, ("echonet",), held.by_echonet),
     "echonet clips": Source(ECHONET, ("echonet", "--mode", "clip"), held.by_echonet),

@@ -37,10 +37,10 @@ def by_camus(source: Path, case: str) -> Pair:
         folder = source / "database_nifti"
     folder /= name.replace("test", "patient")
     ending = ".nii.gz" if folder.parent.name == "database_nifti" else ".mhd"
-    film = "" if stem[-2:] in ("ED", "ES") else "_half_sequence"
-    paths = [folder / f"{folder.name}_{stem}{film}{gt}{ending}" for gt in ("", "_gt")]
+    cine = "" if stem[-2:] in ("ED", "ES") else "_half_sequence"
+    paths = [folder / f"{folder.name}_{stem}{cine}{gt}{ending}" for gt in ("", "_gt")]
     image, mask = (np.squeeze(array(path)) if path.exists() else None for path in paths)
-    if film:
+    if cine:
         ed, es = cfg(folder / f"Info_{stem}.cfg", "ED", "ES")
         taken = np.array(from_to(ed, es)) - 1
         image, mask = image[taken], mask[taken]
@@ -76,10 +76,10 @@ def by_echonet(source: Path, case: str) -> Pair:
     if phase:
         frame = ed if phase == "ED" else es
         return video_frame(source / "Videos" / f"{name}.avi", frame), masks[frame]
-    film = np.stack([video_frame(source / "Videos" / f"{name}.avi", frame) for frame in from_to(ed, es)])
-    mask = np.full_like(film, 2)
+    cine = np.stack([video_frame(source / "Videos" / f"{name}.avi", frame) for frame in from_to(ed, es)])
+    mask = np.full_like(cine, 2)
     mask[0], mask[-1] = masks[ed], masks[es]
-    return film, mask
+    return cine, mask
 
 
 def mask_of(tracing: ndarray) -> ndarray:

@@ -26,9 +26,9 @@ from nnunet_echo.evaluation.evaluate import Evaluation
 from nnunet_echo.evaluation.metrics import metric_columns
 from nnunet_echo.evaluation.pairs import Dataset
 from nnunet_echo.leaderboard.board import Board, ranked
-from nnunet_echo.leaderboard.collect import Model, Split
+from nnunet_echo.leaderboard.collect import ComparedFolds, TrainedModel
 from nnunet_echo.leaderboard.values import Entry
-from nnunet_echo.nnunet.logs import Training
+from nnunet_echo.nnunet.logs import TrainingLog
 from nnunet_echo.phantom import cine as phantom_cine
 
 NAME = "Dataset751_CAMUS"
@@ -172,10 +172,10 @@ def numbers_board(
     *,
     reference_ef: Mapping[str, float],
     planes: Mapping[str, str] | None = None,
-    trainings: Mapping[str, Training] | None = None,
+    trainings: Mapping[str, TrainingLog] | None = None,
     baseline: str = "",
 ) -> Board:
-    """A board of whole models: name -> patient -> Dice of LV, MYO, LA, LV_EPI (default 0.9, see `case_row`), "ef",
+    """A board of complete models: name -> patient -> Dice of LV, MYO, LA, LV_EPI (default 0.9, see `case_row`), "ef",
     and the flags of the predicted and the reference EF, "flags" and "reference_flags".
 
     The EF of a patient without a prediction is NaN, and without an entry that of the reference.
@@ -201,19 +201,19 @@ def numbers_board(
                     "reference_flags": found.get("reference_flags", ""),
                 }
             )
-        model = Model(name, name, "nnUNetPlans", "2d", folder, (0,), "whole", ())
-        training = (trainings or {}).get(name, Training())
+        model = TrainedModel(name, name, "nnUNetPlans", "2d", folder, (0,), "complete", ())
+        training = (trainings or {}).get(name, TrainingLog())
         entries.append(Entry(model, {0: folder}, Evaluation(cases, rows, [], [], [], {}), training, Costs()))
     return ranked(
         entries,
         dataset=Dataset(structures, frozenset(range(4)), ".nii.gz", "mm", None),
         raw=folder,
         references=folder,
-        films={},
+        cines={},
         configuration="2d",
         patients=list(reference_ef),
         rank_by="dice",
-        split=Split({0: frozenset()}, {0: frozenset(reference_ef)}, "0123456789ab"),
+        split=ComparedFolds({0: frozenset()}, {0: frozenset(reference_ef)}, "0123456789ab"),
         baseline=baseline,
         method="ase",
         consistency_limits="references",

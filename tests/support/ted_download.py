@@ -32,7 +32,7 @@ def plain_picture(section: Section, x: ndarray, y: ndarray, frame: int, spacing_
 
 @pytest.fixture(scope="session")
 def pristine_ted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six patients with films of plain pictures."""
+    """Six patients with cines of plain pictures."""
     folder = tmp_path_factory.mktemp("pristine_ted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(phantom_cine, "ultrasound", plain_picture)

@@ -170,7 +170,7 @@ def test_half_a_checkpoint_is_an_error_with_the_remedy(toy_dataset):
     trainer.save_latest()
     latest = Path(trainer.output_folder, "checkpoint_latest.pth")
     latest.write_bytes(latest.read_bytes()[:-100])
-    with pytest.raises(RuntimeError, match="checkpoint_latest.pth is not a whole checkpoint.*Remove it"):
+    with pytest.raises(RuntimeError, match="checkpoint_latest.pth is not a complete checkpoint.*Remove it"):
         maybe_load_checkpoint(make(Toy), continue_training=True, validation_only=False)
 
 

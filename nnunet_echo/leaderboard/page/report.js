@@ -27,8 +27,8 @@ function drawRanks() {
 function drawStructures() {
   const metric = data.metrics[byId("metric").value];
   data.structures.forEach((structure, place) => {
-    const groups = data.models.map(({ name, whole }, model) =>
-      ({ name, values: known(metric.values[place][model]), off: !whole }));
+    const groups = data.models.map(({ name, complete }, model) =>
+      ({ name, values: known(metric.values[place][model]), off: !complete }));
     const figure = byId("structures").children[place].lastChild;
     boxes(figure, groups, metric.name, metric.better ? "more is better" : "less is better");
   });
@@ -233,7 +233,7 @@ function start() {
   if (!data.models.length) return;
   const options = (names) => names.map((name, value) => html("option", { value, textContent: name }));
   fill(byId("metric"), options(data.metrics.map((metric) => metric.name)));
-  fill(byId("model"), options(data.models.map(({ name, whole }) => name + (whole ? "" : " (incomplete)"))));
+  fill(byId("model"), options(data.models.map(({ name, complete }) => name + (complete ? "" : " (incomplete)"))));
   fill(byId("structures"), data.structures.map((name) =>
     html("div", {}, [html("h3", { textContent: name }), html("figure")])));
   byId("metric").addEventListener("change", drawStructures);

@@ -1,4 +1,4 @@
-"""The report about films of beating hearts.
+"""The report about cines of beating hearts.
 
 The test modules load it as a plugin, for its fixtures. It asserts nothing: PYTEST_DONT_REWRITE.
 """
@@ -40,10 +40,10 @@ def write(path: Path, array: np.ndarray) -> None:
 
 
 @pytest.fixture(scope="session")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Board:
+def cines(tmp_path_factory: pytest.TempPathFactory) -> Board:
     """Four beating hearts of six frames, two folds; one trainer is a pixel off, one has a single fold."""
-    folder = tmp_path_factory.mktemp("films")
-    raw, results = folder / "raw" / "Dataset752_FILMS", folder / "results" / "Dataset752_FILMS"
+    folder = tmp_path_factory.mktemp("cines")
+    raw, results = folder / "raw" / "Dataset752_CINES", folder / "results" / "Dataset752_CINES"
     cases = [[f"p{patient}_4CH_{frame:02d}" for frame in range(FRAMES)] for patient in range(PATIENTS)]
     folds = [cases[0] + cases[1], cases[2] + cases[3]]
     for patient, of_patient in enumerate(cases):
@@ -71,9 +71,9 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Board:
 
 
 @pytest.fixture(scope="session")
-def page(films: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(cines: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("page")
-    write_report(films, out)
+    write_report(cines, out)
     return out / "index.html"
 
 

@@ -23,21 +23,21 @@ pytest_plugins = ("echonet_download",)
 
 PATIENTS, SPACING_MM = 3, 3.0
 REVERSED = "patient0002_2CH"  # in this seed
-FILM, MASK = "patient0001_4CH_half_sequence.nii.gz", "patient0001_4CH_half_sequence_gt.nii.gz"
+CINE, MASK = "patient0001_4CH_half_sequence.nii.gz", "patient0001_4CH_half_sequence_gt.nii.gz"
 Damage = Callable[[Path], object]
 
 
 @pytest.fixture(scope="session")
-def pristine_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("films")
+def pristine_cines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cines")
     write_camus(folder, PATIENTS, 0, spacing_mm=SPACING_MM)
     return folder
 
 
 @pytest.fixture
-def films(pristine_films: Path, raw: Path, tmp_path: Path) -> Path:
+def cines(pristine_cines: Path, raw: Path, tmp_path: Path) -> Path:
     """A copy that the test may damage, with nnU-Net's folders set."""
-    return shutil.copytree(pristine_films, tmp_path / "films")
+    return shutil.copytree(pristine_cines, tmp_path / "cines")
 
 
 def convert(source: Path, **options: object) -> Report:
@@ -53,10 +53,10 @@ def case_arrays(report: Report, case: str, row: dict[str, str]) -> tuple[np.ndar
 
 
 def source_arrays(source: Path, row: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """The film and its masks as the release has them, ED first."""
-    film = source / row["source"]
-    pair = array(film), array(Path(str(film).replace(".nii.gz", "_gt.nii.gz")))
-    reverse = film.name.startswith(REVERSED)
+    """The cine and its masks as the release has them, ED first."""
+    cine = source / row["source"]
+    pair = array(cine), array(Path(str(cine).replace(".nii.gz", "_gt.nii.gz")))
+    reverse = cine.name.startswith(REVERSED)
     return tuple(frames[::-1] if reverse else frames for frames in pair)
 
 
