@@ -124,7 +124,7 @@ def test_convert_knows_its_datasets_and_their_options(place: Path) -> None:
         nnunet_echo.convert("cmaus", "CAMUS_public", raw="raw")
     with pytest.raises(ValueError, match="veiws=.*: camus has no such option. Choose from mode, split, .*views"):
         nnunet_echo.convert("camus", "CAMUS_public", raw="raw", veiws=("4CH",))
-    with pytest.raises(ValueError, match="split is '6fold'"):
+    with pytest.raises(ValueError, match="split='6fold'"):
         nnunet_echo.convert("camus", "CAMUS_public", raw="raw", split="6fold")
     assert not Path("raw").exists()
 

@@ -57,11 +57,11 @@ class Camus(SequenceReader):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.views or set(self.views) - set(VIEWS):
-            raise ValueError(f"views is {self.views}; choose from {VIEWS}")
+            raise ValueError(f"views={self.views}: expected some of {', '.join(VIEWS)}.")
         if self.labels not in LABELS or (self.labels != "all" and self.mode != HALF_SEQUENCE):
             raise ValueError(
-                f"labels is {self.labels!r} and mode {self.mode!r}; choose from {LABELS}, and all but the "
-                f"first is for mode {HALF_SEQUENCE}"
+                f"labels={self.labels!r}, mode={self.mode!r}: expected one of {', '.join(LABELS)}; all but the first "
+                f"is for mode {HALF_SEQUENCE}."
             )
 
     @classmethod

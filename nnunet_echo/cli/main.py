@@ -54,7 +54,11 @@ class _CommandParser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns its exit status: 2 after an error, 130 when interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="nnunet-echo", description="Mamba and Vision-LSTM for echo in nnU-Net v2.")
+    parser = argparse.ArgumentParser(
+        prog="nnunet-echo",
+        description="Mamba and Vision-LSTM networks for cardiac ultrasound, in stock nnU-Net v2.",
+        epilog="nnunet-echo COMMAND --help explains a command. To see it all work, begin with: nnunet-echo demo",
+    )
     parser.add_argument("--version", action="version", version=f"nnunet-echo {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_CommandParser)
     command: Any = None  # a module with `add_arguments` and `run`

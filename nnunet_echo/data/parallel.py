@@ -36,7 +36,7 @@ def map_in_order(
     ['ED', 'ES']
     """
     if workers is not None and workers < 1:
-        raise ValueError(f"workers is {workers}; it must be at least 1")
+        raise ValueError(f"workers={workers}: expected at least 1.")
     workers = min(workers or _processors(), len(items))
     results = map(function, items) if workers <= 1 else _map_in_processes(function, items, workers)
     return _with_bar(results, len(items), title) if progress else iter(results)

@@ -98,7 +98,7 @@ class Reader(ABC):
     >>> readers()["camus"](split="6fold")
     Traceback (most recent call last):
         ...
-    ValueError: split is '6fold'; choose from ('5fold', 'official', '10fold', '7:1:2', 'file')
+    ValueError: split='6fold': expected one of 5fold, official, 10fold, 7:1:2, file.
     """
 
     mode: str
@@ -116,11 +116,10 @@ class Reader(ABC):
     def __post_init__(self) -> None:
         for option, choices in (("mode", self.modes), ("split", self.splits)):
             if getattr(self, option) not in choices:
-                raise ValueError(f"{option} is {getattr(self, option)!r}; choose from {tuple(choices)}")
+                raise ValueError(f"{option}={getattr(self, option)!r}: expected one of {', '.join(choices)}.")
         if (self.split == "file") != (self.split_file is not None):
             raise ValueError(
-                f"split is {self.split!r} and split_file {self.split_file!r}; --split file and "
-                "--split-file FILE go together"
+                f"split={self.split!r}, split_file={self.split_file!r}: --split file and --split-file FILE go together."
             )
 
     @classmethod

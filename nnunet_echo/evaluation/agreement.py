@@ -90,7 +90,7 @@ def classification(prediction: Values, reference: Values, threshold: float) -> d
 def _pairs(prediction: Values, reference: Values) -> tuple[ndarray, ndarray, int]:
     x, y = np.asarray(prediction, float), np.asarray(reference, float)
     if x.shape != y.shape:
-        raise ValueError(f"prediction has {len(x)} values, reference {len(y)}; they must be the same patients")
+        raise ValueError(f"prediction has {len(x)} values, reference {len(y)}: they must be the same patients.")
     defined = np.isfinite(x) & np.isfinite(y)
     return x[defined], y[defined], int((~defined).sum())
 

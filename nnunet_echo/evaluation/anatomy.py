@@ -74,7 +74,7 @@ def anatomical_measures(masks: Mapping[str, ndarray], spacing: tuple[float, floa
     shapes = {mask.shape for mask in known.values()}
     if len(shapes) > 1 or any(mask.dtype != bool or mask.ndim != 2 for mask in known.values()):
         described = ", ".join(f"{name} {mask.dtype} {mask.shape}" for name, mask in known.items())
-        raise ValueError(f"masks are {described}; all must be bool and of one shape (H, W)")
+        raise ValueError(f"masks are {described}: all must be bool and of one shape (H, W).")
     if not known:
         return {}
     small, found = _prepare(known, spacing)

@@ -117,13 +117,13 @@ def evaluate(
     predictions, references = Path(predictions), Path(references)
     dataset, path = given_dataset(references, dataset_json, labels, patients, predictions)
     if method not in METHODS:
-        raise ValueError(f"method is {method!r}; choose from {METHODS}")
+        raise ValueError(f"method={method!r}: expected one of {', '.join(METHODS)}.")
     if rounding and dataset.unit == "px":
-        raise ValueError(f"rounding is for mL, which {path or references} excludes by its spacing_unit; leave it out")
+        raise ValueError(f"rounding=True: {path or references} has lengths in pixels, which give no mL. Leave it out.")
     if consistency_limits not in LIMITS or (consistency_limits == "painchaud2022" and dataset.unit == "px"):
         raise ValueError(
-            f"consistency_limits is {consistency_limits!r}; choose from {LIMITS}, of which painchaud2022 "
-            "needs images with a spacing in mm"
+            f"consistency_limits={consistency_limits!r}: expected one of {', '.join(LIMITS)}; painchaud2022 needs "
+            "images with a spacing in mm."
         )
     on_record = recorded_ef(path) if path else {}
     cases, unpredicted = pair_cases(predictions, references, dataset, subset=subset)

@@ -72,9 +72,9 @@ def measure(
     masks = Path(masks)
     dataset, path = given_dataset(masks, dataset_json, labels, patients)
     if method not in METHODS:
-        raise ValueError(f"method is {method!r}; choose from {METHODS}")
+        raise ValueError(f"method={method!r}: expected one of {', '.join(METHODS)}.")
     if rounding and dataset.unit == "px":
-        raise ValueError(f"rounding is for mL, and {path or masks} has lengths in pixels; leave it out")
+        raise ValueError(f"rounding=True: {path or masks} has lengths in pixels, which give no mL. Leave it out.")
     cases, _ = pair_cases(masks, masks, dataset)
     work = partial(_measure_case, masks=masks, dataset=dataset, method=method)
     results = list(map_in_order(work, cases, title="measure", workers=workers, progress=progress))

@@ -40,11 +40,11 @@ class MaskPair:
     def __init__(self, prediction: ndarray, reference: ndarray, spacing: tuple[float, float]) -> None:
         if prediction.shape != reference.shape or prediction.ndim != 2:
             raise ValueError(
-                f"prediction has shape {prediction.shape}, reference {reference.shape}; both must be (H, W), "
-                "on the grid of the reference"
+                f"prediction has shape {prediction.shape}, reference {reference.shape}: both must be (H, W), "
+                "on the grid of the reference."
             )
         if prediction.dtype != bool or reference.dtype != bool:
-            raise ValueError(f"prediction is {prediction.dtype}, reference {reference.dtype}; both must be bool masks")
+            raise ValueError(f"prediction is {prediction.dtype}, reference {reference.dtype}: both must be bool masks.")
         self.prediction, self.reference, self.spacing = prediction, reference, spacing
         self.tp = int(np.count_nonzero(prediction & reference))
         self.fp = int(np.count_nonzero(prediction)) - self.tp

@@ -150,7 +150,7 @@ def leaderboard(
     ['dice', 'hd95_penalised_mm', 'absolute_error', 'absolute_error_penalised']
     """
     if rank_by not in ranking_metrics():
-        raise ValueError(f"rank_by is {rank_by!r}; choose from {', '.join(ranking_metrics())}")
+        raise ValueError(f"rank_by={rank_by!r}: expected one of {', '.join(ranking_metrics())}.")
     raw = find_dataset(str(dataset))
     dataset_json = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     cines: dict[str, tuple[str, int]] = {}

@@ -37,7 +37,7 @@ def test_a_reader_says_all_that_the_command_needs(name: str) -> None:
         assert "patient" in re.compile(content["case_id_pattern"]).groupindex
         assert {"description", "reference", "licence", "channel_names", "labels", "file_ending"} <= set(content)
     for option in ("mode", "split"):
-        with pytest.raises(ValueError, match=f"{option} is 'random'; choose from"):
+        with pytest.raises(ValueError, match=f"{option}='random': expected one of"):
             reader(**{option: "random"})
 
 

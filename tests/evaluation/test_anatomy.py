@@ -107,7 +107,7 @@ def test_missing_structures() -> None:
     assert violated(dict.fromkeys(("LV", "MYO", "LA"), nothing)) == {"width_ratio_lv_myo", "erosion_ratio_myo"}
     assert set(anatomical_errors({"LV": heart()["LV"]}, (1, 1))) == {"holes_in_lv", "fragments_of_lv"}
     assert anatomical_errors({"RV": nothing}, (1, 1)) == {}
-    with pytest.raises(ValueError, match=r"LA int64 \(200, 160\); all must be bool"):
+    with pytest.raises(ValueError, match=r"LA int64 \(200, 160\): all must be bool"):
         anatomical_errors(heart() | {"LA": nothing.astype(int)}, (1, 1))
     with pytest.raises(ValueError, match="of one shape"):
         anatomical_errors(heart() | {"LA": nothing[1:]}, (1, 1))

@@ -90,7 +90,7 @@ def test_dataset_json_that_does_not_fit(content: dict, message: str, references:
 
 
 def test_arguments_that_do_not_fit(references: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(ValueError, match="method is 'simpson'"):
+    with pytest.raises(ValueError, match="method='simpson'"):
         compare(references, references, method="simpson")
     alone = shutil.copytree(references, tmp_path / "alone" / "labels")
     with pytest.raises(FileNotFoundError, match="name it with --dataset-json"):

@@ -105,7 +105,7 @@ def test_png_has_no_millilitres(tmp_path: Path) -> None:
     found = measured(tmp_path / "masks")
     assert np.isnan(found.patients[0]["edv_ml"]) and 20 < found.patients[0]["ef_percent"] < 90
     assert found.cases[0]["LV_area_px2"] == (heart(12)[1] == 1).sum()
-    with pytest.raises(ValueError, match="rounding is for mL, and .*masks has lengths in pixels"):
+    with pytest.raises(ValueError, match="rounding=True: .*masks has lengths in pixels"):
         measured(tmp_path / "masks", rounding=True)
 
 
@@ -164,7 +164,7 @@ def test_evaluate_takes_labels_in_place_of_a_dataset_json(
         ({"patients": "("}, "nor a regular expression"),
         ({"patients": r"(?P<patient>q\d)"}, "does not match"),
         ({"patients": r"(?P<patient>p\d)"}, None),
-        ({"method": "guess"}, "method is 'guess'; choose from"),
+        ({"method": "guess"}, "method='guess': expected one of"),
     ],
 )
 def test_what_cannot_be_measured_is_said(masks: Path, options: dict, reason: str | None) -> None:

@@ -178,7 +178,7 @@ def test_published_limits_on_request(cine_references: Path) -> None:
     evaluation = evaluate(cine_references, cine_references, consistency_limits="painchaud2022", workers=1)
     assert evaluation.summary["sequences"]["limits_from"] == "painchaud2022"
     assert evaluation.summary["sequences"]["limits"]["lv_area"]["threshold"] == 0.016
-    with pytest.raises(ValueError, match="consistency_limits is 'ted'"):
+    with pytest.raises(ValueError, match="consistency_limits='ted'"):
         evaluate(cine_references, cine_references, consistency_limits="ted", workers=1)
     path = cine_references / "dataset.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"spacing_unit": "px"}))

@@ -249,4 +249,4 @@ def _name(*parts: str) -> str:
 
 def _check(method: str) -> None:
     if method not in METHODS:
-        raise ValueError(f"method is {method!r}; choose from {METHODS}")
+        raise ValueError(f"method={method!r}: expected one of {', '.join(METHODS)}.")
