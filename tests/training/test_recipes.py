@@ -1,6 +1,7 @@
 """Recipes on trainers: optimiser, learning rates through interruptions, passes over the data, loss, log."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -272,6 +273,13 @@ def test_the_log_names_recipe_source_and_what_was_chosen_here(toy_dataset):
     one.run_training()
     log = log_of(one)
     assert RECIPES["vil30"].augmentation.title in log and "pass over the data" not in log and "batch is" not in log
+
+
+def test_a_plan_with_the_published_batch_is_not_worth_a_line(toy_dataset):
+    row = replace(RECIPES["samus"], batch_size=2)
+    one = make(other_lengths(Toy, {"own": row})("Toy_own_1epochs_1iterations"))
+    one.run_training()
+    assert "Recipe own" in log_of(one) and "batch is" not in log_of(one)
 
 
 def test_the_gradients_of_a_recipe_are_not_clipped(toy_dataset):
