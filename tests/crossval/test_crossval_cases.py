@@ -45,11 +45,11 @@ def test_status_and_crossval_refuse_them(dataset: Dataset, capsys: pytest.Captur
     assert main(["status", "751"]) == 1
     printed = capsys.readouterr().out
     assert "4 folds, 4 other split" in printed and f"A fold 0: other split: {LEAK}" in printed
-    assert "Train the fold anew" in printed and "To finish" not in printed and "All folds are done" not in printed
+    assert "Train the fold again" in printed and "To finish" not in printed and "All folds are done" not in printed
     assert crossval() == 2
     error = capsys.readouterr().err
     assert f"4 folds are of another split than nnUNet_preprocessed has now:\n  A fold 0: {LEAK}" in error
-    assert "Train the fold anew" in error
+    assert "Train the fold again" in error
     assert [len(fold.starts()) for fold in (*dataset.a, *dataset.b)] == [1] * 4
     shutil.rmtree(dataset.a[0].folder)
     assert main(["status", "751", "--trainers", "A"]) == 1  # one is waiting, the other cannot be done

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from matplotlib.figure import Figure
+from PIL import Image
 
 from nnunet_echo.drawing.pictures import comparison_figure, read_picture
 from nnunet_echo.drawing.style import structure_colours
@@ -25,6 +28,14 @@ def test_a_picture_keeps_its_shape_in_mm(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(sitk, "ReadImage", None)
     last = read_picture(tmp_path / "cine.nii.gz", 3, tmp_path / "map.nii.gz", 480, 60)
     assert (last.aspect, last.source != first.source) == (first.aspect, True)
+
+
+def test_grey_runs_from_the_least_value_to_the_most(tmp_path: Path) -> None:
+    file = tmp_path / "image.nii.gz"
+    sitk.WriteImage(sitk.GetImageFromArray(np.tile(np.uint8(np.linspace(100, 150, 60)), (40, 1))), str(file))
+    source = read_picture(file, None, file, 480, 90).source.removeprefix("data:image/webp;base64,")
+    grey = np.asarray(Image.open(io.BytesIO(base64.b64decode(source))).convert("L"))
+    assert grey.min() < 10 and grey.max() > 245
 
 
 def drawn(spacing: tuple[float, float] = (1.0, 1.0)) -> Figure:

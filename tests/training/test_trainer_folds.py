@@ -94,7 +94,7 @@ def test_a_fold_of_another_split_is_refused_and_the_patient_named(toy_dataset, v
     split_into(toy_dataset, (FIRST[0][::-1], FIRST[1][::-1]))  # the order says nothing
     go_on(validation_only=validation_only)
     split_into(toy_dataset, SECOND)
-    message = r"fold 0 .*other split.*trained on p5 \(1 such patients\).*Train the fold anew"
+    message = r"fold 0 .*other split.*trained on p5 \(1 such patients\).*Train the fold again"
     with pytest.raises(RuntimeError, match=message) as error:
         go_on(validation_only=validation_only)
     assert str(folder) in str(error.value)
