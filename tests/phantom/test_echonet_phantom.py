@@ -70,7 +70,7 @@ def test_tracings_outline_the_true_ventricle(out: Path) -> None:
             assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.94
             areas[frame] = mask.sum()
         assert areas[video.ed] > areas[video.es]
-        assert video.section(video.ed).phase == 0 and video.section(video.es).phase == pytest.approx(1)
+        assert video.section(video.ed).contraction == 0 and video.section(video.es).contraction == pytest.approx(1)
 
 
 @pytest.fixture
