@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nnunet_echo.networks.base import AnySize
+    from nnunet_echo.networks.pretrained import load_pretrained
     from nnunet_echo.networks.published import from_upstream
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "create_network",
     "from_upstream",
     "list_networks",
+    "load_pretrained",
     "network_from_plan",
     "network_options",
 ]
@@ -278,7 +280,13 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
+_LAZY = {
+    "from_upstream": "nnunet_echo.networks.published",
+    "load_pretrained": "nnunet_echo.networks.pretrained",
+}
+
+
 def __getattr__(name: str) -> Any:  # PEP 562: the table needs no PyTorch, the published weights do
-    if name == "from_upstream":
-        return importlib.import_module("nnunet_echo.networks.published").from_upstream
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
