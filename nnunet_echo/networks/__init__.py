@@ -280,10 +280,7 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-_LAZY = {
-    "from_upstream": "nnunet_echo.networks.published",
-    "load_pretrained": "nnunet_echo.networks.pretrained",
-}
+_LAZY = {"from_upstream": "nnunet_echo.networks.published", "load_pretrained": "nnunet_echo.networks.pretrained"}
 
 
 def __getattr__(name: str) -> Any:  # PEP 562: the table needs no PyTorch, the published weights do
