@@ -1,6 +1,7 @@
 """Networks as the published code builds them, with the published weights loaded.
 
-Where the layouts come from: wjh892521292/LKM-UNet, bowang-lab/U-Mamba, JCruan519/VM-UNet, NX-AI/vision-lstm.
+Where the layouts come from: wjh892521292/LKM-UNet, bowang-lab/U-Mamba, JCruan519/VM-UNet, NX-AI/vision-lstm; those of
+SAM's family are in `samus.published`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from nnunet_echo.networks.lkm_unet import LKMUNet
 from nnunet_echo.networks.plan import UNetShape
+from nnunet_echo.networks.samus.published import BUILDERS as SAM_BUILDERS
 from nnunet_echo.networks.u_mamba import UMambaBot, UMambaEnc
 from nnunet_echo.networks.vil.encoder import VisionLSTM, VisionLSTM2
 from nnunet_echo.networks.vm_unet import VSSM
@@ -33,7 +35,9 @@ KEYS_SHOWN = 5  # names listed in an error, of each kind
 def from_upstream(name: str, kwargs: Mapping[str, Any], state_dict: Mapping[str, Any]) -> nn.Module:
     """The network that the published code builds from its constructor arguments, `kwargs`, with its weights loaded.
 
-    `name` is one of ``lkm_unet, umamba_bot, umamba_enc, vm_unet, vil, vil2``. For the U-Nets 2D or 3D follows from
+    `name` is one of ``lkm_unet, umamba_bot, umamba_enc, vm_unet, vil, vil2``, and of SAM's family one of ``samus,
+    autosamus, samus_image_encoder, sam_image_encoder, sam_decoder, autosamus_prompt_generator, local_mhra, coord_att,
+    st_adapter``, which the classes in `samus.published` describe. For the U-Nets 2D or 3D follows from
     `kernel_sizes`, the classes of convolution, norm and activation are fixed and left out, ``umamba_enc`` needs
     `input_size`. The module returns what the published one does: the U-Nets a list of logits, finest first (deep
     supervision is on); ``vm_unet`` logits (B, K, H, W); ``vil`` features (B, S, dim); ``vil2`` features (B, dim, H, W).
@@ -68,7 +72,8 @@ def from_upstream(name: str, kwargs: Mapping[str, Any], state_dict: Mapping[str,
             for pattern, replacement in renames:
                 key = re.sub(pattern, replacement.format(coarsest=coarsest), key)
             renamed[key] = tensor
-        return renamed
+        counts = {key: count for key, count in ours.items() if key.endswith(".num_batches_tracked")}
+        return {**counts, **renamed}  # old files have no such counts, and nothing of ours reads them
 
     found = [
         (f" in state_dict{where}" if where else "", matching_names(without_wrapping(weights, where), rename, set(ours)))
@@ -170,4 +175,5 @@ _BUILDERS: dict[str, tuple[Callable[[dict[str, Any]], nn.Module], list[tuple[str
     ),
     "vil": (VisionLSTM.from_published, []),
     "vil2": (VisionLSTM2.from_published, []),
+    **SAM_BUILDERS,
 }
