@@ -70,6 +70,16 @@ class Network:
 _TOY_U_NET = {"features_per_stage": (6, 8, 12, 100), "n_conv_per_stage": 1, "n_conv_per_stage_decoder": 1}
 _TOY_VM_UNET = {"dims": 16, "depths": (1, 1, 1, 1), "depths_decoder": (1, 1, 1, 1), "drop_path_rate": 0.0}
 _TOY_VIL = {"dim": 32, "depth": 4, "features": (8, 8, 16, 16)}
+_TOY_SAMUS = {
+    "embed_dim": 24,
+    "depth": 3,
+    "num_heads": 2,
+    "global_attn_indexes": (1, 2),
+    "window_size": 4,
+    "decoder_dim": 32,
+    "decoder_mlp_dim": 48,
+    "grid": "native",
+}
 
 NETWORKS: dict[str, Network] = {
     "lkm_unet": Network(
@@ -120,6 +130,17 @@ NETWORKS: dict[str, Network] = {
     ),
     "vil2": Network(
         "nnunet_echo.networks.vil.unet:ViL2UNet", "Vision-LSTM 2", "2406.04303", "nnUNetTrainerViL2", toy=_TOY_VIL
+    ),
+    "samus": Network(
+        "nnunet_echo.networks.samus.network:SAMUS", "SAMUS", "2309.06824", "nnUNetTrainerSAMUS", toy=_TOY_SAMUS
+    ),
+    "samus_tra_lia": Network(
+        "nnunet_echo.networks.samus.tra_lia:SAMUSTRALIA",
+        "SAMUS with TRA and LIA",
+        "2309.06824",
+        "nnUNetTrainerSAMUSTRALIA",
+        dims=(2, 3),
+        toy=_TOY_SAMUS,
     ),
 }
 

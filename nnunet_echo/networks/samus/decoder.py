@@ -150,7 +150,7 @@ class MaskDecoder(nn.Module):
         `image_embedding` (B, D, h, w), B = P or one image for all prompts; `image_pe` (1, D, h, w); `sparse` (P, n, D)
         and `dense` (P or 1, D, h, w) of the prompt encoder.
         """
-        outputs = self.output_tokens().expand(len(sparse), -1, -1)
+        outputs = self.output_tokens().expand(sparse.shape[0], -1, -1)
         tokens, upscaled = self.attend(image_embedding, image_pe, torch.cat([outputs, sparse], dim=1), dense)
         kept = slice(1, None) if multimask_output else slice(0, 1)
         weights = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
@@ -158,7 +158,7 @@ class MaskDecoder(nn.Module):
 
     def attend(self, image_embedding: Tensor, image_pe: Tensor, tokens: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (P, n, D) behind the transformer, and the image (P, D / 8, 4 h, 4 w)."""
-        prompts, images = len(tokens), len(image_embedding)
+        prompts, images = tokens.shape[0], image_embedding.shape[0]
         if images not in (1, prompts):
             raise ValueError(f"image_embedding has {images} images: expected one, or {prompts}, as there are prompts.")
         image = (image_embedding + dense).expand(prompts, -1, -1, -1)

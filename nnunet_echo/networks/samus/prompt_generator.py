@@ -111,7 +111,7 @@ class PromptGenerator(nn.Module):
         self.cross_image_token = CrossTransformer(out_dim, **(cross or {}))
 
     def forward(self, image_embedding: Tensor, output_token: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        objects = self.object_token.expand(len(image_embedding), -1, -1)
+        objects = self.object_token.expand(image_embedding.shape[0], -1, -1)
         objects = objects + self.token_proj(self.cross_token_token(objects, output_token)[0])
         tokens = torch.cat([objects, output_token], dim=1)
         image, tokens = self.cross_image_token(image_embedding.flatten(2).transpose(1, 2), tokens)

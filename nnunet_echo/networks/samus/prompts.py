@@ -89,7 +89,7 @@ class PromptEncoder(nn.Module):
             corners = self._encode_pixels(boxes.reshape(-1, 2, 2))
             ends = [self.point_embeddings[i].weight for i in (TOP_LEFT, BOTTOM_RIGHT)]
             sparse.append(corners + torch.stack(ends, dim=1))
-        prompts = next((len(prompt) for prompt in (points, boxes, masks) if prompt is not None), 1)
+        prompts = next((prompt.shape[0] for prompt in (points, boxes, masks) if prompt is not None), 1)
         none = self.no_mask_embed.weight.new_zeros(prompts, 0, self.no_mask_embed.embedding_dim)
         dense = self.no_mask(prompts) if masks is None else self.mask_downscaling(masks)
         return torch.cat(sparse, dim=1) if sparse else none, dense
@@ -109,8 +109,8 @@ class PromptEncoder(nn.Module):
     def _clicks(self, points: Tensor, labels: Tensor, padded: bool) -> Tensor:
         tokens = self._encode_pixels(points)
         if padded:
-            tokens = torch.cat([tokens, tokens.new_zeros(len(tokens), 1, tokens.shape[-1])], dim=1)
-            labels = torch.cat([labels, labels.new_full((len(labels), 1), PADDING)], dim=1)
+            tokens = torch.cat([tokens, tokens.new_zeros(tokens.shape[0], 1, tokens.shape[-1])], dim=1)
+            labels = torch.cat([labels, labels.new_full((labels.shape[0], 1), PADDING)], dim=1)
         labels = labels[..., None]
         tokens = torch.where(labels == PADDING, self.not_a_point_embed.weight, tokens)
         for label in (BACKGROUND, FOREGROUND):

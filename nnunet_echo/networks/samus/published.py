@@ -50,7 +50,7 @@ class SAMDecoder(nn.Module):
         given = sparse
         sparse, dense = self.prompt_encoder(points, labels, boxes, masks)
         if given is not None:
-            sparse, dense = given, dense if masks is not None else self.prompt_encoder.no_mask(len(given))
+            sparse, dense = given, dense if masks is not None else self.prompt_encoder.no_mask(given.shape[0])
         positions = self.prompt_encoder.get_dense_pe()
         logits, iou = self.mask_decoder(image_embedding, positions, sparse, dense, multimask_output)
         return logits, iou, sparse, positions if masks is None else dense
@@ -98,7 +98,7 @@ class PublishedAutoSAMUS(PublishedSAMUS):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         embedding = self.image_encoder(images)
-        outputs = self.mask_decoder.output_tokens().expand(len(images), -1, -1)
+        outputs = self.mask_decoder.output_tokens().expand(images.shape[0], -1, -1)
         changed, sparse, _ = self.prompt_generator(embedding, outputs)
         logits = self._decode(changed, sparse, self.feature_adapter(changed))
         return logits, _full_size(logits)

@@ -1,0 +1,55 @@
+"""A trainer for networks that keep parts of their pretrained weights as they are.
+
+nnU-Net loads ``-pretrained_weights`` when optimiser and DDP are there already, and a checkpoint too. The network knows
+by then what it freezes: its parameters leave the optimiser, so that neither gradient nor weight decay nor momentum
+moves them, and DDP is told anew which gradients there are.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunet_echo.training.trainer import TokenTrainer
+
+
+class PretrainedTrainer(TokenTrainer):
+    """For networks with ``set_trainable()`` and ``pretrained``, such as `networks.samus.network.SAMUS`."""
+
+    def initialize(self) -> None:
+        super().initialize()
+        self._bare_network().register_load_state_dict_post_hook(self._weights_changed)
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        network = self._bare_network()
+        count = {
+            flag: sum(p.numel() for p in network.parameters() if p.requires_grad is flag) for flag in (True, False)
+        }
+        trained, frozen = (f"{count[flag] / 1e6:.2f} M parameters" for flag in (True, False))
+        if network.pretrained:
+            sha256 = bytes(network.pretrained_sha256.tolist()).hex()
+            self.print_to_log_file(f"Pretrained weights, SHA-256 {sha256}: {trained} train, {frozen} stay as they are.")
+        else:
+            self.print_to_log_file(
+                f"No pretrained weights: everything trains, {trained} ({frozen} have no use). Published results start "
+                "from those of SAM: nnunet-echo weights makes a file for -pretrained_weights."
+            )
+        shape = self.configuration_manager.configuration.get("median_image_size_in_voxels")
+        patch = self.configuration_manager.patch_size
+        if shape is not None and any(n > size for n, size in zip(shape[-2:], patch[-2:], strict=True)):
+            self.print_to_log_file(
+                f"The patch {tuple(patch)} is smaller than the median image {tuple(shape)}: the network sees parts of "
+                "images, and was made for complete ones. A coarser spacing (nnunet-echo plan) makes them fit."
+            )
+
+    def _bare_network(self) -> nn.Module:
+        network = self.network.module if self.is_ddp else self.network
+        return getattr(network, "_orig_mod", network)
+
+    def _weights_changed(self, _network: nn.Module, _keys: object) -> None:
+        """Parameters may have been frozen: the optimiser and DDP forget them."""
+        for group in self.optimizer.param_groups:
+            group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+        if self.is_ddp:
+            self.network = DistributedDataParallel(self.network.module, device_ids=self.network.device_ids)
