@@ -25,6 +25,7 @@ COMMANDS = {
     "convert": "convert a dataset to nnU-Net's raw format",
     "check": "verify a converted dataset before nnU-Net reads it",
     "plan": "add a configuration to the plan that a computer without a GPU can train",
+    "weights": "turn released weights into a file for nnU-Net's -pretrained_weights",
     "crossval": "train all folds of several trainers on all GPUs, through failures",
     "status": "how far every fold is, from the disk, and what finishes the rest",
     "slurm-script": "print an sbatch script that does what crossval does",

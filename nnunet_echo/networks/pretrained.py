@@ -2,7 +2,7 @@
 
 A released file has names and shapes of its own. Each kind of file is one row of `LAYOUTS`: how it is recognised, and
 which tensor of the network each of its tensors fills. To add a kind, write the two functions beside the network that it
-is for, and add the row.
+is for (`samus.weights` is an example), and add the row.
 
 Nothing is matched by a part of a name, nothing is left out in silence: what does not fit is an error, and the report
 names what was taken, what kept its initial value and what the file has besides.
@@ -13,43 +13,22 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nnunet_echo.networks.layouts import KEYS_SHOWN, Layout, Move, Weights
+from nnunet_echo.networks.samus import weights as sam
 from nnunet_echo.networks.wrapped_weights import sets_of_weights, without_wrapping
 
-Weights = Mapping[str, Tensor]
-KEYS_SHOWN = 5  # names listed in an error
 ENTRY = "['model']"  # which of several sets of weights in one file is taken; the others are copies, such as averages
 
 
-class Move(NamedTuple):
-    """`tensor`, made from `source` of the file, becomes `target` of the network. It has the target's shape."""
-
-    target: str
-    source: str
-    tensor: Tensor
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One kind of released file.
-
-    `recognise(weights)` tells it by its names; `moves(weights, network)` says what goes where, and raises ValueError
-    where the network is none that the file is for, or the file is a kind that cannot be used.
-    """
-
-    name: str
-    recognise: Callable[[Weights], bool]
-    moves: Callable[[Weights, nn.Module], Iterable[Move]]
-
-
-LAYOUTS: tuple[Layout, ...] = ()
+LAYOUTS: tuple[Layout, ...] = (Layout("SAM or SAMUS", sam.recognise, sam.moves),)
 
 
 @dataclass(frozen=True)

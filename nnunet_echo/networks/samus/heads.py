@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nnunet_echo.networks.samus.decoder import MLP, MaskDecoder, masks_of
+from nnunet_echo.networks.samus.decoder import MaskDecoder, masks_of
 from nnunet_echo.networks.samus.prompts import BACKGROUND, FOREGROUND, PromptEncoder
 
 
@@ -95,9 +95,7 @@ class ClassMasks(Head):
     trains_decoder = True
 
     def _layers(self, classes: int, dim: int) -> nn.Module:
-        layers = nn.ModuleDict({"mlps": nn.ModuleList(MLP(dim, dim, dim // 8, 3) for _ in range(classes))})
-        layers.register_parameter("mask_tokens", _spared(torch.randn(classes, dim)))
-        return layers
+        return _MaskTokens(classes, dim)
 
     def logits(self, embedding: Tensor, prompts: PromptEncoder, masks: MaskDecoder) -> Tensor:
         tokens = torch.cat([masks.iou_token.weight, self.seg_layers.mask_tokens])
@@ -107,8 +105,36 @@ class ClassMasks(Head):
             tokens[None].expand(embedding.shape[0], -1, -1),
             prompts.no_mask(1, embedding.shape[2:]),
         )
-        weights = torch.stack([mlp(out[:, 1 + i]) for i, mlp in enumerate(self.seg_layers["mlps"])], dim=1)
-        return masks_of(weights, image)
+        return masks_of(self.seg_layers(out[:, 1:]), image)
+
+
+class _MaskTokens(nn.Module):
+    """A token for each class, and three layers for each behind the transformer: (N, K, D) -> (N, K, D / 8).
+
+    The layers of all classes are one, so that names are the same for any number of classes.
+    """
+
+    def __init__(self, classes: int, dim: int) -> None:
+        super().__init__()
+        self.mask_tokens = _spared(torch.randn(classes, dim))
+        self.layers = nn.ModuleList(_LinearOfEach(classes, dim, width) for width in (dim, dim, dim // 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, last = self.layers
+        return last(second(first(x).relu()).relu())
+
+
+class _LinearOfEach(nn.Module):
+    """A linear layer for each class: (N, K, D) -> (N, K, out)."""
+
+    def __init__(self, classes: int, dim: int, out: int) -> None:
+        super().__init__()
+        bound = dim**-0.5  # as nn.Linear
+        self.weight = nn.Parameter(torch.empty(classes, dim, out).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(classes, 1, out).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.transpose(0, 1) @ self.weight + self.bias).transpose(0, 1)
 
 
 HEADS = {"class_tokens": ClassTokens, "class_masks": ClassMasks}

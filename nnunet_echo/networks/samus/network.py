@@ -180,7 +180,9 @@ class SAMUS(AnySize):
             low, high = (edge(x.flatten(1), 1)[:, None, None, None] for edge in (torch.amin, torch.amax))
             x = (x - low) / (high - low).clamp_min(torch.finfo(x.dtype).tiny)
         x = self.input_conv(x)
-        size = (self.img_size,) * 2 if self.img_size else tuple(-(-n // STRIDE) * STRIDE for n in x.shape[2:])
+        # Two tokens a side at least: a norm over the batch needs more than one.
+        native = tuple(max(2, -(-n // STRIDE)) * STRIDE for n in x.shape[2:])
+        size = (self.img_size, self.img_size) if self.img_size else native
         if tuple(x.shape[2:]) != size:
             x = F.interpolate(x, size, mode="bilinear", align_corners=False)
         return self.image_encoder(x, mixers)
