@@ -55,9 +55,10 @@ def build(name: str, state: dict[str, Tensor]) -> torch.nn.Module:
 def test_every_network_has_a_golden_in_the_repository() -> None:
     here = {file.stem for file in OURS.glob("*.safetensors")}
     assert here == set(json.loads((OURS / "manifest.json").read_text()))
-    published = set(list_networks()) - {"no_mamba"}  # of which nothing is published
+    published = {name for name in list_networks() if not name.startswith("samus")}  # which is in test_samus_parity
+    published -= {"no_mamba"}  # of which nothing is published
     assert all(any(name.startswith(network) for name in here) for network in published), published
-    assert sum(file.stat().st_size for file in OURS.iterdir()) < 10 * 2**20
+    assert sum(file.stat().st_size for file in OURS.rglob("*")) < 10 * 2**20
 
 
 def test_all_goldens_are_used() -> None:
