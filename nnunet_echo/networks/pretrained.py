@@ -25,6 +25,7 @@ from nnunet_echo.networks.layouts import KEYS_SHOWN, Layout, Move, Weights
 from nnunet_echo.networks.samus import weights as sam
 from nnunet_echo.networks.wrapped_weights import sets_of_weights, without_wrapping
 
+NOTE = "pretrained_sha256"  # a buffer in which a network may keep whose weights it has
 ENTRY = "['model']"  # which of several sets of weights in one file is taken; the others are copies, such as averages
 
 
@@ -85,7 +86,7 @@ def load_pretrained(network: nn.Module, source: str | Path | Mapping[str, Any]) 
         entry,
         sha256 or _hash_of_tensors(weights),
         taken=tuple(taken),
-        untouched=tuple(key for key in ours if key not in taken),
+        untouched=tuple(key for key in ours if key not in taken and key != NOTE),
         unused=tuple(key for key in weights if key not in sources),
         resized=tuple(key for key, move in taken.items() if move.tensor.shape != weights[move.source].shape),
     )

@@ -37,9 +37,8 @@ def moves(weights: Weights, network: nn.Module) -> Iterator[Move]:
     _check_size(weights, network)
     ours = {key: value for key, value in network.state_dict().items() if key.startswith(_OF_SAM)}
     names = {key: _our_name(key) for key in weights if not key.startswith(_OF_AUTOSAMUS)}
-    missing = sorted(ours.keys() - set(names.values()))
-    if all(map(_OF_SAMUS.match, missing)) and not any(map(_OF_SAMUS.match, names)):
-        missing = []  # a file of SAM, to which SAMUS adds these
+    of_sam = not any(map(_OF_SAMUS.match, names))  # a file of SAM, to which SAMUS adds its own
+    missing = sorted(key for key in ours.keys() - set(names.values()) if not (of_sam and _OF_SAMUS.match(key)))
     unknown = sorted(key for key, name in names.items() if name not in ours)
     if missing or unknown:
         raise ValueError(
