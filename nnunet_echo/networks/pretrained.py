@@ -63,7 +63,7 @@ def load_pretrained(network: nn.Module, source: str | Path | Mapping[str, Any]) 
     FileNotFoundError; ValueError for a file that is none of weights, of no kind in `LAYOUTS`, or does not fit the
     network, which then is as it was.
 
-    A network that treats pretrained weights in its own way has a method ``weights_loaded(sha256)``, called at the end.
+    A network that treats pretrained weights in its own way has a buffer `NOTE` of 32 bytes, which gets the hash.
     """
     saved, sha256 = (source, None) if isinstance(source, Mapping) else _read(Path(source))
     layout, entry, weights = _recognised(saved, source if sha256 else "the weights")
@@ -79,20 +79,19 @@ def load_pretrained(network: nn.Module, source: str | Path | Mapping[str, Any]) 
                 f"{tuple(ours[move.target].shape)}. Build the network with the width and depth of the file."
             )
         taken[move.target] = move
-    network.load_state_dict({**ours, **{key: move.tensor for key, move in taken.items()}})
+    sha256 = sha256 or _hash_of_tensors(weights)
+    note = {NOTE: torch.tensor(list(bytes.fromhex(sha256)), dtype=torch.uint8)} if NOTE in ours else {}
+    network.load_state_dict({**ours, **{key: move.tensor for key, move in taken.items()}, **note})
     sources = {move.source for move in taken.values()}
-    report = PretrainedReport(
+    return PretrainedReport(
         layout.name,
         entry,
-        sha256 or _hash_of_tensors(weights),
+        sha256,
         taken=tuple(taken),
         untouched=tuple(key for key in ours if key not in taken and key != NOTE),
         unused=tuple(key for key in weights if key not in sources),
         resized=tuple(key for key, move in taken.items() if move.tensor.shape != weights[move.source].shape),
     )
-    if hasattr(network, "weights_loaded"):
-        network.weights_loaded(report.sha256)
-    return report
 
 
 def _read(file: Path) -> tuple[Any, str]:

@@ -118,13 +118,8 @@ class SAMUS(AnySize):
 
     @property
     def pretrained(self) -> bool:
-        """Whether weights that others released are in it."""
+        """Whether weights that others released are in it: `load_pretrained` notes their hash."""
         return not self.pretrained_sha256.is_meta and bool(self.pretrained_sha256.any())
-
-    def weights_loaded(self, sha256: str) -> None:
-        """Note that pretrained weights of a file with this hash are in, and freeze what stays as it is."""
-        self.pretrained_sha256.copy_(torch.tensor(list(bytes.fromhex(sha256)), dtype=torch.uint8))
-        self.set_trainable()
 
     def set_trainable(self) -> None:
         """Parameters that no output depends on never train; with pretrained weights, only those of SAMUS do."""
