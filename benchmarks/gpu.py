@@ -33,7 +33,7 @@ from nnunet_echo.ops.selective_scan.inputs import ScanInputs
 from nnunet_echo.training.memory import peak_memory_gib
 
 OURS = list(NETWORKS)
-TOKENS = ("vm_unet", "vil", "vil2")  # trained with AdamW
+TOKENS = ("vm_unet", "vil", "vil2", "samus", "samus_tra_lia")  # trained with AdamW
 ITERATIONS = 250  # of an epoch
 NO_GPU = 3
 NAMES = ("y", "u", "delta", "A", "B", "C", "D", "z", "bias")

@@ -152,7 +152,7 @@ def list_networks(dims: int | None = None) -> list[str]:
     """The names that `create_network` knows; with `dims` those that have a form for 2 or for 3 axes of space.
 
     >>> list_networks(dims=3)
-    ['lkm_unet', 'umamba_bot', 'umamba_enc', 'no_mamba']
+    ['lkm_unet', 'umamba_bot', 'umamba_enc', 'no_mamba', 'samus_tra_lia']
     """
     return [name for name, row in NETWORKS.items() if dims is None or dims in row.dims]
 

@@ -27,6 +27,7 @@ LINES = {
     "evaluate": ["predictions", "references", "-o", "out"],
     "measure": ["masks"],
     "plan": ["751", "--spacing", "1"],
+    "weights": ["sam.pth", "751", "-tr", "A", "-o", "out.pth"],
     "leaderboard": ["751", "-o", "out"],
     "erf": ["-o", "out"],
 }

@@ -29,7 +29,7 @@ def toy(name: str, *, patch_size: tuple[int, ...] = PATCH, **options: object) ->
 
 def test_names_and_their_dimensions() -> None:
     assert list_networks() == list(NETWORKS)
-    assert list_networks(3) == ["lkm_unet", "umamba_bot", "umamba_enc", "no_mamba"]
+    assert list_networks(3) == ["lkm_unet", "umamba_bot", "umamba_enc", "no_mamba", "samus_tra_lia"]
     assert list_networks(2) == list(NETWORKS)
     assert list_networks(4) == []
 
