@@ -38,6 +38,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from nnunet_echo.analysis.costs import flop_formulas
 from nnunet_echo.networks import NETWORKS, network_from_plan
 from nnunet_echo.networks.plan import UNetShape
 from nnunet_echo.nnunet.plans import SMALLEST_MAP, unet_architecture
@@ -162,7 +163,7 @@ def measure(case: Case) -> Costs:
     steps, plain_steps = seconds_of([step, plain_step], case.repetitions, case.wait)
     loop = [lambda: with_scan("reference", forward)] if case.token_loop and case.network in WITH_A_SCAN else []
     forwards, plain_forwards, *loops = seconds_of([forward, plain_forward, *loop], case.repetitions, case.wait)
-    with FlopCounterMode(display=False) as flops:
+    with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as flops:
         forward()
     parameters = sum(p.numel() for p in network.parameters())
     return Costs(

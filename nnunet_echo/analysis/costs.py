@@ -87,6 +87,18 @@ def build_network(plans: dict, dataset: dict, trainer: str, configuration: str) 
     return network, (channels, *plan.patch_size)
 
 
+def flop_formulas() -> dict[Any, Any]:
+    """For `FlopCounterMode`: the fused attention of CPUs, which PyTorch 2.14 has no formula for."""
+    import torch
+    from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+
+    def of_shapes(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return {} if attention in flop_registry else {attention: of_shapes}
+
+
 def _flops(network: nn.Module, shape: tuple[int, ...]) -> int:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -98,6 +110,6 @@ def _flops(network: nn.Module, shape: tuple[int, ...]) -> int:
     # One backend on every machine, whose operators have formulas; "auto" might trace into another's steps.
     with patch.dict(os.environ, {BACKEND_VARIABLE: "cpu"}), FakeTensorMode() as mode, torch.no_grad():
         weights: dict[str, Tensor] = {name: mode.from_tensor(tensor) for name, tensor in tensors}
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as counter:
             torch.func.functional_call(network.eval(), weights, (torch.empty(1, *shape),))
     return counter.get_total_flops()

@@ -143,7 +143,7 @@ def test_trainer_and_network_agree_on_deep_supervision(name):
         sizes = [(1, 3, 32 // height, 48 // width) for height, width in network.deep_supervision_strides]
         assert [tuple(output.shape) for output in outputs] == sizes
         network.decoder.deep_supervision = False
-        assert network(torch.randn(1, 2, 32, 48)).shape == (1, 3, 32, 48)
+        assert network(torch.randn(1, 2, 32, 48, device=device)).shape == (1, 3, 32, 48)
 
 
 def doctor(folder, **variables):

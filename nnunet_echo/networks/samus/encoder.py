@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -131,7 +132,8 @@ class SAMUSEncoder(nn.Module):
     relative positions are built for `grid`, positions are computed for 32 x 32 tokens and resized (ours).
 
     `forward` takes `mixers`, one callable for each global block, which the branch's tokens pass first. With
-    `use_checkpoint` each block is computed again in the backward pass instead of being kept: less memory, more time.
+    `use_checkpoint` branch and blocks are computed again in the backward pass instead of being kept: less memory, more
+    time.
     """
 
     def __init__(
@@ -169,13 +171,12 @@ class SAMUSEncoder(nn.Module):
 
     def forward(self, x: Tensor, mixers: Sequence[Callable[[Tensor], Tensor]] = ()) -> Tensor:
         x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
-        branch = self.cnn_embed(x)
+        run = runner(self.use_checkpoint)
+        branch = run(self.cnn_embed, x)
         h, w = branch.shape[1:3]
         size = (STRIDE * (h - 1) + PATCH, STRIDE * (w - 1) + PATCH)
         x = self.patch_embed(F.interpolate(x, size, mode="bilinear", align_corners=False))
         x = self.input_Adapter(x) + self.positions(h, w)
-        recompute = self.use_checkpoint and torch.is_grad_enabled() and not traceable.wanted()
-        run = partial(checkpoint, use_reentrant=False) if recompute else _call
         remaining = iter(mixers)
         for block in self.blocks:
             if isinstance(block, GlobalBlock):
@@ -204,7 +205,8 @@ class SAMUSEncoder(nn.Module):
         return self._positions[1]
 
     def _compute_positions(self, h: int, w: int) -> Tensor:
-        positions = self.post_pos_embed(self.pos_embed)
+        # Without gradients as no parameter: PyTorch's counters of FLOPs look for the gradient of what a module gets.
+        positions = self.post_pos_embed(self.pos_embed if torch.is_grad_enabled() else self.pos_embed.detach())
         if positions.shape[1:3] == (h, w):
             return positions
         resized = F.interpolate(positions.permute(0, 3, 1, 2), (h, w), mode="bilinear", align_corners=False)
@@ -215,8 +217,11 @@ class SAMUSEncoder(nn.Module):
         return super().train(mode)
 
 
-def _call(block: nn.Module, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-    return block(*inputs)
+def runner(use_checkpoint: bool) -> Callable[..., Any]:
+    """What calls a function with its arguments, with `use_checkpoint` so that the backward pass computes it again."""
+    if use_checkpoint and torch.is_grad_enabled() and not traceable.wanted():  # which know nothing of checkpoints
+        return partial(checkpoint, use_reentrant=False)
+    return lambda function, *inputs: function(*inputs)
 
 
 def _check(

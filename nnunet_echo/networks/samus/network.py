@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from nnunet_echo.networks.base import AnySize
 from nnunet_echo.networks.samus.decoder import MaskDecoder
-from nnunet_echo.networks.samus.encoder import STRIDE, SAMUSEncoder
+from nnunet_echo.networks.samus.encoder import STRIDE, SAMUSEncoder, runner
 from nnunet_echo.networks.samus.heads import HEADS
 from nnunet_echo.networks.samus.prompts import PromptEncoder
 
@@ -39,7 +39,7 @@ class SAMUS(AnySize):
       to a multiple of 8 pixels, one token for each 8 x 8 of them; tables of positions are of `patch_size` (H, W).
     - `decoder`: ``class_tokens``, SAM's decoder with a token for each class, or ``class_masks``, as SAMed.
     - `unit_range`: each image is scaled to [0, 1], which SAMUS's own weights were trained on.
-    - `use_checkpoint`: blocks are computed again in the backward pass: less memory, more time.
+    - `use_checkpoint`: blocks and decoder are computed again in the backward pass: less memory, more time.
     - `freeze_pretrained`: with pretrained weights, train only what SAMUS's authors do.
     """
 
@@ -101,7 +101,7 @@ class SAMUS(AnySize):
         # Of the file of the pretrained weights, zeros without: state that checkpoints keep, so that it outlives them.
         self.register_buffer("pretrained_sha256", torch.zeros(32, dtype=torch.uint8))
         self.register_load_state_dict_post_hook(_weights_changed)
-        self.set_trainable()
+        self.set_trainable(pretrained=False)
 
     @classmethod
     def from_plan(
@@ -121,9 +121,9 @@ class SAMUS(AnySize):
         """Whether weights that others released are in it: `load_pretrained` notes their hash."""
         return not self.pretrained_sha256.is_meta and bool(self.pretrained_sha256.any())
 
-    def set_trainable(self) -> None:
+    def set_trainable(self, pretrained: bool) -> None:
         """Parameters that no output depends on never train; with pretrained weights, only those of SAMUS do."""
-        frozen = self.freeze_pretrained and self.pretrained
+        frozen = self.freeze_pretrained and pretrained
         for name, parameter in self.named_parameters():
             used = not name.startswith(self.decoder.unused)
             parameter.requires_grad_(used and not (frozen and self.is_frozen(name)))
@@ -148,7 +148,9 @@ class SAMUS(AnySize):
 
     def segment(self, x: Tensor, mixers: Sequence[Callable[[Tensor], Tensor]] = ()) -> Tensor:
         """Images (N, C, H, W) to logits (N, K, H, W); `mixers` as in `SAMUSEncoder`."""
-        logits = self.decoder.logits(self._encode(x, mixers), self.prompt_encoder, self.mask_decoder)
+        embedding = self._encode(x, mixers)
+        run = runner(self.image_encoder.use_checkpoint)
+        logits = run(self.decoder.logits, embedding, self.prompt_encoder, self.mask_decoder)
         return F.interpolate(logits, x.shape[2:], mode="bilinear", align_corners=False)
 
     def segment_at(self, x: Tensor, points: Tensor, labels: Tensor) -> Tensor:
@@ -189,4 +191,4 @@ class SAMUS(AnySize):
 def _weights_changed(network: nn.Module, _keys: object) -> None:
     """A state that was loaded says whether it is of pretrained weights."""
     assert isinstance(network, SAMUS)
-    network.set_trainable()
+    network.set_trainable(network.pretrained)

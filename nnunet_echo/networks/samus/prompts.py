@@ -28,8 +28,10 @@ class PositionEmbeddingRandom(nn.Module):
     def encode(self, positions: Tensor) -> Tensor:
         """(..., 2) as x, y -> (..., 2 * features), in 32 bits at least."""
         matrix = self.positional_encoding_gaussian_matrix
-        with torch.autocast(matrix.device.type, enabled=False):
-            angles = 2 * math.pi * ((2 * positions - 1) @ matrix.to(positions.dtype))
+        # A product of two, written out: autocast would take a matrix product down to 16 bits.
+        directions = matrix.to(positions.dtype)
+        u = 2 * positions - 1
+        angles = 2 * math.pi * (u[..., :1] * directions[0] + u[..., 1:] * directions[1])
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def forward(self, h: int, w: int) -> Tensor:
