@@ -18,7 +18,7 @@ import SimpleITK as sitk
 import torch
 
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
-from nnunet_echo.networks import NETWORKS
+from nnunet_echo.networks import NETWORKS, create_network
 from nnunet_echo.training.recipes import RECIPES
 
 pytestmark = pytest.mark.nnunet
@@ -36,14 +36,32 @@ TINY = {  # what the plan says instead, so that two processor cores train in sec
 
 
 FOLDS = "01234"
-# What the two commands call, in one process: importing nnU-Net takes longer than training these networks.
+# What the commands call, in one process: importing nnU-Net takes longer than training these networks.
 TRAIN_AND_PREDICT = """
-import json, sys
+import json, os, sys
 from nnunetv2.inference.predict_from_raw_data import predict_entry_point as nnUNetv2_predict
 from nnunetv2.run.run_training import run_training_entry as nnUNetv2_train
 for sys.argv in json.loads(sys.argv[1]):
-    globals()[sys.argv[0]]()
+    os.rename(*sys.argv[1:]) if sys.argv[0] == "mv" else globals()[sys.argv[0]]()
 """
+# SAM's image encoder takes minutes at its size: the same trainers with a small one.
+SMALL = """
+from nnunet_echo.trainers.nnUNetTrainer{name} import nnUNetTrainer{name}
+
+
+class nnUNetTrainerSmall{name}(nnUNetTrainer{name}):
+    network_options = {options!r}
+    num_epochs, num_iterations_per_epoch = 1, 2
+"""
+
+
+def small_trainer(folder, network):
+    """Written into a folder for nnUNet_extTrainer; returns its name."""
+    name = NETWORKS[network].trainer.removeprefix("nnUNetTrainer")
+    trainer = f"nnUNetTrainerSmall{name}"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{trainer}.py").write_text(SMALL.format(name=name, options=dict(NETWORKS[network].toy)))
+    return trainer
 
 
 class Workplace:
@@ -89,14 +107,14 @@ class Workplace:
     def train(self, trainer, *options, fold="0"):
         return ["nnUNetv2_train", DATASET, "2d", fold, "-tr", trainer, "-device", "cpu", *options]
 
-    def predict(self, trainer):
+    def predict(self, trainer, output=""):
         """The images of the first patient."""
         images = self.folder / "images"
         images.mkdir(exist_ok=True)
         for image in sorted((self.raw / DATASET / "imagesTr").glob("*.nii.gz"))[:2]:
             if not (images / image.name).exists():
                 (images / image.name).symlink_to(image)
-        folders = ["-i", str(images), "-o", str(self.folder / f"by_{trainer}")]
+        folders = ["-i", str(images), "-o", str(self.folder / (output or f"by_{trainer}"))]
         model = ["-d", DATASET, "-c", "2d", "-f", "0", "-tr", trainer]
         return ["nnUNetv2_predict", *folders, *model, "-device", "cpu", "-npp", "0", "-nps", "0"]
 
@@ -178,10 +196,52 @@ def test_train_kill_continue_validate_predict(workplace):
     workplace.check_validation(trainer)
 
 
+def test_samus_starts_from_pretrained_weights_and_predicts_without_labels(workplace):
+    """Predictions are the same when there is no label file any more: nothing is drawn from the ground truth."""
+    trainer = small_trainer(workplace.folder / "own", "samus")
+    workplace.environment["nnUNet_extTrainer"] = str(workplace.folder / "own")
+    network = create_network("samus", 1, 4, (48, 64), **NETWORKS["samus"].toy)
+    note = {"pretrained_sha256": torch.full((32,), 7, dtype=torch.uint8)}
+    file = workplace.folder / "start.pth"
+    torch.save({"network_weights": {**network.state_dict(), **note}}, file)
+    folders = [
+        (workplace.raw / DATASET / "labelsTr", workplace.folder / "labels"),
+        (workplace.preprocessed / DATASET / "gt_segmentations", workplace.folder / "segmentations"),
+        (workplace.preprocessed / DATASET / "nnUNetPlans_2d", workplace.folder / "preprocessed_2d"),
+    ]
+    output = workplace.run(
+        "python",
+        "-c",
+        TRAIN_AND_PREDICT,
+        json.dumps(
+            [
+                workplace.train(trainer, "-pretrained_weights", str(file)),
+                workplace.predict(trainer),
+                *(["mv", str(here), str(away)] for here, away in folders),
+                workplace.predict(trainer, "by_samus_without_labels"),
+                *(["mv", str(away), str(here)] for here, away in folders),
+            ]
+        ),
+    )
+    assert f"Pretrained weights, SHA-256 {'07' * 32}: 0." in output and "stay as they are" in output
+    before, after = network.state_dict(), workplace.checkpoint(trainer, "final")["network_weights"]
+    frozen = [key for key, _ in network.named_parameters() if network.is_frozen(key)]
+    assert all(torch.equal(after[key], before[key]) for key in frozen)
+    assert not torch.equal(*(state["image_encoder.input_Adapter.D_fc1.weight"] for state in (before, after)))
+    workplace.check_validation(trainer)
+    workplace.check_predictions(trainer)
+    for prediction in (workplace.folder / f"by_{trainer}").glob("*.nii.gz"):
+        again = workplace.folder / "by_samus_without_labels" / prediction.name
+        assert np.array_equal(*(sitk.GetArrayFromImage(sitk.ReadImage(file)) for file in (prediction, again)))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "lkm_unet"])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("lkm_unet", "samus")])
 def test_train_and_predict(workplace, name):
     trainer = f"{NETWORKS[name].trainer}_1epochs_2iterations"
+    if name == "samus_tra_lia":
+        trainer = small_trainer(workplace.folder / "own", name)
+        workplace.environment["nnUNet_extTrainer"] = str(workplace.folder / "own")
     commands = [workplace.train(trainer), workplace.predict(trainer)]
     output = workplace.run("python", "-c", TRAIN_AND_PREDICT, json.dumps(commands))
     assert f"{trainer}: {name}, " in output

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from camus_download import table
-from test_nnunet_commands import Workplace
+from test_nnunet_commands import Workplace, small_trainer
 
 from nnunet_echo.data.frames import write_frames
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
@@ -40,6 +40,7 @@ class nnUNetTrainerShort(nnUNetTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 1, 2, 1
 """
+SAMUS = "nnUNetTrainerSmallSAMUSTRALIA"
 RUNS = [  # nnU-Net's own trainer, ours that see cines, and one of those that see images alone
     ("nnUNetTrainerShort", "2d"),
     ("nnUNetTrainerShort", "3d_fullres"),
@@ -48,6 +49,8 @@ RUNS = [  # nnU-Net's own trainer, ours that see cines, and one of those that se
     (f"nnUNetTrainerUMambaBot{SHORT}", "3d_fullres"),
     (f"nnUNetTrainerUMambaEnc{SHORT}", "3d_fullres"),
     (f"nnUNetTrainerViL2{SHORT}", "2d"),
+    (SAMUS, "3d_fullres"),
+    (SAMUS, "2d"),
 ]
 
 
@@ -122,34 +125,17 @@ def test_train_in_both_dimensions_predict_and_evaluate(cines):
     own = cines.folder / "own"
     own.mkdir()
     (own / "nnUNetTrainerShort.py").write_text(STOCK)
+    assert small_trainer(own, "samus_tra_lia") == SAMUS
     cines.environment.update(nnUNet_extTrainer=str(own), nnUNet_n_proc_DA="0")
     options = ["-device", "cpu"]
     commands = [
         ["nnUNetv2_train", DATASET, configuration, "0", "-tr", trainer, *options] for trainer, configuration in RUNS
     ]
     images, predictions = cines.raw / DATASET / "imagesTs", cines.folder / "predictions"
-    commands.append(
-        [
-            "nnUNetv2_predict",
-            "-i",
-            str(images),
-            "-o",
-            str(predictions),
-            "-d",
-            DATASET,
-            "-c",
-            "3d_fullres",
-            "-f",
-            "0",
-            "-tr",
-            f"nnUNetTrainerLKMUNet{SHORT}",
-            "-npp",
-            "0",
-            "-nps",
-            "0",
-            *options,
-        ]
-    )
+    by_samus = cines.folder / "by_samus"
+    for trainer, out in ((f"nnUNetTrainerLKMUNet{SHORT}", predictions), (SAMUS, by_samus)):
+        model = ["-d", DATASET, "-c", "3d_fullres", "-f", "0", "-tr", trainer, "-npp", "0", "-nps", "0"]
+        commands.append(["nnUNetv2_predict", "-i", str(images), "-o", str(out), *model, *options])
     cines.run("python", "-c", NNUNET, json.dumps(commands))
 
     validated = json.loads((cines.preprocessed / DATASET / "splits_final.json").read_text())[0]["val"]
@@ -167,7 +153,10 @@ def test_train_in_both_dimensions_predict_and_evaluate(cines):
     labels = sitk.ReadImage(str(prediction))
     reference = sitk.ReadImage(str(cines.raw / DATASET / "labelsTs" / prediction.name))
     assert (labels.GetSize(), labels.GetSpacing()) == (reference.GetSize(), reference.GetSpacing())
-    assert set(np.unique(sitk.GetArrayFromImage(labels))) <= {0, 1, 2, 3}, "the ignore label is never predicted"
+    of_samus = sitk.ReadImage(str(by_samus / prediction.name))
+    assert (of_samus.GetSize(), of_samus.GetSpacing()) == (reference.GetSize(), reference.GetSpacing())
+    for image in (labels, of_samus):
+        assert set(np.unique(sitk.GetArrayFromImage(image))) <= {0, 1, 2, 3}, "the ignore label is never predicted"
     for name, folder in (("p", predictions), ("r", cines.raw / DATASET / "labelsTs")):
         write_frames(folder, cines.raw / DATASET, cines.folder / name, phases=True, workers=1)
     result = evaluate(cines.folder / "p", cines.folder / "r", workers=1)
