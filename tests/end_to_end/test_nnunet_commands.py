@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from small_trainers import small_trainer
 
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
 from nnunet_echo.networks import NETWORKS, create_network
@@ -44,24 +45,6 @@ from nnunetv2.run.run_training import run_training_entry as nnUNetv2_train
 for sys.argv in json.loads(sys.argv[1]):
     os.rename(*sys.argv[1:]) if sys.argv[0] == "mv" else globals()[sys.argv[0]]()
 """
-# SAM's image encoder takes minutes at its size: the same trainers with a small one.
-SMALL = """
-from nnunet_echo.trainers.nnUNetTrainer{name} import nnUNetTrainer{name}
-
-
-class nnUNetTrainerSmall{name}(nnUNetTrainer{name}):
-    network_options = {options!r}
-    num_epochs, num_iterations_per_epoch = 1, 2
-"""
-
-
-def small_trainer(folder, network):
-    """Written into a folder for nnUNet_extTrainer; returns its name."""
-    name = NETWORKS[network].trainer.removeprefix("nnUNetTrainer")
-    trainer = f"nnUNetTrainerSmall{name}"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{trainer}.py").write_text(SMALL.format(name=name, options=dict(NETWORKS[network].toy)))
-    return trainer
 
 
 class Workplace:
@@ -198,8 +181,7 @@ def test_train_kill_continue_validate_predict(workplace):
 
 def test_samus_starts_from_pretrained_weights_and_predicts_without_labels(workplace):
     """Predictions are the same when there is no label file any more: nothing is drawn from the ground truth."""
-    trainer = small_trainer(workplace.folder / "own", "samus")
-    workplace.environment["nnUNet_extTrainer"] = str(workplace.folder / "own")
+    trainer = small_trainer(workplace, "samus")
     network = create_network("samus", 1, 4, (48, 64), **NETWORKS["samus"].toy)
     note = {"pretrained_sha256": torch.full((32,), 7, dtype=torch.uint8)}
     file = workplace.folder / "start.pth"
@@ -240,8 +222,7 @@ def test_samus_starts_from_pretrained_weights_and_predicts_without_labels(workpl
 def test_train_and_predict(workplace, name):
     trainer = f"{NETWORKS[name].trainer}_1epochs_2iterations"
     if name == "samus_tra_lia":
-        trainer = small_trainer(workplace.folder / "own", name)
-        workplace.environment["nnUNet_extTrainer"] = str(workplace.folder / "own")
+        trainer = small_trainer(workplace, name)
     commands = [workplace.train(trainer), workplace.predict(trainer)]
     output = workplace.run("python", "-c", TRAIN_AND_PREDICT, json.dumps(commands))
     assert f"{trainer}: {name}, " in output

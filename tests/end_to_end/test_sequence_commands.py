@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from camus_download import table
-from test_nnunet_commands import Workplace, small_trainer
+from small_trainers import small_trainer
+from test_nnunet_commands import Workplace
 
 from nnunet_echo.data.frames import write_frames
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
@@ -125,7 +126,7 @@ def test_train_in_both_dimensions_predict_and_evaluate(cines):
     own = cines.folder / "own"
     own.mkdir()
     (own / "nnUNetTrainerShort.py").write_text(STOCK)
-    assert small_trainer(own, "samus_tra_lia") == SAMUS
+    assert small_trainer(cines, "samus_tra_lia") == SAMUS
     cines.environment.update(nnUNet_extTrainer=str(own), nnUNet_n_proc_DA="0")
     options = ["-device", "cpu"]
     commands = [

@@ -25,6 +25,11 @@ CASES["umamba_enc-anisotropic"] = (
     },
     PATCHES[3],
 )
+CASES["samus-class_masks"] = (
+    "samus",
+    {**NETWORKS["samus"].toy, "decoder": "class_masks", "decoder_dim": 64},
+    PATCHES[2],
+)
 every_network = pytest.mark.parametrize("name", CASES)
 
 

@@ -1,6 +1,6 @@
 """The trainers of SAMUS: what stays as pretrained, through steps, weight decay, a checkpoint and DDP.
 
-In this process, with small networks on the toy dataset of test_trainer.
+In this process, with small networks on the toy dataset of toy_training.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
-from test_trainer import CONFIGURATION, PATCH, dataset, log_of, make, preprocessed  # noqa: F401
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from toy_training import CONFIGURATION, PATCH, log_of, make
 
 from nnunet_echo.networks import NETWORKS, create_network, load_pretrained
 from nnunet_echo.training.pretrained import PretrainedTrainer
 from nnunet_echo.training.trainer import TokenTrainer
 
-pytestmark = pytest.mark.usefixtures("dataset")
+pytest_plugins = ("toy_training",)
+pytestmark = pytest.mark.usefixtures("toy_dataset")
 SHA256 = "0f" * 32
 
 
