@@ -7,6 +7,8 @@ moves them, and DDP is told anew which gradients there are.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -14,7 +16,9 @@ from nnunet_echo.training.trainer import TokenTrainer
 
 
 class PretrainedTrainer(TokenTrainer):
-    """For networks with ``set_trainable()`` and ``pretrained``, such as `networks.samus.network.SAMUS`."""
+    """For networks that know whether they are `pretrained`, and whose weights: `networks.samus.network.SAMUS`."""
+
+    network: Any
 
     def initialize(self) -> None:
         super().initialize()
@@ -43,7 +47,7 @@ class PretrainedTrainer(TokenTrainer):
                 "images, and was made for complete ones. A coarser spacing (nnunet-echo plan) makes them fit."
             )
 
-    def _bare_network(self) -> nn.Module:
+    def _bare_network(self) -> Any:
         network = self.network.module if self.is_ddp else self.network
         return getattr(network, "_orig_mod", network)
 

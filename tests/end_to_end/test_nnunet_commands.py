@@ -225,7 +225,7 @@ def test_train_and_predict(workplace, name):
         trainer = small_trainer(workplace, name)
     commands = [workplace.train(trainer), workplace.predict(trainer)]
     output = workplace.run("python", "-c", TRAIN_AND_PREDICT, json.dumps(commands))
-    assert f"{trainer}: {name}, " in output
+    assert f"{trainer}: {name}{' with ' if name == 'samus_tra_lia' else ', '}" in output
     assert "Split by patient: 7 patients to train on, 2 to validate on" in output
     workplace.check_validation(trainer)
     workplace.check_predictions(trainer)

@@ -51,6 +51,23 @@ def test_flops_of_a_mamba_block(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counter.get_total_flops() == products + tokens * inner * (2 * block.conv1d.weight.shape[-1] + 7 * state)
 
 
+def test_flops_of_attention_and_of_a_network_that_keeps_its_positions() -> None:
+    """Fused attention on a CPU, by hand; and SAMUS, whose parts are read by PyTorch's counter as modules."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from nnunet_echo.analysis.costs import _flops, flop_formulas
+    from nnunet_echo.networks import NETWORKS, create_network
+
+    query, key = torch.randn(1, 2, 8, 4), torch.randn(1, 2, 6, 4)
+    with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as counter, torch.no_grad():
+        torch.nn.functional.scaled_dot_product_attention(query, key, key)
+    assert counter.get_total_flops() == 2 * (2 * 2 * 8 * 6 * 4)
+    network = create_network("samus", 1, 4, (32, 48), **NETWORKS["samus"].toy)
+    tokens, dim = 24, 24
+    assert _flops(network, (1, 32, 48)) > 3 * 2 * tokens * dim * 4 * dim * 2  # the layers of three blocks alone
+
+
 def test_flops_of_a_plain_network(study: Study, tmp_path: Path) -> None:
     """All of nnU-Net's U-Net of this plan, summed up by hand: convolutions, transposed ones, the segmentation layer."""
     from nnunet_echo.analysis.costs import network_costs

@@ -136,7 +136,7 @@ def test_frozen_parameters_stay_in_ddp(tmp_path: Path) -> None:
 def test_tokens_have_no_weight_decay(tmp_path: Path) -> None:
     trainer = started(tmp_path)
     decayed, spared = trainer.optimizer.param_groups
-    offsets = trainer.network.decoder.seg_layers["offsets"]
+    offsets = trainer.network.decoder.seg_layers.offsets
     assert spared["weight_decay"] == 0 and decayed["weight_decay"] == 0.5
     assert any(p is offsets for p in spared["params"]) and not any(p is offsets for p in decayed["params"])
 

@@ -89,18 +89,19 @@ class SAMEncoder(nn.Module):
         return self.neck(x.permute(0, 3, 1, 2))
 
 
+class SAMLayerNorm(nn.LayerNorm):
+    """With SAM's eps: timm's own default is another one."""
+
+    def __init__(self, dim: int, **place: Any) -> None:  # device and dtype
+        super().__init__(dim, eps=SAM_EPS, **place)
+
+
 def sam_block(
     dim: int, num_heads: int, mlp_ratio: float, grid: tuple[int, int], window_size: int, kind: type[Block] = Block
 ) -> Block:
-    """One of SAM's blocks, with its eps: timm's own default is another one."""
+    """One of SAM's blocks, with attention in windows of `window_size`, or to all of the `grid` where that is 0."""
     return kind(
-        dim,
-        num_heads,
-        mlp_ratio,
-        norm_layer=partial(nn.LayerNorm, eps=SAM_EPS),
-        use_rel_pos=True,
-        window_size=window_size,
-        input_size=grid,
+        dim, num_heads, mlp_ratio, norm_layer=SAMLayerNorm, use_rel_pos=True, window_size=window_size, input_size=grid
     )
 
 
@@ -110,13 +111,13 @@ class GlobalBlock(Block):
     The branch enters the attention's input alone, not the residual stream, and is refined after it was looked at.
     """
 
-    def __init__(self, dim: int, num_heads: int, *args, **options) -> None:
+    def __init__(self, dim: int, num_heads: int, *args: Any, **options: Any) -> None:
         super().__init__(dim, num_heads, *args, **options)
         self.MLP_Adapter = Adapter(dim, skip=False)
         self.Space_Adapter = CrossBranchAttention(dim, num_heads)
         self.refine_Adapter = RefineAdapter(dim)
 
-    def forward(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         normed = self.norm1(x)
         normed = normed + self.Space_Adapter(normed, branch)
         x = x + self.attn(normed)
@@ -198,8 +199,8 @@ class SAMUSEncoder(nn.Module):
             or any(weight.is_inference() for weight in weights)
         ):
             return self._compute_positions(h, w)
-        key = (h, w, torch.is_autocast_enabled(self.pos_embed.device.type))
-        key += tuple((weight.data_ptr(), weight._version, weight.dtype) for weight in weights)
+        versions = [(weight.data_ptr(), weight._version, weight.dtype) for weight in weights]
+        key = (h, w, torch.is_autocast_enabled(self.pos_embed.device.type), *versions)
         if self._positions is None or self._positions[0] != key:
             self._positions = key, self._compute_positions(h, w)
         return self._positions[1]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nnunet_echo.layers.weight_decay import spare_from_weight_decay
 from nnunet_echo.networks.samus.decoder import MaskDecoder, masks_of
 from nnunet_echo.networks.samus.prompts import BACKGROUND, FOREGROUND, PromptEncoder
 
@@ -40,7 +41,7 @@ class ClassTokens(Head):
     others, plus what is learned. The first of SAM's masks is the class's logits.
     """
 
-    unused = (
+    unused: tuple[str, ...] = (
         "prompt_encoder.point_embeddings.2.",
         "prompt_encoder.point_embeddings.3.",
         "prompt_encoder.not_a_point_embed.",
@@ -58,13 +59,13 @@ class ClassTokens(Head):
             self.unused += (f"prompt_encoder.point_embeddings.{BACKGROUND}.",)
 
     def _layers(self, classes: int, dim: int) -> nn.Module:
-        return nn.ParameterDict({"offsets": _spared(0.02 * torch.randn(classes, dim))})
+        return _Offsets(classes, dim)
 
     def tokens(self, prompts: PromptEncoder) -> Tensor:
         """(K, D)."""
-        background, foreground = (prompts.point_embeddings[i].weight for i in (BACKGROUND, FOREGROUND))
+        background, foreground = (prompts.point_embedding(kind) for kind in (BACKGROUND, FOREGROUND))
         clicks = [foreground] if self.classes == 1 else [background, foreground.expand(self.classes - 1, -1)]
-        return torch.cat(clicks) + self.seg_layers["offsets"]
+        return self.seg_layers(torch.cat(clicks))
 
     def logits(self, embedding: Tensor, prompts: PromptEncoder, masks: MaskDecoder) -> Tensor:
         images, classes = embedding.shape[0], self.classes
@@ -78,6 +79,18 @@ class ClassTokens(Head):
         )
         weights = masks.output_hypernetworks_mlps[0](out[:, 1:2])
         return masks_of(weights, image).reshape(images, classes, *image.shape[2:])
+
+
+class _Offsets(nn.Module):
+    """What is learned of each class's token, (K, D)."""
+
+    def __init__(self, classes: int, dim: int) -> None:
+        super().__init__()
+        self.offsets = nn.Parameter(0.02 * torch.randn(classes, dim))
+        spare_from_weight_decay(self.offsets)  # zero is no place of rest for a token
+
+    def forward(self, clicks: Tensor) -> Tensor:
+        return clicks + self.offsets
 
 
 class ClassMasks(Head):
@@ -98,6 +111,7 @@ class ClassMasks(Head):
         return _MaskTokens(classes, dim)
 
     def logits(self, embedding: Tensor, prompts: PromptEncoder, masks: MaskDecoder) -> Tensor:
+        assert isinstance(self.seg_layers, _MaskTokens)
         tokens = torch.cat([masks.iou_token.weight, self.seg_layers.mask_tokens])
         out, image = masks.attend(
             embedding,
@@ -116,7 +130,8 @@ class _MaskTokens(nn.Module):
 
     def __init__(self, classes: int, dim: int) -> None:
         super().__init__()
-        self.mask_tokens = _spared(torch.randn(classes, dim))
+        self.mask_tokens = nn.Parameter(torch.randn(classes, dim))
+        spare_from_weight_decay(self.mask_tokens)
         self.layers = nn.ModuleList(_LinearOfEach(classes, dim, width) for width in (dim, dim, dim // 8))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,10 +153,3 @@ class _LinearOfEach(nn.Module):
 
 
 HEADS = {"class_tokens": ClassTokens, "class_masks": ClassMasks}
-
-
-def _spared(values: Tensor) -> nn.Parameter:
-    """A parameter without weight decay: zero is no place of rest for a token."""
-    parameter = nn.Parameter(values)
-    parameter._no_weight_decay = True
-    return parameter

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +44,7 @@ class SAMUS(AnySize):
     - `freeze_pretrained`: with pretrained weights, train only what SAMUS's authors do.
     """
 
+    pretrained_sha256: Tensor
     deep_supervision_strides: tuple[tuple[int, ...], ...] = ((1, 1),)
     size_multiple: tuple[int, ...] = (1, 1)
 
@@ -78,7 +80,7 @@ class SAMUS(AnySize):
         self.img_size = img_size if grid == "fixed" else None
         self.unit_range = unit_range
         self.freeze_pretrained = freeze_pretrained
-        native = tuple(-(-n // STRIDE) for n in patch_size[-2:])
+        height, width = patch_size[-2:]
         self.image_encoder = SAMUSEncoder(
             img_size=img_size if grid == "fixed" else TOKENS * STRIDE,
             patch_size=img_size // TOKENS if grid == "fixed" else STRIDE,
@@ -88,7 +90,7 @@ class SAMUS(AnySize):
             out_chans=decoder_dim,
             window_size=window_size,
             global_attn_indexes=global_attn_indexes,
-            grid=None if grid == "fixed" else native,
+            grid=None if grid == "fixed" else (-(-height // STRIDE), -(-width // STRIDE)),
             use_checkpoint=use_checkpoint,
         )
         self.prompt_encoder = PromptEncoder(decoder_dim)
@@ -109,9 +111,9 @@ class SAMUS(AnySize):
         in_channels: int,
         num_classes: int,
         patch_size: Sequence[int],
-        architecture: dict,
+        architecture: dict[str, Any],
         deep_supervision: bool,
-        **options,
+        **options: Any,
     ) -> SAMUS:
         """The network of a configuration; it needs nothing of `architecture`. `options` go to the constructor."""
         return cls(in_channels, num_classes, patch_size, deep_supervision=deep_supervision, **options)

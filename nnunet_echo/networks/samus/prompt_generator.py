@@ -77,25 +77,28 @@ class Normed(nn.Module):
         return self.fn(self.norm(x))
 
 
+class CrossLayer(nn.ModuleList):
+    """Attention of the one set of tokens to the other and back, then layers for each; both see the other's old ones."""
+
+    def __init__(self, dim: int, heads: int, dim_head: int, mlp_dim: int) -> None:
+        attention = [NormedPair(dim, CrossAttention(dim, heads, dim_head)) for _ in range(2)]
+        super().__init__([*attention, *(Normed(dim, FeedForward(dim, mlp_dim)) for _ in range(2))])
+
+    def forward(self, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        one, other = one + self[0](one, other), other + self[1](other, one)
+        return one + self[2](one), other + self[3](other)
+
+
 class CrossTransformer(nn.Module):
     """Two sets of tokens, (B, N, D) and (B, M, D), that attend to each other in every layer, to new ones of both."""
 
     def __init__(self, dim: int, depth: int = 2, heads: int = 8, dim_head: int = 64, mlp_dim: int = 1024) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            nn.ModuleList(
-                [
-                    *(NormedPair(dim, CrossAttention(dim, heads, dim_head)) for _ in range(2)),
-                    *(Normed(dim, FeedForward(dim, mlp_dim)) for _ in range(2)),
-                ]
-            )
-            for _ in range(depth)
-        )
+        self.layers = nn.ModuleList(CrossLayer(dim, heads, dim_head, mlp_dim) for _ in range(depth))
 
     def forward(self, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        for one_to_other, other_to_one, forward_one, forward_other in self.layers:
-            one, other = one + one_to_other(one, other), other + other_to_one(other, one)
-            one, other = one + forward_one(one), other + forward_other(other)
+        for layer in self.layers:
+            one, other = layer(one, other)
         return one, other
 
 

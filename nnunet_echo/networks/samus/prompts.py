@@ -21,6 +21,8 @@ PADDING = -1  # the label of a click that is none
 class PositionEmbeddingRandom(nn.Module):
     """Fourier features of positions in [0, 1]: sine and cosine of random directions, fixed with the weights."""
 
+    positional_encoding_gaussian_matrix: Tensor
+
     def __init__(self, features: int) -> None:
         super().__init__()
         self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, features))
@@ -85,16 +87,22 @@ class PromptEncoder(nn.Module):
         if (points is None) != (labels is None):
             raise ValueError("points and labels: expected both, or neither.")
         sparse = []
-        if points is not None:
+        if points is not None and labels is not None:
             sparse.append(self._clicks(points, labels, padded=boxes is None))
         if boxes is not None:
             corners = self._encode_pixels(boxes.reshape(-1, 2, 2))
-            ends = [self.point_embeddings[i].weight for i in (TOP_LEFT, BOTTOM_RIGHT)]
+            ends = [self.point_embedding(i) for i in (TOP_LEFT, BOTTOM_RIGHT)]
             sparse.append(corners + torch.stack(ends, dim=1))
         prompts = next((prompt.shape[0] for prompt in (points, boxes, masks) if prompt is not None), 1)
         none = self.no_mask_embed.weight.new_zeros(prompts, 0, self.no_mask_embed.embedding_dim)
         dense = self.no_mask(prompts) if masks is None else self.mask_downscaling(masks)
         return torch.cat(sparse, dim=1) if sparse else none, dense
+
+    def point_embedding(self, kind: int) -> Tensor:
+        """(1, D), of `BACKGROUND`, `FOREGROUND`, `TOP_LEFT` or `BOTTOM_RIGHT`."""
+        embedding = self.point_embeddings[kind]
+        assert isinstance(embedding, nn.Embedding)
+        return embedding.weight
 
     def no_mask(self, prompts: int, size: Sequence[int] | None = None) -> Tensor:
         """The dense map where there is no mask, (P, D, h, w), for a grid of `size`."""
@@ -116,5 +124,5 @@ class PromptEncoder(nn.Module):
         labels = labels[..., None]
         tokens = torch.where(labels == PADDING, self.not_a_point_embed.weight, tokens)
         for label in (BACKGROUND, FOREGROUND):
-            tokens = tokens + (labels == label) * self.point_embeddings[label].weight
+            tokens = tokens + (labels == label) * self.point_embedding(label)
         return tokens

@@ -96,7 +96,7 @@ class PublishedAutoSAMUS(PublishedSAMUS):
         self.prompt_generator = PromptGenerator(**(prompt_generator or {}))
         self.feature_adapter = feature_adapter(self.prompt_encoder.no_mask_embed.embedding_dim)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         embedding = self.image_encoder(images)
         outputs = self.mask_decoder.output_tokens().expand(images.shape[0], -1, -1)
         changed, sparse, _ = self.prompt_generator(embedding, outputs)
@@ -107,7 +107,7 @@ class PublishedAutoSAMUS(PublishedSAMUS):
 class PublishedSTAdapter(STAdapter):
     """Tokens (B * frames, 1 + h w, C), B slowest, on a square grid; the first is a class token, which passes by."""
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
+    def forward(self, x: Tensor, frames: int) -> Tensor:  # type: ignore[override]
         side = int((x.shape[1] - 1) ** 0.5)
         grid = x[:, 1:].unflatten(0, (-1, frames)).unflatten(2, (side, side))
         out = super().forward(grid).flatten(2, 3).flatten(0, 1)

@@ -26,6 +26,12 @@ def norm(kind: str, channels: int, dims: int) -> nn.Module:
     return (nn.BatchNorm2d if dims == 2 else nn.BatchNorm3d)(channels)
 
 
+def zero(layer: nn.Module) -> None:
+    """All of its weights: what comes behind it starts as nothing."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 class LocalMHRA(nn.Module):
     """Relations of each pixel with itself in neighbouring frames: (B, C, T, H, W) to the same shape, to be added.
 
@@ -33,19 +39,21 @@ class LocalMHRA(nn.Module):
     The last convolution starts at zero.
     """
 
-    def __init__(self, d_model: int, dw_reduction: float = 1.5, pos_kernel_size: int = 3, norm_kind: str = "batch"):
+    def __init__(
+        self, d_model: int, dw_reduction: float = 1.5, pos_kernel_size: int = 3, norm_kind: str = "batch"
+    ) -> None:
         super().__init__()
         if pos_kernel_size % 2 == 0:
             raise ValueError(f"pos_kernel_size={pos_kernel_size} has to be odd, so that clips keep their length.")
         inner = int(d_model / dw_reduction)
+        last = nn.Conv3d(inner, d_model, 1)
         self.pos_embed = nn.Sequential(
             norm(norm_kind, d_model, 3),
             nn.Conv3d(d_model, inner, 1),
             nn.Conv3d(inner, inner, (pos_kernel_size, 1, 1), padding=(pos_kernel_size // 2, 0, 0), groups=inner),
-            nn.Conv3d(inner, d_model, 1),
+            last,
         )
-        nn.init.zeros_(self.pos_embed[3].weight)
-        nn.init.zeros_(self.pos_embed[3].bias)
+        zero(last)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pos_embed(x)
@@ -58,17 +66,19 @@ class STAdapter(nn.Module):
         super().__init__()
         if not all(n % 2 for n in kernel_size):
             raise ValueError(f"kernel_size={tuple(kernel_size)}: expected odd numbers, so that clips keep their size.")
+        time, rows, columns = kernel_size
         self.fc1 = nn.Linear(in_channels, adapter_channels)
         self.conv = nn.Conv3d(
             adapter_channels,
             adapter_channels,
-            tuple(kernel_size),
-            padding=tuple(n // 2 for n in kernel_size),
+            (time, rows, columns),
+            padding=(time // 2, rows // 2, columns // 2),
             groups=adapter_channels,
         )
         self.fc2 = nn.Linear(adapter_channels, in_channels)
-        for parameter in (self.conv.weight, self.conv.bias, self.fc1.bias, self.fc2.bias):
-            nn.init.zeros_(parameter)
+        zero(self.conv)
+        for bias in (self.fc1.bias, self.fc2.bias):
+            nn.init.zeros_(bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.fc1(x).permute(0, 4, 1, 2, 3)
@@ -84,8 +94,7 @@ class TemporalAttention(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        nn.init.zeros_(self.proj.weight)
-        nn.init.zeros_(self.proj.bias)
+        zero(self.proj)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, frames, h, w, dim = x.shape
