@@ -19,6 +19,7 @@ from test_parity import relative_error
 from torch import Tensor, nn
 
 from nnunet_echo.networks import from_upstream
+from nnunet_echo.networks.samus.adapters import LayerNorm2d
 from nnunet_echo.networks.samus.encoder import SAMEncoder, SAMUSEncoder
 from nnunet_echo.networks.samus.temporal import LocalMHRA
 
@@ -163,8 +164,8 @@ def test_norms_have_sams_eps_which_no_golden_sees(encoder: type[nn.Module]) -> N
     kwargs = {"img_size": 64, "patch_size": 2, "embed_dim": 16, "depth": 2, "num_heads": 2, "global_attn_indexes": (1,)}
     blocks = encoder(**kwargs).blocks
     assert {norm.eps for block in blocks for norm in (block.norm1, block.norm2)} == {1e-6}
-    names = [m for m in encoder(**kwargs).modules() if type(m).__name__.startswith("LayerNorm")]
-    assert len(names) >= 6 and {m.eps for m in names} == {1e-6}
+    norms = [module for module in encoder(**kwargs).modules() if isinstance(module, nn.LayerNorm | LayerNorm2d)]
+    assert len(norms) == 4 + (2 if encoder is SAMEncoder else 6) and {norm.eps for norm in norms} == {1e-6}
 
 
 def test_the_decoders_norms_have_another_eps() -> None:
