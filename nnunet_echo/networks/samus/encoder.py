@@ -35,7 +35,7 @@ PATCH = 16  # pixels a side of SAM's patch embedding
 STRIDE = 8  # between its patches in SAMUS
 
 
-class PatchEmbed(nn.Module):
+class SamPatchEmbed(nn.Module):
     """Image (B, 3, H, W) -> tokens (B, h, w, D)."""
 
     def __init__(self, patch_size: int, stride: int, dim: int) -> None:
@@ -76,7 +76,7 @@ class SAMEncoder(nn.Module):
     ) -> None:
         super().__init__()
         side = img_size // patch_size
-        self.patch_embed = PatchEmbed(patch_size, patch_size, embed_dim)
+        self.patch_embed = SamPatchEmbed(patch_size, patch_size, embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, side, side, embed_dim))
         block = partial(sam_block, embed_dim, num_heads, mlp_ratio, (side, side))
         self.blocks = nn.ModuleList(block(0 if i in global_attn_indexes else window_size) for i in range(depth))
@@ -157,7 +157,7 @@ class SAMUSEncoder(nn.Module):
         self.patch_size = patch_size
         self.use_checkpoint = use_checkpoint
         self.global_attn_indexes = tuple(global_attn_indexes)
-        self.patch_embed = PatchEmbed(PATCH, STRIDE, embed_dim)
+        self.patch_embed = SamPatchEmbed(PATCH, STRIDE, embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, SAM_POSITIONS, SAM_POSITIONS, embed_dim))
         self.cnn_embed = CNNBranch(patch_size, embed_dim)
         self.input_Adapter = Adapter(embed_dim, skip=True)

@@ -43,7 +43,7 @@ class CrossAttention(nn.Module):
         return self.to_out(out.transpose(1, 2).flatten(2))
 
 
-class FeedForward(nn.Module):
+class PromptFeedForward(nn.Module):
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
         # The identity stands where the released code drops out with rate 0, and keeps the numbers in the names.
@@ -82,7 +82,7 @@ class CrossLayer(nn.ModuleList):
 
     def __init__(self, dim: int, heads: int, dim_head: int, mlp_dim: int) -> None:
         attention = [NormedPair(dim, CrossAttention(dim, heads, dim_head)) for _ in range(2)]
-        super().__init__([*attention, *(Normed(dim, FeedForward(dim, mlp_dim)) for _ in range(2))])
+        super().__init__([*attention, *(Normed(dim, PromptFeedForward(dim, mlp_dim)) for _ in range(2))])
 
     def forward(self, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         one, other = one + self[0](one, other), other + self[1](other, one)
