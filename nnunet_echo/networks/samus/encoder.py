@@ -207,7 +207,8 @@ class SAMUSEncoder(nn.Module):
 
     def _compute_positions(self, h: int, w: int) -> Tensor:
         # Without gradients as no parameter: PyTorch's counters of FLOPs look for the gradient of what a module gets.
-        positions = self.post_pos_embed(self.pos_embed if torch.is_grad_enabled() else self.pos_embed.detach())
+        counted = not torch.is_grad_enabled() and not traceable.exporting()
+        positions = self.post_pos_embed(self.pos_embed.detach() if counted else self.pos_embed)
         if positions.shape[1:3] == (h, w):
             return positions
         resized = F.interpolate(positions.permute(0, 3, 1, 2), (h, w), mode="bilinear", align_corners=False)
