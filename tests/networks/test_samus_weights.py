@@ -176,6 +176,7 @@ def test_what_does_not_fit_is_an_error_and_changes_nothing() -> None:
         ({**state, "image_encoder.pos_embed": torch.zeros(1, 32, 32, 24)}, r"pos_embed \(1, 32, 32, 24\) does not fit"),
         (published(small(embed_dim=32)), "the file's encoder has 3 blocks of width 32, the network 3 of 24"),
         (published(small(depth=4)), "the file's encoder has 4 blocks of width 24, the network 3"),
+        (published(small(window_size=7)), r"rel_pos_h \(13, 12\) does not fit .*rel_pos_h \(7, 12\)"),
         ({"epoch": 3}, "of no known kind.*It holds no tensors by name"),
         ({"a": state, "b": state}, r"several sets of weights: SAM or SAMUS in \['a'\], SAM or SAMUS in \['b'\]"),
     ]
