@@ -23,6 +23,7 @@ from nnunet_echo.ops.linear import linear
 from nnunet_echo.ops.mlstm import mlstm
 from nnunet_echo.ops.selective_scan import cpu, selective_scan, traceable
 from nnunet_echo.ops.selective_scan.inputs import ScanInputs
+from nnunet_echo.ops.slstm import slstm
 
 TURNED = (False, True)
 Function = Callable[..., Tensor]
@@ -33,6 +34,11 @@ def scan(backend: str, *tensors: Tensor) -> Tensor:
     return torch.cat((y, last), dim=2)
 
 
+def cell(backend: str, *tensors: Tensor) -> Tensor:
+    y, last = slstm(*tensors, backend=backend)
+    return torch.cat((y.flatten(), last.flatten()))
+
+
 def norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return InstanceNorm2d(3)(x) * weight[:, None, None] + bias[:, None, None]
 
@@ -40,6 +46,7 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 SCAN = tuple(x.detach().float() for x in scan_inputs(batch=1, channels=4, length=5, states=3, groups=2).values())
 CONVOLUTION = (torch.randn(1, 4, 6), torch.randn(4, 1, 3), torch.randn(4))
 CELL = (*(torch.randn(1, 2, 5, 3) for _ in "qkv"), torch.randn(1, 2, 5), torch.randn(1, 2, 5) + 3)
+SCALAR_CELL = (torch.randn(2, 4, 4 * 6), torch.randn(3, 4, 2, 2), torch.randn(4, 3, 2), torch.rand(4, 2, 6) + 0.5)
 # Name: function, what it is in plain PyTorch, inputs.
 OPERATORS: dict[str, tuple[Function, Function, Sequence[Tensor]]] = {
     "scan-cpu": (partial(scan, "cpu"), partial(scan, "reference"), SCAN),
@@ -52,6 +59,8 @@ OPERATORS: dict[str, tuple[Function, Function, Sequence[Tensor]]] = {
     ),
     "mlstm": (lambda *x: mlstm(*x), recurrence, CELL),
     "mlstm-chunks": (partial(mlstm, chunk=2), recurrence, CELL),
+    "slstm-cpu": (partial(cell, "cpu"), partial(cell, "reference"), SCALAR_CELL),
+    "slstm-cpu-fresh": (partial(cell, "cpu"), partial(cell, "reference"), SCALAR_CELL[:3]),
     "linear": (linear, nn.functional.linear, (torch.randn(2, 5, 3), torch.randn(4, 3), torch.randn(4))),
     "norm": (
         norm,
@@ -172,7 +181,7 @@ TRANSFORMS = {
 
 
 def operators(*names: str) -> pytest.MarkDecorator:
-    in_c = ("scan-cpu", "convolution")
+    in_c = ("scan-cpu", "convolution", "slstm-cpu", "slstm-cpu-fresh")
     return pytest.mark.parametrize("operator", [pytest.param(n, marks=compiled if n in in_c else ()) for n in names])
 
 
@@ -218,7 +227,7 @@ def test_second_derivatives_by_finite_differences(operator: str) -> None:
 @pytest.mark.parametrize("device", ["fake", "meta"])
 def test_shapes_without_numbers(operator: str, device: str) -> None:
     function, plain, tensors = OPERATORS[operator]
-    if operator == "scan-cpu" and device == "meta":
+    if operator.endswith(("-cpu", "-fresh")) and device == "meta":
         with pytest.raises(RuntimeError, match="cannot run on meta.*the C scan runs on CPUs only"):
             function(*(x.to("meta") for x in tensors))
         return
@@ -241,6 +250,9 @@ def test_operators_that_count_no_flops_are_not_left_out() -> None:
     with FlopCounterMode(display=False) as counter:
         causal_conv_silu(u, weight, bias, (False,)).sum().backward()
     assert counter.get_total_flops() == 3 * 2 * 2 * 4 * 6 * 3
+    with FlopCounterMode(display=False) as counter:
+        slstm(*leaves(SCALAR_CELL), backend="cpu")[0].sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * (2 * 4) * (3 * 4 * 2 * 2)  # R y, at y, at R
 
 
 @compiled
@@ -250,8 +262,9 @@ def test_the_bare_operators_refuse_forward_mode() -> None:
         lambda u: torch.ops.nnunet_echo.scan_cpu(u, *SCAN[1:], True, TURNED)[0],
         lambda u: cpu.selective_scan(ScanInputs(u, *SCAN[1:], delta_softplus=True), TURNED)[0],
         lambda u: cpu.causal_conv_silu(u, weight.squeeze(1), bias, TURNED),
+        lambda x: torch.ops.nnunet_echo.slstm_cpu(x, *SCALAR_CELL[1:])[0],
     ]
-    for call, x in zip(calls, (SCAN[0], SCAN[0], u), strict=True):
+    for call, x in zip(calls, (SCAN[0], SCAN[0], u, SCALAR_CELL[0]), strict=True):
         with pytest.raises(RuntimeError, match="no forward-mode derivative.*NNUNET_ECHO_SCAN=reference"):
             torch.func.jvp(call, (x,), (x,))
 

@@ -11,43 +11,20 @@
  * tasks, whichever thread runs them. That needs no buffer per thread, and the result does not depend on the threads.
  */
 
-#include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+
+#include "_cpu_common.h"
 
 #define CHUNK 64   /* tokens; B, C, their gradients and the states of a chunk fit the first cache */
 #define SLICE 16   /* most channels of a task, a line of the cache where channels are neighbours in memory */
-#define TOGETHER 4 /* exponentials computed side by side */
 #define FRAME 16   /* most taps of the convolution, less one */
 #define PITCH (CHUNK + FRAME)
-#define LOG2E 1.44269504f
-
-#define INLINE static inline __attribute__((always_inline))
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-#if defined(__clang__) || __GNUC__ >= 12
-#define SHUFFLE(I, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define SHUFFLE(I, a, b, ...) __builtin_shuffle(a, b, (I){__VA_ARGS__})
-#endif
 
 /* An array (B, G, rows, L), rows being channels or states, with its distances in floats; data is NULL where absent. */
 typedef struct {
     float *data;
     int64_t batch, group, row, token;
 } Array;
-
-/* OpenMP's entry point: run `work` on `argument` in that many threads. */
-typedef void Parallel(void (*work)(void *), void *argument, unsigned threads, unsigned flags);
 
 typedef struct {
     int64_t batch, groups, channels, states, length; /* channels of a group */
@@ -76,15 +53,6 @@ typedef void Kernel(const Scan *, Task, float *);
 #undef NAME
 
 #if defined(__x86_64__)
-#define PRAGMA(x) _Pragma(#x)
-#if defined(__clang__)
-#define BEGIN_TARGET(features) PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
-#define END_TARGET PRAGMA(clang attribute pop)
-#else
-#define BEGIN_TARGET(features) PRAGMA(GCC push_options) PRAGMA(GCC target(features))
-#define END_TARGET PRAGMA(GCC pop_options)
-#endif
-
 BEGIN_TARGET("avx2,fma")
 #define WIDTH 8
 #define NAME(x) x##_8
@@ -102,9 +70,6 @@ BEGIN_TARGET("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")
 #undef WIDTH
 #undef NAME
 END_TARGET
-#define CHOOSE(kernel, width) (width == 16 ? kernel##_16 : width == 8 ? kernel##_8 : kernel##_4)
-#else
-#define CHOOSE(kernel, width) kernel##_4
 #endif
 
 /* Floats in the widest vector that this processor computes with. */
@@ -142,10 +107,7 @@ static void work(void *argument) {
     Scan backwards = *s;
     turn_around(&backwards);
     float *scratch = job->scratch + job->scratch_size * atomic_fetch_add(&job->next_scratch, 1);
-#if defined(__x86_64__)
-    unsigned mode = _mm_getcsr();
-    _mm_setcsr(mode | 0x8040); /* numbers below the normal ones are zero; computing with them is slow */
-#endif
+    unsigned mode = enter_fast_mode();
     for (;;) {
         int64_t i = atomic_fetch_add(&job->next_task, 1), groups = s->batch * s->groups;
         if (i >= job->tasks)
@@ -159,31 +121,7 @@ static void work(void *argument) {
         task.progress = job->progress + group * job->slices;
         job->kernel(s->reverse[task.group] ? &backwards : s, task, scratch);
     }
-#if defined(__x86_64__)
-    _mm_setcsr(mode);
-#endif
-}
-
-static void *work_of_thread(void *argument) {
-    work(argument);
-    return NULL;
-}
-
-/* All tasks, on up to that many threads: those are taken, not dealt, so a thread that does not start costs only time.
- * PyTorch's own threads are best: they spin for a while after its operations, and ours would have to wait for a core. */
-static void run_tasks(Job *job, int64_t threads) {
-    pthread_t *helpers = threads > 1 && !job->scan->parallel ? malloc(threads * sizeof *helpers) : NULL;
-    int64_t started = 0;
-    if (threads > 1 && job->scan->parallel)
-        job->scan->parallel(work, job, (unsigned)threads, 0);
-    else {
-        while (helpers && started < threads - 1 && !pthread_create(&helpers[started], NULL, work_of_thread, job))
-            started++;
-        work(job);
-        while (started)
-            pthread_join(helpers[--started], NULL);
-    }
-    free(helpers);
+    leave_fast_mode(mode);
 }
 
 /* Run the kernel on all tasks; 0, or 1 where the memory does not suffice. */
@@ -203,7 +141,7 @@ static int run(const Scan *s, Kernel *kernel) {
         job.scratch = scratch;
         for (int64_t i = 0; i < job.tasks; i++)
             atomic_init(&job.progress[i], INT64_MAX);
-        run_tasks(&job, threads);
+        run_on_threads(work, &job, threads, s->parallel);
     }
     free((void *)job.progress);
     free(scratch);

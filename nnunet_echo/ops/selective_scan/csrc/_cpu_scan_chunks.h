@@ -25,16 +25,7 @@ typedef struct { /* memory that will be needed soon: lines at a distance, in flo
     int64_t step;
 } Ahead;
 
-INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int is_one(int64_t step) { return step == 1 || step == -1; }
-INLINE int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
 INLINE int64_t chunks_of(const Scan *s) { return (s->length + CHUNK - 1) / CHUNK; }
-
-INLINE float *take(float **scratch, int64_t count) {
-    float *taken = *scratch;
-    *scratch += round_up(count, 16);
-    return taken;
-}
 
 INLINE Chunk chunk_of(const Scan *s, int64_t i, int64_t width) {
     Chunk k = {i * CHUNK, min(CHUNK, s->length - i * CHUNK), 0};
