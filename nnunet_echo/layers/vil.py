@@ -73,7 +73,7 @@ class BlockLinear(nn.Module):
 
 
 class MatrixLSTMCell(nn.Module):
-    """Gates, `mlstm` over `HEADS` heads, norm of every head. q, k, v (B, S, D) -> (B, S, D) in the dtype of q.
+    """Gates, `mlstm`, norm of every head. q, k, v (B, S, D) -> (B, S, D) in the dtype of q.
 
     >>> cell = MatrixLSTMCell(dim=32, norm_bias=True)
     >>> q, k, v = torch.randn(3, 2, 10, 32)
@@ -81,24 +81,25 @@ class MatrixLSTMCell(nn.Module):
     torch.Size([2, 10, 32])
     """
 
-    def __init__(self, dim: int, norm_bias: bool) -> None:
+    def __init__(self, dim: int, norm_bias: bool, heads: int = HEADS) -> None:
         super().__init__()
-        self.igate = Linear(3 * dim, HEADS)
-        self.fgate = Linear(3 * dim, HEADS)
+        self.heads = heads
+        self.igate = Linear(3 * dim, heads)
+        self.fgate = Linear(3 * dim, heads)
         self.outnorm = HeadNorm(dim, bias=norm_bias)
         # Gates start independent of the input, with memories of 20 to 400 tokens.
         for gate in (self.igate, self.fgate):
             nn.init.zeros_(gate.weight)
         nn.init.normal_(self.igate.bias, std=0.1)
         with torch.no_grad():
-            self.fgate.bias.copy_(torch.linspace(3.0, 6.0, HEADS))
+            self.fgate.bias.copy_(torch.linspace(3.0, 6.0, heads))
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         with autocast_off(q.device):
             # In 16 bits a gate of 3 D terms overflows to infinity, and infinity minus infinity is where NaN begins.
             qkv = torch.cat((q, k, v), dim=-1).to(self.igate.weight.dtype)
             gates = [gate(qkv).transpose(1, 2) for gate in (self.igate, self.fgate)]
-            h = mlstm(*(t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (q, k, v)), *gates)
+            h = mlstm(*(t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v)), *gates)
             return self.outnorm(h).to(q.dtype)
 
 
@@ -136,7 +137,8 @@ class ViLLayer(nn.Module):
 
     `reverse` reads the tokens from the bottom right to the top left. `conv`, a `CausalConv1d` or `TokenConv2d` of
     ``EXPANSION * dim`` channels, precedes queries and keys; it is registered as `conv_name` (published: conv1d in
-    version 1, conv in version 2). Raises ValueError unless `dim` is a multiple of `QKV_BLOCK`.
+    version 1, conv in version 2). `heads` is also the number of channels of a block of queries, keys and values. Raises
+    ValueError unless `dim` is a multiple of that of Vision-LSTM, `QKV_BLOCK`.
 
     >>> layer = ViLLayer(16, False, TokenConv2d(32, 3), "conv", proj_bias=True, norm_bias=True)
     >>> layer(torch.randn(2, 12, 16), grid=(3, 4)).shape
@@ -144,20 +146,27 @@ class ViLLayer(nn.Module):
     """
 
     def __init__(
-        self, dim: int, reverse: bool, conv: nn.Module, conv_name: str, proj_bias: bool, norm_bias: bool
+        self,
+        dim: int,
+        reverse: bool,
+        conv: nn.Module,
+        conv_name: str,
+        proj_bias: bool,
+        norm_bias: bool,
+        heads: int = HEADS,
     ) -> None:
         super().__init__()
-        if dim % QKV_BLOCK:
+        if heads == QKV_BLOCK and dim % QKV_BLOCK:
             raise ValueError(f"dim={dim} has to be a multiple of {QKV_BLOCK}, the blocks of queries, keys and values.")
         inner = EXPANSION * dim
         self.reverse = reverse
         self.conv_name = conv_name
         self.proj_up = Linear(dim, 2 * inner, bias=proj_bias)
-        self.q_proj = BlockLinear(inner, QKV_BLOCK, bias=proj_bias)
-        self.k_proj = BlockLinear(inner, QKV_BLOCK, bias=proj_bias)
-        self.v_proj = BlockLinear(inner, QKV_BLOCK, bias=proj_bias)
+        self.q_proj = BlockLinear(inner, heads, bias=proj_bias)
+        self.k_proj = BlockLinear(inner, heads, bias=proj_bias)
+        self.v_proj = BlockLinear(inner, heads, bias=proj_bias)
         self.add_module(conv_name, conv)
-        self.mlstm_cell = MatrixLSTMCell(inner, norm_bias)
+        self.mlstm_cell = MatrixLSTMCell(inner, norm_bias, heads)
         self.learnable_skip = nn.Parameter(torch.ones(inner))
         self.proj_down = Linear(inner, dim, bias=proj_bias)
         self._initialise(dim)

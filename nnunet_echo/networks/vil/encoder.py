@@ -5,6 +5,9 @@ from the top left and from the bottom right. Version 1 (`VisionLSTM`) has a caus
 no biases; version 2 (`VisionLSTM2`) a 3 x 3 convolution on the tokens' grid, biases, and blocks in pairs of both
 directions. Parameter names are the published ones. The networks around them are in `unet`.
 
+Ours: `slstm_at` replaces blocks by sLSTM blocks, in the notation of the xLSTM paper, which mixes the two (Beck et al.
+2024, arXiv 2405.04517, section 2.4). No released Vision-LSTM has them.
+
 Letters: B batch, H and W rows and columns of tokens, S = H * W tokens, dim channels of a token.
 """
 
@@ -18,6 +21,7 @@ import torch.nn.functional as F
 from dynamic_network_architectures.building_blocks.regularization import DropPath
 from torch import Tensor, nn
 
+from nnunet_echo.layers.slstm import GatedFeedForward, SLSTMBlock, SLSTMLayer
 from nnunet_echo.layers.vil import EXPANSION, CausalConv1d, ResidualLayerNorm, TokenConv2d, ViLLayer
 from nnunet_echo.layers.weight_decay import spare_from_weight_decay
 from nnunet_echo.layers.windows import to_image, to_tokens
@@ -27,6 +31,7 @@ from nnunet_echo.ops.precision import autocast_off
 TOP_LEFT = "rowwise_from_top_left"
 BOTTOM_RIGHT = "rowwise_from_bot_right"
 DIRECTIONS = (TOP_LEFT, BOTTOM_RIGHT)
+CONV_KINDS = ("2d", "causal1d")
 
 
 class PatchEmbed(nn.Module):
@@ -76,7 +81,7 @@ class ViLBlock(nn.Module):
 class ViLBlockPair(nn.ModuleDict):
     """A block for each of `DIRECTIONS`, run in the order of `directions`."""
 
-    def __init__(self, blocks: Mapping[str, ViLBlock], directions: Sequence[str]) -> None:
+    def __init__(self, blocks: Mapping[str, ViLBlock | SLSTMBlock], directions: Sequence[str]) -> None:
         super().__init__(blocks)
         self.directions = tuple(directions)
 
@@ -133,7 +138,8 @@ class VisionLSTM(_Encoder):
     `input_shape` is (channels, height, width); images of another size get resampled positions. The `stride` of the
     patches is their size by default. `drop_path_decay` lets the rate of stochastic depth grow from 0 to
     `drop_path_rate`. `directions` repeats along the blocks: both in turns as published, one of them alone, or any
-    other order.
+    other order. The blocks numbered `slstm_at`, counted from 0, are sLSTM blocks, whose convolution is `slstm_conv`,
+    "causal1d" of 4 tokens or "2d" of 3 x 3.
     """
 
     def __init__(
@@ -147,13 +153,22 @@ class VisionLSTM(_Encoder):
         drop_path_decay: bool = False,
         legacy_norm: bool = False,
         directions: Sequence[str] = DIRECTIONS,
+        slstm_at: Sequence[int] | None = None,
+        slstm_conv: str = "causal1d",
     ) -> None:
         super().__init__(dim, input_shape, patch_size, stride)
         if not directions or not set(directions) <= set(DIRECTIONS):
             raise ValueError(f"directions={directions!r}: expected a sequence of {TOP_LEFT!r} and {BOTTOM_RIGHT!r}.")
+        if slstm_conv not in CONV_KINDS:
+            raise ValueError(f"slstm_conv={slstm_conv!r}: expected '2d' or 'causal1d'.")
+        scalar = _blocks_at(slstm_at, depth)
         self.blocks = nn.ModuleList()
         for i, rate in enumerate(drop_path_rates(drop_path_rate, depth, drop_path_decay)):
             reverse = directions[i % len(directions)] == BOTTOM_RIGHT
+            if i in scalar:
+                conv = _convolution(slstm_conv, dim, 3 if slstm_conv == "2d" else 4)
+                self.blocks.append(_slstm_block(dim, reverse, conv, rate, i, depth))
+                continue
             conv = CausalConv1d(EXPANSION * dim, kernel_size=4)
             layer = ViLLayer(dim, reverse, conv, "conv1d", proj_bias=False, norm_bias=False)
             self.blocks.append(ViLBlock(layer, dim, norm_bias=False, drop_path_rate=rate))
@@ -177,7 +192,8 @@ class VisionLSTM2(_Encoder):
     """Version 2: (B, channels, *size) -> (B, dim, H, W). `depth` counts pairs of blocks.
 
     Arguments as of `VisionLSTM`, and: `conv_kind` "2d", or "causal1d" for version 1's, with `conv_kernel_size`;
-    `proj_bias` and `norm_bias` keep or drop the biases; `directions` is the order within a pair.
+    `proj_bias` and `norm_bias` keep or drop the biases; `directions` is the order within a pair. `slstm_at` counts
+    single blocks in the order in which they run, so up to ``2 * depth - 1``; sLSTM blocks have the same convolution.
     """
 
     def __init__(
@@ -195,24 +211,29 @@ class VisionLSTM2(_Encoder):
         proj_bias: bool = True,
         norm_bias: bool = True,
         directions: Sequence[str] = DIRECTIONS,
+        slstm_at: Sequence[int] | None = None,
     ) -> None:
         super().__init__(dim, input_shape, patch_size, stride)
         if sorted(directions) != sorted(DIRECTIONS):
             raise ValueError(f"directions={directions!r}: expected {TOP_LEFT!r} and {BOTTOM_RIGHT!r}, in either order.")
-        if conv_kind not in ("2d", "causal1d"):
+        if conv_kind not in CONV_KINDS:
             raise ValueError(f"conv_kind={conv_kind!r}: expected '2d' or 'causal1d'.")
         if conv_kind == "2d" and conv_kernel_size % 2 == 0:
             raise ValueError(f"conv_kernel_size={conv_kernel_size} has to be odd with conv_kind='2d'.")
-        make_conv = TokenConv2d if conv_kind == "2d" else CausalConv1d
+        scalar = _blocks_at(slstm_at, 2 * depth)
 
-        def block(direction: str, rate: float) -> ViLBlock:
-            conv = make_conv(EXPANSION * dim, conv_kernel_size)
-            layer = ViLLayer(dim, direction == BOTTOM_RIGHT, conv, "conv", proj_bias, norm_bias)
+        def block(pair: int, direction: str, rate: float) -> ViLBlock | SLSTMBlock:
+            number, reverse = 2 * pair + list(directions).index(direction), direction == BOTTOM_RIGHT
+            if number in scalar:
+                conv = _convolution(conv_kind, dim, conv_kernel_size)
+                return _slstm_block(dim, reverse, conv, rate, number, 2 * depth)
+            conv = _convolution(conv_kind, EXPANSION * dim, conv_kernel_size)
+            layer = ViLLayer(dim, reverse, conv, "conv", proj_bias, norm_bias)
             return ViLBlock(layer, dim, norm_bias, rate)
 
         self.blocks = nn.ModuleList(
-            ViLBlockPair({direction: block(direction, rate) for direction in DIRECTIONS}, directions)
-            for rate in drop_path_rates(drop_path_rate, depth, drop_path_decay)
+            ViLBlockPair({direction: block(pair, direction, rate) for direction in DIRECTIONS}, directions)
+            for pair, rate in enumerate(drop_path_rates(drop_path_rate, depth, drop_path_decay))
         )
         self.norm = ResidualLayerNorm(dim, bias=norm_bias, eps=1e-6)
         self.legacy_norm = nn.LayerNorm(dim) if legacy_norm else nn.Identity()
@@ -231,6 +252,22 @@ class VisionLSTM2(_Encoder):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.features(image, [len(self.blocks)])[0]
+
+
+def _blocks_at(slstm_at: Sequence[int] | None, blocks: int) -> set[int]:
+    chosen = set(() if slstm_at is None else slstm_at)
+    if not chosen <= set(range(blocks)):
+        raise ValueError(f"slstm_at={slstm_at}: expected numbers of blocks from 0 to {blocks - 1}.")
+    return chosen
+
+
+def _convolution(kind: str, channels: int, kernel_size: int) -> nn.Module:
+    return (TokenConv2d if kind == "2d" else CausalConv1d)(channels, kernel_size)
+
+
+def _slstm_block(dim: int, reverse: bool, conv: nn.Module, rate: float, block: int, blocks: int) -> SLSTMBlock:
+    layer = SLSTMLayer(dim, conv=conv, reverse=reverse, block=block, blocks=blocks)
+    return SLSTMBlock(layer, GatedFeedForward(dim, blocks=blocks), dim, rate)
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:

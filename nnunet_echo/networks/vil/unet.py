@@ -100,7 +100,8 @@ class ViLUNet(TokenUNet):
 
     `patch_size` (height, width) is the patch that the positions are learned for; other sizes get them resampled. A
     token is `token_size` x `token_size` pixels, a power of two. `dim`, `depth` and `directions` are the width, the
-    number and the order of the blocks (`VisionLSTM`).
+    number and the order of the blocks; `slstm_at` and `slstm_conv` make some of them sLSTM blocks (`VisionLSTM`).
+    `legacy_norm` adds the norm that the ImageNet files have behind the last block.
     """
 
     def __init__(
@@ -113,17 +114,33 @@ class ViLUNet(TokenUNet):
         dim: int = 192,
         depth: int = 24,
         directions: Sequence[str] = DIRECTIONS,
+        slstm_at: Sequence[int] | None = None,
+        slstm_conv: str = "causal1d",
         drop_path_rate: float = 0.0,
+        legacy_norm: bool = False,
         deep_supervision: bool = False,
     ) -> None:
         input_shape = _input_shape(in_channels, patch_size, token_size, features)
-        encoder = VisionLSTM(dim, input_shape, token_size, depth, drop_path_rate, directions=directions)
+        encoder = VisionLSTM(
+            dim,
+            input_shape,
+            token_size,
+            depth,
+            drop_path_rate,
+            directions=directions,
+            slstm_at=slstm_at,
+            slstm_conv=slstm_conv,
+            legacy_norm=legacy_norm,
+        )
         super().__init__(encoder, dim, in_channels, num_classes, features, deep_supervision)
 
 
 class ViL2UNet(TokenUNet):
-    """Vision-LSTM, version 2, as the encoder. Arguments as of `ViLUNet`; `depth` counts pairs of blocks, `directions`
-    is the order within a pair, `conv_kind` and `conv_kernel_size` are those of `VisionLSTM2`."""
+    """Vision-LSTM, version 2, as the encoder.
+
+    Arguments as of `ViLUNet`; `depth` counts pairs of blocks, `directions` is the order within a pair, `conv_kind`,
+    `conv_kernel_size` and `slstm_at` are those of `VisionLSTM2`.
+    """
 
     def __init__(
         self,
@@ -137,7 +154,9 @@ class ViL2UNet(TokenUNet):
         directions: Sequence[str] = DIRECTIONS,
         conv_kind: str = "2d",
         conv_kernel_size: int = 3,
+        slstm_at: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
+        legacy_norm: bool = False,
         deep_supervision: bool = False,
     ) -> None:
         input_shape = _input_shape(in_channels, patch_size, token_size, features)
@@ -150,6 +169,8 @@ class ViL2UNet(TokenUNet):
             conv_kind=conv_kind,
             conv_kernel_size=conv_kernel_size,
             directions=directions,
+            slstm_at=slstm_at,
+            legacy_norm=legacy_norm,
         )
         super().__init__(encoder, dim, in_channels, num_classes, features, deep_supervision)
 
