@@ -2,7 +2,7 @@
 
 The map is read along rows and along columns, each from either end: four sequences with parameters of their own,
 scanned in one call as four groups of channels, put back in place and summed. Parameter names are those that VMamba
-published.
+published. With two directions it is read along rows only.
 
 Letters: B batch, H and W rows and columns, L = H * W tokens, N = d_state, d_inner = expand * d_model, R = dt_rank.
 """
@@ -20,24 +20,36 @@ from nnunet_echo.layers.weight_decay import spare_from_weight_decay
 from nnunet_echo.ops.linear import Linear
 from nnunet_echo.ops.precision import autocast_off
 
-BACKWARDS = (False, False, True, True)  # the scans along rows, along columns, and both from the other end
+# By the number of directions: the scans along rows, along columns, and both from the other end; or along rows.
+BACKWARDS = {4: (False, False, True, True), 2: (False, True)}
 
 
 class SS2D(nn.Module):
     """Gated four-direction scan (VMamba, arXiv 2401.10166, figure 3): (B, H, W, d_model) -> (B, H, W, d_model).
 
     `d_conv` is the kernel of the depthwise convolution in front of the scan. From there to the norm behind the scan
-    everything is float32, whatever autocast says. Raises ValueError for an even `d_conv`.
+    everything is float32, whatever autocast says. `gate` is what the gate goes through, (B, H, W, d_inner) to the same
+    shape, in front of its SiLU; `directions` is 4 or, along rows only, 2. Raises ValueError for an even `d_conv`.
 
     >>> SS2D(d_model=16)(torch.randn(2, 10, 12, 16)).shape
     torch.Size([2, 10, 12, 16])
     """
 
-    def __init__(self, d_model: int, d_state: int = 16, d_conv: int = 3, expand: int = 2, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 16,
+        d_conv: int = 3,
+        expand: int = 2,
+        dropout: float = 0.0,
+        directions: int = 4,
+        gate: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         if d_conv % 2 == 0:
             raise ValueError(f"d_conv={d_conv} has to be odd: an even kernel would change the size of the map.")
-        directions, d_inner, rank = len(BACKWARDS), expand * d_model, dt_rank(d_model)
+        d_inner, rank = expand * d_model, dt_rank(d_model)
+        self.backwards = BACKWARDS[directions]
         self.in_proj = Linear(d_model, 2 * d_inner, bias=False)
         self.conv2d = nn.Conv2d(d_inner, d_inner, d_conv, padding=d_conv // 2, groups=d_inner)
         self.x_proj_weight = nn.Parameter(torch.empty(directions, rank + 2 * d_state, d_inner))
@@ -48,6 +60,7 @@ class SS2D(nn.Module):
         self.out_norm = nn.LayerNorm(d_inner)
         self.out_proj = Linear(d_inner, d_model, bias=False)
         self.dropout = nn.Dropout(dropout)
+        self.gate = nn.Identity() if gate is None else gate
         nn.init.uniform_(self.x_proj_weight, -(d_inner**-0.5), d_inner**-0.5)  # as nn.Linear's
         initialise_dt(self.dt_projs_weight, self.dt_projs_bias)
         spare_from_weight_decay(self.A_logs, self.Ds)
@@ -57,21 +70,22 @@ class SS2D(nn.Module):
         x = F.silu(self.conv2d(x.permute(0, 3, 1, 2)))
         with autocast_off(x.device):
             y = self.out_norm(self.scan(x.to(self.A_logs.dtype)).permute(0, 2, 3, 1))
-        return self.dropout(self.out_proj(y * F.silu(z)))
+        return self.dropout(self.out_proj(y * F.silu(self.gate(z))))
 
     def scan(self, x: Tensor) -> Tensor:
-        """Sum of the four scans of x (B, d_inner, H, W), same shape."""
+        """Sum of the scans of x (B, d_inner, H, W), same shape."""
         y = input_dependent_scan(
-            rows_and_columns(x),
+            rows_and_columns(x) if len(self.backwards) == 4 else torch.stack([x.flatten(2)] * 2, dim=1),
             self.x_proj_weight,
             self.dt_projs_weight,
             self.dt_projs_bias.flatten(),
             self.A_logs,
             self.Ds,
             z=None,
-            reverse=BACKWARDS,
+            reverse=self.backwards,
         )
-        return merge_directions(y.unflatten(1, (len(BACKWARDS), -1)), x.shape[2:])
+        y = y.unflatten(1, (len(self.backwards), -1))
+        return merge_directions(y, x.shape[2:]) if len(self.backwards) == 4 else y.sum(1).view_as(x)
 
 
 def rows_and_columns(x: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class LKMUNet(UNet):
     ) -> None:
         if window_mode not in WINDOW_MODES:
             raise ValueError(f"window_mode={window_mode!r}: expected one of {WINDOW_MODES}.")
-        windows = _windows(shape, window_sizes)
+        windows = windows_of(shape, window_sizes, shape.n_stages)
         released = window_mode == "released"
         mixers = []
         for s, (features, window) in enumerate(zip(shape.features_per_stage, windows, strict=True)):
@@ -136,15 +136,17 @@ def _scale(n_stages: int, stage: int) -> int:
     return 2 ** ((n_stages - stage + 1) // 2 - 1)
 
 
-def _windows(shape: UNetShape, window_sizes: Sequence[int | Sequence[int]] | None) -> list[tuple[int, ...]]:
-    """Window of PiM per stage, one int per axis."""
+def windows_of(
+    shape: UNetShape, window_sizes: Sequence[int | Sequence[int]] | None, stages: int
+) -> list[tuple[int, ...]]:
+    """Window per stage, one int per axis, of the finest `stages`: as asked for, None for those of PiM in the paper."""
     if window_sizes is None:
         unit = (5, 5) if shape.dim == 2 else (5, 7, 6)
-        return [tuple(n * _scale(shape.n_stages, s) for n in unit) for s in range(shape.n_stages)]
+        return [tuple(n * _scale(shape.n_stages, s) for n in unit) for s in range(stages)]
     windows = [(k,) * shape.dim if isinstance(k, int) else tuple(k) for k in window_sizes]
-    if len(windows) != shape.n_stages or any(len(w) != shape.dim or min(w) < 1 for w in windows):
+    if len(windows) != stages or any(len(w) != shape.dim or min(w) < 1 for w in windows):
         raise ValueError(
-            f"window_sizes={window_sizes}: expected {shape.n_stages} windows, one per stage, each a positive int "
+            f"window_sizes={window_sizes}: expected {stages} windows, one per stage, each a positive int "
             f"or {shape.dim} of them."
         )
     return windows

@@ -1,7 +1,8 @@
 """Networks as the published code builds them, with the published weights loaded.
 
-Where the layouts come from: wjh892521292/LKM-UNet, bowang-lab/U-Mamba, JCruan519/VM-UNet, NX-AI/vision-lstm; those of
-SAM's family are in `samus.published`.
+Where the layouts come from: wjh892521292/LKM-UNet, bowang-lab/U-Mamba, JCruan519/VM-UNet, NX-AI/vision-lstm,
+tianrun-chen/xLSTM-UNet-PyTorch, 282857341/nnFormer, NX-AI/xlstm, XiaoBuL/CM-UNet; those of SAM's family are in
+`samus.published`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_echo.networks.lkm_unet import LKMUNet
+from nnunet_echo.networks.nnformer import TOKEN, NNFormer
 from nnunet_echo.networks.plan import UNetShape
+from nnunet_echo.networks.published_blocks import BUILDERS as BLOCK_BUILDERS
 from nnunet_echo.networks.samus.published import BUILDERS as SAM_BUILDERS
 from nnunet_echo.networks.u_mamba import UMambaBot, UMambaEnc
 from nnunet_echo.networks.vil.encoder import VisionLSTM, VisionLSTM2
@@ -28,6 +31,7 @@ from nnunet_echo.networks.wrapped_weights import (
     sets_of_weights,
     without_wrapping,
 )
+from nnunet_echo.networks.xlstm_unet import ViLTokens, XLSTMUNetBot, XLSTMUNetEnc
 
 KEYS_SHOWN = 5  # names listed in an error, of each kind
 
@@ -35,12 +39,14 @@ KEYS_SHOWN = 5  # names listed in an error, of each kind
 def from_upstream(name: str, kwargs: Mapping[str, Any], state_dict: Mapping[str, Any]) -> nn.Module:
     """The network that the published code builds from its constructor arguments, `kwargs`, with its weights loaded.
 
-    `name` is one of ``lkm_unet, umamba_bot, umamba_enc, vm_unet, vil, vil2``, and of SAM's family one of ``samus,
-    autosamus, samus_image_encoder, sam_image_encoder, sam_decoder, autosamus_prompt_generator, local_mhra, coord_att,
+    `name` is one of ``lkm_unet, umamba_bot, umamba_enc, xlstm_unet_bot, xlstm_unet_enc, nnformer, vm_unet, vil, vil2``,
+    of a part one of ``slstm_layer, slstm_block, msaa, msaa_fusion``, and of SAM's family one of ``samus, autosamus,
+    samus_image_encoder, sam_image_encoder, sam_decoder, autosamus_prompt_generator, local_mhra, coord_att,
     st_adapter``, which the classes in `samus.published` describe. For the U-Nets 2D or 3D follows from
-    `kernel_sizes`, the classes of convolution, norm and activation are fixed and left out, ``umamba_enc`` needs
-    `input_size`. The module returns what the published one does: the U-Nets a list of logits, finest first (deep
-    supervision is on); ``vm_unet`` logits (B, K, H, W); ``vil`` features (B, S, dim); ``vil2`` features (B, dim, H, W).
+    `kernel_sizes`, the classes of convolution, norm and activation are fixed and left out, ``umamba_enc`` and
+    ``xlstm_unet_enc`` need `input_size`. The module returns what the published one does: the U-Nets and ``nnformer`` a
+    list of logits, finest first (deep supervision is on); ``vm_unet`` logits (B, K, H, W); ``vil`` features (B, S,
+    dim); ``vil2`` features (B, dim, H, W).
 
     `state_dict` may be a checkpoint that holds one, under any key, a module, or of numpy's arrays; prefixes of wrappers
     (``module.``, ``_orig_mod.``, one that all keys share) and thop's counts are taken off. Raises ValueError for an
@@ -72,8 +78,8 @@ def from_upstream(name: str, kwargs: Mapping[str, Any], state_dict: Mapping[str,
             for pattern, replacement in renames:
                 key = re.sub(pattern, replacement.format(coarsest=coarsest), key)
             renamed[key] = tensor
-        counts = {key: count for key, count in ours.items() if key.endswith(".num_batches_tracked")}
-        return {**counts, **renamed}  # old files have no such counts, and nothing of ours reads them
+        made = {key: x for key, x in ours.items() if key.endswith((".num_batches_tracked", ".relative_position_index"))}
+        return {**made, **renamed}  # files may leave out what is no weight
 
     found = [
         (f" in state_dict{where}" if where else "", matching_names(without_wrapping(weights, where), rename, set(ours)))
@@ -158,6 +164,35 @@ def _u_net(
     return build
 
 
+def _with_idle_norms(build: Callable[[dict[str, Any]], nn.Module]) -> Callable[[dict[str, Any]], nn.Module]:
+    """The published wrapper of a Vision-LSTM block has a norm that it never calls."""
+
+    def with_norms(kwargs: dict[str, Any]) -> nn.Module:
+        network = build(kwargs)
+        for module in network.modules():
+            if isinstance(module, ViLTokens):
+                module.norm = nn.LayerNorm(len(module.vil.norm.weight))
+        return network
+
+    return with_norms
+
+
+def _nnformer(kwargs: dict[str, Any]) -> nn.Module:
+    """nnFormer from its constructor's arguments, with the index that every published weight was trained with."""
+    for name, value in {"patch_size": TOKEN, "deep_supervision": True}.items():
+        given = kwargs.pop(name, value)
+        if (tuple(given) if isinstance(given, list) else given) != value:
+            raise ValueError(f"{name}={given!r}: only {value!r} is offered, or left out.")
+    names = {
+        "crop_size": "patch_size",
+        "input_channels": "in_channels",
+        "embedding_dim": "dim",
+        "window_size": "window_sizes",
+    }
+    arguments = {names.get(name, name): value for name, value in kwargs.items()}
+    return NNFormer(relative_index="released", deep_supervision=True, **arguments)
+
+
 # Name: how to build the network, and (pattern, replacement) from published keys to ours; {coarsest} is the last stage.
 _BUILDERS: dict[str, tuple[Callable[[dict[str, Any]], nn.Module], list[tuple[str, str]]]] = {
     "lkm_unet": (
@@ -175,5 +210,33 @@ _BUILDERS: dict[str, tuple[Callable[[dict[str, Any]], nn.Module], list[tuple[str
     ),
     "vil": (VisionLSTM.from_published, []),
     "vil2": (VisionLSTM2.from_published, []),
+    "xlstm_unet_bot": (_with_idle_norms(_u_net(XLSTMUNetBot)), [(r"^xlstm\.", "encoder.mixers.{coarsest}.")]),
+    "xlstm_unet_enc": (
+        _with_idle_norms(_u_net(XLSTMUNetEnc, {"input_size": "patch_size"})),
+        [(r"^encoder\.xlstm_layers\.", "encoder.mixers.")],
+    ),
+    "nnformer": (
+        _nnformer,
+        [
+            (r"^model_down\.patch_embed\.proj1\.(conv|norm)1\.", r"patch_embed.\1S.0."),
+            (r"^model_down\.patch_embed\.proj1\.(conv|norm)2\.", r"patch_embed.\1S.1."),
+            (r"^model_down\.patch_embed\.proj2\.(conv|norm)1\.", r"patch_embed.\1S.2."),
+            (r"^model_down\.patch_embed\.proj2\.conv2\.", r"patch_embed.convS.3."),
+            (r"^model_down\.patch_embed\.norm\.", r"patch_embed.normS.3."),
+            (r"^patch_embed\.convS\.", "patch_embed.convolutions."),
+            (r"^patch_embed\.normS\.", "patch_embed.norms."),
+            (r"^model_down\.norm(\d+)\.", r"encoder.\1.norm."),
+            (r"^model_down\.layers\.(\d+)\.downsample\.norm\.", r"encoder.\1.down_norm."),
+            (r"^model_down\.layers\.(\d+)\.downsample\.reduction\.", r"encoder.\1.down."),
+            (r"^model_down\.layers\.", "encoder."),
+            (r"^decoder\.layers\.(\d+)\.Upsample\.norm\.", r"decoder.stages.\1.up_norm."),
+            (r"^decoder\.layers\.(\d+)\.Upsample\.up\.", r"decoder.stages.\1.up."),
+            (r"^decoder\.layers\.", "decoder.stages."),
+            (r"\.mlp\.fc1\.", ".mlp.0."),
+            (r"\.mlp\.fc2\.", ".mlp.2."),
+            (r"^final\.(\d+)\.up\.", r"decoder.seg_layers.\1."),
+        ],
+    ),
+    **BLOCK_BUILDERS,
     **SAM_BUILDERS,
 }

@@ -13,7 +13,7 @@ decoder leaves out the finest skip connection, which the 3D one has.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ from nnunet_echo.networks.plan import UNetShape
 
 
 class UMamba(UNet):
-    """The U-Net that the three variants share; `mixers` has one module per stage, (B, C, *S) to the same shape.
+    """The U-Net of all variants and of xLSTM-UNet; `mixers` has one module per stage, (B, C, *S) to the same shape.
 
     (B, in_channels, *S) to logits (B, num_classes, *S); Ma et al. 2024, arXiv 2401.04722, figure 1.
 
@@ -61,12 +61,8 @@ class UMambaEnc(UMamba):
     """U-Mamba with Mamba layers through the encoder; `patch_size` (*S) decides where channels become tokens."""
 
     def __init__(self, shape: UNetShape, deep_supervision: bool = False, *, patch_size: Sequence[int]) -> None:
-        size: tuple[int, ...] = tuple(patch_size)
         mixers: list[nn.Module] = []
-        if len(size) != shape.dim:
-            raise ValueError(f"patch_size={size}: expected {shape.dim} axes, since strides has {shape.dim}.")
-        for s, (features, stride) in enumerate(zip(shape.features_per_stage, shape.strides, strict=True)):
-            size = tuple(-(-n // k) for n, k in zip(size, stride, strict=True))
+        for s, (features, size) in enumerate(zip(shape.features_per_stage, map_sizes(shape, patch_size), strict=True)):
             if shape.dim == 2 and (shape.n_stages - 1 - s) % 2:
                 mixers.append(nn.Identity())
             else:
@@ -103,7 +99,7 @@ class PixelTokens(nn.Module):
         self.mamba = Mamba(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return to_image(self.mamba(self.norm(to_tokens(x))), x.shape[2:])
+        return mix_pixels(x, lambda tokens: self.mamba(self.norm(tokens)))
 
 
 class ChannelTokens(nn.Module):
@@ -116,9 +112,30 @@ class ChannelTokens(nn.Module):
         self.mamba = Mamba(math.prod(size))
 
     def forward(self, x: Tensor) -> Tensor:
-        tiles = partition_windows(x, self.size)
-        tokens = self.mamba(self.norm(tiles.flatten(2)))
-        return merge_windows(tokens.unflatten(2, self.size), x.shape[2:])
+        return mix_channels(x, self.size, lambda tokens: self.mamba(self.norm(tokens)))
+
+
+def map_sizes(shape: UNetShape, patch_size: Sequence[int]) -> list[tuple[int, ...]]:
+    """Size of the map of each stage for a patch (*S)."""
+    size: tuple[int, ...] = tuple(patch_size)
+    sizes = []
+    if len(size) != shape.dim:
+        raise ValueError(f"patch_size={size}: expected {shape.dim} axes, since strides has {shape.dim}.")
+    for stride in shape.strides:
+        size = tuple(-(-n // k) for n, k in zip(size, stride, strict=True))
+        sizes.append(size)
+    return sizes
+
+
+def mix_pixels(x: Tensor, mix: Callable[[Tensor], Tensor]) -> Tensor:
+    """`mix` of the pixels of x (B, C, *S) as tokens (B, L, C), put back in place."""
+    return to_image(mix(to_tokens(x)), x.shape[2:])
+
+
+def mix_channels(x: Tensor, size: Sequence[int], mix: Callable[[Tensor], Tensor]) -> Tensor:
+    """`mix` of the channels of x (B, C, *S) as tokens (B, C, pixels of `size`), in tiles of that size."""
+    tokens = mix(partition_windows(x, size).flatten(2))
+    return merge_windows(tokens.unflatten(2, tuple(size)), x.shape[2:])
 
 
 class ProjectionBlock(nn.Module):

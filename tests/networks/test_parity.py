@@ -56,9 +56,10 @@ def test_every_network_has_a_golden_in_the_repository() -> None:
     here = {file.stem for file in OURS.glob("*.safetensors")}
     assert here == set(json.loads((OURS / "manifest.json").read_text()))
     published = {name for name in list_networks() if not name.startswith("samus")}  # which is in test_samus_parity
-    published -= {"no_mamba"}  # of which nothing is published
-    assert all(any(name.startswith(network) for name in here) for network in published), published
-    assert sum(file.stat().st_size for file in OURS.rglob("*")) < 10 * 2**20
+    published -= {"no_mamba", "msv_mamba"}  # of which nothing is published
+    everywhere = {file.stem for file in OURS.rglob("*.safetensors")}
+    assert all(any(name.startswith(network) for name in everywhere) for network in published), published
+    assert sum(file.stat().st_size for file in OURS.rglob("*")) < 11 * 2**20
 
 
 def test_all_goldens_are_used() -> None:
@@ -80,12 +81,13 @@ def test_network(name: str) -> None:
         assert relative_error(output, golden[f"output.{i}"]) < TOLERANCE
     sum((output * golden[f"output_weight.{i}"]).mean() for i, output in enumerate(outputs)).backward()
     assert relative_error(x.grad, golden["input_grad"]) < TOLERANCE
-    _compare_gradient_norms(name, network, golden)
+    compare_gradient_norms(GOLDENS[name]["param_grad_norm"], network, golden)
 
 
-def _compare_gradient_norms(name: str, network: torch.nn.Module, golden: dict[str, Tensor]) -> None:
+def compare_gradient_norms(
+    theirs: dict[str, float | None], network: torch.nn.Module, golden: dict[str, Tensor]
+) -> None:
     """By value: published keys are renamed, but each published tensor is one of ours, bit for bit."""
-    theirs = GOLDENS[name]["param_grad_norm"]
     largest = max(norm for norm in theirs.values() if norm is not None)
     ours = dict(network.named_parameters())
     unmatched = set(ours)
