@@ -21,15 +21,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nnunet_echo.networks import vm_unet_weights as vmamba
 from nnunet_echo.networks.layouts import KEYS_SHOWN, Layout, Move, Weights
 from nnunet_echo.networks.samus import weights as sam
+from nnunet_echo.networks.vil import weights as vil
 from nnunet_echo.networks.wrapped_weights import sets_of_weights, without_wrapping
 
 NOTE = "pretrained_sha256"  # a buffer in which a network may keep whose weights it has
 ENTRY = "['model']"  # which of several sets of weights in one file is taken; the others are copies, such as averages
 
 
-LAYOUTS: tuple[Layout, ...] = (Layout("SAM or SAMUS", sam.recognise, sam.moves),)
+LAYOUTS: tuple[Layout, ...] = (
+    Layout("SAM or SAMUS", sam.recognise, sam.moves),
+    Layout("VMamba v0", vmamba.recognise, vmamba.moves),
+    Layout("VMamba v1 or v2", vmamba.recognise_later, vmamba.refuse_later),
+    Layout("Vision-LSTM 1", vil.recognise_1, vil.moves_1),
+    Layout("Vision-LSTM 2", vil.recognise_2, vil.moves_2),
+)
 
 
 @dataclass(frozen=True)
