@@ -213,7 +213,7 @@ def _subjects(
     for name, folder in folders.items():
         yield replace(trained_network(folder, size), name=name)
     if not folders:
-        for trainer in trainers or [BASELINE, *(row.trainer for row in NETWORKS.values())]:
+        for trainer in trainers or [BASELINE, *(row.trainer for row in NETWORKS.values() if 2 in row.dims)]:
             yield random_network(trainer, size or SIZE)
 
 

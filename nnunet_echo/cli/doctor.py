@@ -143,15 +143,15 @@ def _trainers(problems: list[str]) -> None:
         problems.append("the trainers folder is missing from the installation: install nnunet-echo again.")
         return
     print(f"\ntrainers in {folder}")
-    for row in NETWORKS.values():
-        name = row.trainer
+    titles = {name: (title, row) for row in NETWORKS.values() for name, title in row.trainers.items()}
+    for name, (title, row) in titles.items():
         try:
             found = recursive_find_python_class(folder, name, None, cleanup_imports_from_base_folder=True)
         except Exception as error:  # any failure of one file hides every trainer from nnU-Net
             found = None
             problems.append(f"{name} cannot be imported ({type(error).__name__}: {error}).")
         forms = " and ".join(f"{n}D" for n in row.dims)
-        print(f"  {name:<24} {'found' if found else 'NOT FOUND':<10} {row.title}, {forms}")
+        print(f"  {name:<32} {'found' if found else 'NOT FOUND':<10} {title}, {forms}")
     if folder not in os.environ.get(TRAINERS_VARIABLE, "").split(os.pathsep):
         problems.append(
             f"nnU-Net does not look into that folder. `import torch` should have added it to {TRAINERS_VARIABLE} "

@@ -32,6 +32,7 @@ from nnunet_echo.leaderboard.collect import COMPLETE, REFUSED, ComparedFolds, Tr
 from nnunet_echo.leaderboard.comparisons import Comparison, compare_with_baseline, find_baseline
 from nnunet_echo.leaderboard.statistics import Ranking, bootstrap_weights, rank
 from nnunet_echo.leaderboard.values import Entry, common_planes, in_one, score_of, scored_structures
+from nnunet_echo.networks import title_of
 from nnunet_echo.nnunet.folders import find_dataset, preprocessed_splits
 from nnunet_echo.nnunet.logs import read_training
 from nnunet_echo.nnunet.results import results_folder
@@ -99,6 +100,13 @@ class Board:
             "The ranked trainers were trained for different lengths, so their order is of these as well as of the "
             f"networks (epochs x iterations): {', '.join(each)}."
         )
+
+    @property
+    def unofficial(self) -> str:
+        """A sentence on the networks that are not their authors' own, else ""."""
+        titles = {entry.model.name: title_of(entry.model.trainer) for entry in self.entries}
+        named = [f"{name} is {title}" for name, title in titles.items() if "unofficial" in title]
+        return f"{'; '.join(named)}: its rows say nothing of the published network." if named else ""
 
     def table(self, name: str) -> DataFrame:
         """ "leaderboard", "comparisons", or one of an evaluation, such as "patients", as a pandas DataFrame.

@@ -94,6 +94,8 @@ def _notes(board: Board, rows: Sequence[Row]) -> list[str]:
     ]
     if board.lengths:
         notes.append(_plain(board.lengths))
+    if board.unofficial:
+        notes.append(_plain(board.unofficial))
     if board.baseline:
         notes.append(f"p: paired Wilcoxon test of the score against {_plain(board.baseline)}, Holm's correction.")
     if board.ef_planes:

@@ -1,4 +1,4 @@
-"""Segmentation networks, one row of `NETWORKS` each, and their published weights.
+"""Segmentation networks, one row of `NETWORKS` (in `table`) each, and their published weights.
 
 Contract of all of them: input (B, C, *S) of any size; output logits (B, K, *S), or, while
 ``network.decoder.deep_supervision`` is True, a list of logits, finest first, at ``network.deep_supervision_strides``.
@@ -15,16 +15,15 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
+from nnunet_echo.networks.table import NETWORKS, Network, title_of
 from nnunet_echo.nnunet.plans import SMALLEST_MAP, unet_architecture
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from nnunet_echo.networks.base import AnySize
     from nnunet_echo.networks.pretrained import load_pretrained
     from nnunet_echo.networks.published import from_upstream
 
@@ -37,112 +36,9 @@ __all__ = [
     "load_pretrained",
     "network_from_plan",
     "network_options",
+    "title_of",
 ]
 
-
-@dataclass(frozen=True)
-class Network:
-    """One row of the table.
-
-    `path` is ``module:Class``; `title` the name in print; `paper` its number on arXiv; `trainer` the trainer that comes
-    with it; `dims` the numbers of axes of space that it has a form for; `scan` whether it has a selective scan; `toy`
-    options that make it small enough for a test with patches of (32, 48) or (4, 32, 32).
-
-    >>> NETWORKS["lkm_unet"].title, NETWORKS["lkm_unet"].dims
-    ('LKM-UNet', (2, 3))
-    >>> NETWORKS["lkm_unet"].load().__name__
-    'LKMUNet'
-    """
-
-    path: str
-    title: str
-    paper: str
-    trainer: str
-    dims: tuple[int, ...] = (2,)
-    scan: bool = False
-    toy: Mapping[str, Any] = field(default_factory=dict)
-
-    def load(self) -> type[AnySize]:
-        """The class. Its module, and PyTorch, are imported now."""
-        return pkgutil.resolve_name(self.path)
-
-
-_TOY_U_NET = {"features_per_stage": (6, 8, 12, 100), "n_conv_per_stage": 1, "n_conv_per_stage_decoder": 1}
-_TOY_VM_UNET = {"dims": 16, "depths": (1, 1, 1, 1), "depths_decoder": (1, 1, 1, 1), "drop_path_rate": 0.0}
-_TOY_VIL = {"dim": 32, "depth": 4, "features": (8, 8, 16, 16)}
-_TOY_SAMUS = {
-    "embed_dim": 24,
-    "depth": 3,
-    "num_heads": 2,
-    "global_attn_indexes": (1, 2),
-    "window_size": 4,
-    "decoder_dim": 32,
-    "decoder_mlp_dim": 48,
-    "grid": "native",
-}
-
-NETWORKS: dict[str, Network] = {
-    "lkm_unet": Network(
-        "nnunet_echo.networks.lkm_unet:LKMUNet",
-        "LKM-UNet",
-        "2403.07332",
-        "nnUNetTrainerLKMUNet",
-        dims=(2, 3),
-        scan=True,
-        toy={**_TOY_U_NET, "window_sizes": (5, 5, 3, 3)},
-    ),
-    "umamba_bot": Network(
-        "nnunet_echo.networks.u_mamba:UMambaBot",
-        "U-Mamba Bot",
-        "2401.04722",
-        "nnUNetTrainerUMambaBot",
-        dims=(2, 3),
-        scan=True,
-        toy=_TOY_U_NET,
-    ),
-    "umamba_enc": Network(
-        "nnunet_echo.networks.u_mamba:UMambaEnc",
-        "U-Mamba Enc",
-        "2401.04722",
-        "nnUNetTrainerUMambaEnc",
-        dims=(2, 3),
-        scan=True,
-        toy=_TOY_U_NET,
-    ),
-    "no_mamba": Network(
-        "nnunet_echo.networks.u_mamba:NoMamba",
-        "U-Mamba without its Mamba layers",
-        "2404.09556",
-        "nnUNetTrainerNoMamba",
-        dims=(2, 3),
-        toy=_TOY_U_NET,
-    ),
-    "vm_unet": Network(
-        "nnunet_echo.networks.vm_unet:VMUNet",
-        "VM-UNet",
-        "2402.02491",
-        "nnUNetTrainerVMUNet",
-        scan=True,
-        toy=_TOY_VM_UNET,
-    ),
-    "vil": Network(
-        "nnunet_echo.networks.vil.unet:ViLUNet", "Vision-LSTM 1", "2406.04303", "nnUNetTrainerViL", toy=_TOY_VIL
-    ),
-    "vil2": Network(
-        "nnunet_echo.networks.vil.unet:ViL2UNet", "Vision-LSTM 2", "2406.04303", "nnUNetTrainerViL2", toy=_TOY_VIL
-    ),
-    "samus": Network(
-        "nnunet_echo.networks.samus.network:SAMUS", "SAMUS", "2309.06824", "nnUNetTrainerSAMUS", toy=_TOY_SAMUS
-    ),
-    "samus_tra_lia": Network(
-        "nnunet_echo.networks.samus.tra_lia:SAMUSTRALIA",
-        "SAMUS with TRA and LIA",
-        "2309.06824",
-        "nnUNetTrainerSAMUSTRALIA",
-        dims=(2, 3),
-        toy=_TOY_SAMUS,
-    ),
-}
 
 # What a plan says of a U-Net; None: as nnU-Net's rule has it for the patch.
 SHAPE_OPTIONS = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_conv_per_stage_decoder")
@@ -151,8 +47,8 @@ SHAPE_OPTIONS = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_st
 def list_networks(dims: int | None = None) -> list[str]:
     """The names that `create_network` knows; with `dims` those that have a form for 2 or for 3 axes of space.
 
-    >>> list_networks(dims=3)
-    ['lkm_unet', 'umamba_bot', 'umamba_enc', 'no_mamba', 'samus_tra_lia']
+    >>> list_networks(dims=3)[:4]
+    ['lkm_unet', 'umamba_bot', 'umamba_enc', 'no_mamba']
     """
     return [name for name, row in NETWORKS.items() if dims is None or dims in row.dims]
 
@@ -277,6 +173,7 @@ _FITS: dict[type, Callable[[Any], bool]] = {
     float: lambda value: isinstance(value, Real) and not isinstance(value, bool),
     str: lambda value: isinstance(value, str),
 }
+_BLOCK_NUMBERS = ("slstm_at",)
 _EXPECTED = {bool: "True or False", int: "whole numbers of at least 1", float: "a number", str: "names"}
 
 
@@ -286,6 +183,12 @@ def _check_options(name: str, options: Mapping[str, Any]) -> None:
         raise ValueError(f"{', '.join(unknown)}: {name} has no such option. Choose from {', '.join(known)}.")
     for option, value in options.items():
         default = known[option]
+        if option in _BLOCK_NUMBERS and value is not None:
+            if isinstance(value, str | Real) or not all(isinstance(n, Integral) and int(n) >= 0 for n in value):
+                raise ValueError(
+                    f"{option}={value!r}: {name} expects numbers of blocks, counted from 0, such as (1, 3)."
+                )
+            continue
         kind = int if default is None else type(next(_leaves(default)))
         leaves = list(_leaves(value))
         if (value is not None or default is not None) and not (leaves and all(map(_FITS[kind], leaves))):

@@ -30,7 +30,7 @@ from torch import nn
 
 from nnunet_echo.data.cases import five_folds_of_cases, patient_of
 from nnunet_echo.data.errors import some
-from nnunet_echo.networks import network_from_plan
+from nnunet_echo.networks import network_from_plan, title_of
 from nnunet_echo.nnunet.cases import REMEDY, Cases, has_record, keep_cases, other_split, read_splits
 from nnunet_echo.nnunet.folders import replace_file
 from nnunet_echo.ops.selective_scan import choose_backend
@@ -104,6 +104,14 @@ class EchoTrainer(SafeTrainer):
     def _do_i_compile(self) -> bool:
         # All networks compile into one graph, but what that gives on a GPU has not been measured: for those who ask.
         return "nnUNet_compile" in os.environ and super()._do_i_compile()
+
+    def _build_loss(self) -> nn.Module:
+        """nnU-Net's; the outputs of a network with ``deep_supervision_weights`` count by those."""
+        loss = super()._build_loss()
+        network = self.network.module if self.is_ddp else self.network
+        if self.enable_deep_supervision and hasattr(network, "deep_supervision_weights"):
+            loss.weight_factors = network.deep_supervision_weights
+        return loss
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         if not self.enable_deep_supervision:
@@ -217,6 +225,7 @@ class EchoTrainer(SafeTrainer):
         finite = math.isfinite(self.max_grad_norm)
         clipping = f"gradient norm clipped at {self.max_grad_norm}" if finite else "gradients not clipped"
         self.print_to_log_file(
+            *filter(None, [title_of(type(self).__name__)]),
             f"{type(self).__name__}: {self.network_path}{options}, {parameters / 1e6:.2f} M parameters.",
             f"{type(self.optimizer).__name__}, learning rate {self.initial_lr}, {self.schedule},",
             f"weight decay {self.weight_decay}, {clipping},",

@@ -19,7 +19,7 @@ import torch
 from small_trainers import small_trainer
 
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
-from nnunet_echo.networks import NETWORKS, create_network
+from nnunet_echo.networks import NETWORKS, create_network, title_of
 from nnunet_echo.training.recipes import RECIPES
 
 pytestmark = pytest.mark.nnunet
@@ -218,14 +218,21 @@ def test_samus_starts_from_pretrained_weights_and_predicts_without_labels(workpl
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("lkm_unet", "samus")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for network, row in NETWORKS.items()
+        for name in row.trainers
+        if 2 in row.dims and network not in ("lkm_unet", "samus")
+    ],
+)
 def test_train_and_predict(workplace, name):
-    trainer = f"{NETWORKS[name].trainer}_1epochs_2iterations"
-    if name == "samus_tra_lia":
-        trainer = small_trainer(workplace, name)
+    small = name == NETWORKS["samus_tra_lia"].trainer
+    trainer = small_trainer(workplace, "samus_tra_lia") if small else f"{name}_1epochs_2iterations"
     commands = [workplace.train(trainer), workplace.predict(trainer)]
     output = workplace.run("python", "-c", TRAIN_AND_PREDICT, json.dumps(commands))
-    assert f"{trainer}: {name}{' with ' if name == 'samus_tra_lia' else ', '}" in output
+    assert f"{trainer}: " in output and (small or title_of(name) in output)
     assert "Split by patient: 7 patients to train on, 2 to validate on" in output
     workplace.check_validation(trainer)
     workplace.check_predictions(trainer)

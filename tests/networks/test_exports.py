@@ -9,7 +9,7 @@ import pytest
 import torch
 from network_cases import build, every_network, image, outputs_and_gradients, slow_but_for
 
-from nnunet_echo.networks import NETWORKS
+from nnunet_echo.networks import list_networks
 from nnunet_echo.networks.lkm_unet import PatchLevelSSM
 
 
@@ -60,7 +60,11 @@ def test_it_can_be_traced_and_exported(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "dynamo"),
-    [(f"{name}-2d", name not in ("umamba_enc", "no_mamba")) for name in NETWORKS if name not in ("lkm_unet", "vil")],
+    [
+        (f"{name}-2d", name not in ("umamba_enc", "no_mamba"))
+        for name in list_networks(2)
+        if name not in ("lkm_unet", "vil")
+    ],
 )
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.slow

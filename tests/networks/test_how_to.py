@@ -13,6 +13,7 @@ from network_cases import CASES, PATCHES
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
 from nnunet_echo import networks
+from nnunet_echo.networks import table
 from nnunet_echo.nnunet.plans import unet_architecture
 from nnunet_echo.training import trainer as training
 
@@ -35,7 +36,7 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(sys.modules, spec.name, module)
     monkeypatch.setattr(networks, NAME, module, raising=False)
     spec.loader.exec_module(module)
-    rows = eval("{" + row + "}", vars(networks))
+    rows = eval("{" + row + "}", vars(table))
     assert list(rows) == [NAME]
     monkeypatch.setitem(networks.NETWORKS, NAME, rows[NAME])
     for axes in rows[NAME].dims:

@@ -15,6 +15,8 @@ PATCHES = {2: (32, 48), 3: (4, 32, 32)}
 # Case: a row of the table, its options, the patch.
 CASES = {f"{name}-{n}d": (name, row.toy, PATCHES[n]) for name, row in NETWORKS.items() for n in row.dims}
 CASES["lkm_unet-released"] = ("lkm_unet", {**NETWORKS["lkm_unet"].toy, "window_mode": "released"}, PATCHES[2])
+CASES["nnformer-3d"] = ("nnformer", NETWORKS["nnformer"].toy, (16, 32, 32))  # more than a window along every axis
+CASES["vil-slstm"] = ("vil", {**NETWORKS["vil"].toy, "slstm_at": (1, 2)}, PATCHES[2])
 CASES["umamba_enc-anisotropic"] = (
     "umamba_enc",
     {

@@ -90,9 +90,11 @@ def broken_mamba(folder, error):
 
 
 def test_every_network_has_its_trainer():
-    assert sorted(row.trainer for row in NETWORKS.values()) == NAMES
+    assert sorted(name for row in NETWORKS.values() for name in row.trainers) == NAMES
     for name, row in NETWORKS.items():
-        assert recursive_find_trainer_class_by_name(row.trainer).network_path == name
+        found = {trainer: recursive_find_trainer_class_by_name(trainer) for trainer in row.trainers}
+        assert {trainer.network_path for trainer in found.values()} == {name}
+        assert [trainer for trainer, c in found.items() if c.network_options] == list(row.variants)
 
 
 def test_all_are_found_without_mamba_and_with_no_variable_set(tmp_path):
@@ -130,20 +132,26 @@ def test_a_file_holds_one_class_of_its_name_and_imports_only_the_base(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_trainer_and_network_agree_on_deep_supervision(name):
     trainer = recursive_find_trainer_class_by_name(name)
+    row = NETWORKS[trainer.network_path]
+    size = (32, 48) if 2 in row.dims else (4, 32, 48)
+    configuration = ConfigurationManager({**CONFIGURATION.configuration, "patch_size": list(size)})
     # SAM's image encoder takes a while at its size: from shapes alone.
     device = torch.device("meta" if name.startswith("nnUNetTrainerSAMUS") else "cpu")
     with device:
-        network = trainer.build_network_architecture(None, CONFIGURATION, 2, 3, trainer.enable_deep_supervision)
-    assert type(network) is NETWORKS[trainer.network_path].load()
+        network = trainer.build_network_architecture(None, configuration, 2, 3, trainer.enable_deep_supervision)
+    assert type(network) is row.load()
     assert trainer.enable_deep_supervision == (len(network.deep_supervision_strides) > 1)
     with torch.no_grad():
-        outputs = network(torch.randn(1, 2, 32, 48, device=device))
+        outputs = network(torch.randn(1, 2, *size, device=device))
         if not trainer.enable_deep_supervision:
             outputs = [outputs]
-        sizes = [(1, 3, 32 // height, 48 // width) for height, width in network.deep_supervision_strides]
+        sizes = [
+            (1, 3, *(n // s for n, s in zip(size, strides, strict=True)))
+            for strides in network.deep_supervision_strides
+        ]
         assert [tuple(output.shape) for output in outputs] == sizes
         network.decoder.deep_supervision = False
-        assert network(torch.randn(1, 2, 32, 48, device=device)).shape == (1, 3, 32, 48)
+        assert network(torch.randn(1, 2, *size, device=device)).shape == (1, 3, *size)
 
 
 def doctor(folder, **variables):

@@ -1,0 +1,58 @@
+"""Trainers of networks with options of their own: they train on noise in this process, and say what they
+are; the weights of a network's auxiliary losses reach nnU-Net's loss."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import toy_training
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from toy_training import CONFIGURATION, initialized, log_of
+
+from nnunet_echo.networks import NETWORKS, title_of
+from nnunet_echo.training.trainer import EchoTrainer
+
+pytest_plugins = ("toy_training",)
+
+NAMES = [name for row in ("msv_mamba", "xlstm_unet_bot", "xlstm_unet_enc", "vil") for name in NETWORKS[row].trainers]
+QUICK = "nnUNetTrainerMSVMamba"
+
+
+@pytest.fixture
+def planned(toy_dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole plan of four stages, where the toy's has what its stub needs."""
+    configuration = deepcopy(CONFIGURATION)
+    configuration["architecture"]["arch_kwargs"] |= {
+        "n_stages": 4,
+        "kernel_sizes": [[3, 3]] * 4,
+        "n_conv_per_stage": [1] * 4,
+        "n_conv_per_stage_decoder": [1] * 3,
+    }
+    monkeypatch.setattr(toy_training, "CONFIGURATION", configuration)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == QUICK else pytest.mark.slow) for n in NAMES])
+def test_it_trains(planned: None, name: str) -> None:
+    trainer = initialized(recursive_find_trainer_class_by_name(f"{name}_1epochs_2iterations"))
+    trainer.run_training()
+    log = log_of(trainer)
+    assert title_of(name) in log and f"{name}_1epochs_2iterations: {trainer.network_path}" in log
+    assert ("unofficial reconstruction" in log) == ("MSVMamba" in name)
+
+
+def test_weights_of_auxiliary_losses_are_the_networks(planned: None) -> None:
+    class AsCMUNet(EchoTrainer):
+        network_path = "msv_mamba"
+        network_options = {"aux_mode": "cm_unet"}
+
+    class Stock(AsCMUNet):
+        network_options = {}
+
+    class Without(AsCMUNet):
+        enable_deep_supervision = False
+
+    assert tuple(initialized(AsCMUNet).loss.weight_factors) == (1.0, 0.4, 0.4)
+    assert initialized(AsCMUNet)._get_deep_supervision_scales() == [[1.0, 1.0]] * 3
+    assert tuple(initialized(Stock).loss.weight_factors) == pytest.approx((2 / 3, 1 / 3, 0))
+    assert not hasattr(initialized(Without).loss, "weight_factors")
