@@ -107,7 +107,18 @@ def test_optional_packages_are_imported_late() -> None:
                 names = {alias.name for alias in node.names}
             else:
                 names = {getattr(node, "module", None) or ""}
-            late = {"mamba_ssm", "causal_conv1d", "triton", "ray"}
+            late = {
+                "mamba_ssm",
+                "causal_conv1d",
+                "triton",
+                "ray",
+                "av",
+                "gdcm",
+                "highdicom",
+                "onnx",
+                "onnxscript",
+                "onnxruntime",
+            }
             assert not {name.partition(".")[0] for name in names} & late, path
 
 

@@ -1,0 +1,1 @@
+"""From a clip of an echocardiogram to masks, beats and ejection fraction."""
