@@ -1,4 +1,4 @@
-"""Single frames of Motion JPEG videos in AVI files.
+"""Frames of Motion JPEG videos in AVI files.
 
 An AVI file is RIFF: chunks of a four-letter name, a length and that many bytes, some of them lists of chunks. In Motion
 JPEG each chunk 00dc or 00db of the list `movi` is one frame, a JPEG of its own. So the n-th frame is the n-th such
@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,26 +59,71 @@ def read_frames(
         raise SourceError(f"{name}: cannot be read ({error.strerror or error})") from error
 
 
+@dataclass(frozen=True)
+class AviHeader:
+    """What an AVI file says of its first stream. `shape` is (H, W); `fps` is 0 where it has no rate.
+
+    `chunks`: where each frame begins in the file, and its length; of Motion JPEG only.
+    """
+
+    codec: bytes
+    shape: tuple[int, int]
+    fps: float
+    chunks: tuple[tuple[int, int], ...]
+
+
+def read_header(path: Path, name: str) -> AviHeader:
+    """The header of an AVI file, all of whose chunks are there. Raises `SourceError` as `read_frames` does."""
+    with path.open("rb") as file:
+        header, movie = _lists(file, name)
+        codec = _codec(header).upper()
+        chunks = tuple(_frames_of(file, movie, name)) if codec == b"MJPG" else ()
+        main, stream, picture = (header.find(kind) for kind in (b"avih", b"strh", b"strf"))
+        if min(main, stream, picture) < 0 or picture + 20 > len(header) or stream + 36 > len(header):
+            raise SourceError(f"{name}: its header is damaged; copy the file again")
+        scale, rate = struct.unpack_from("<2I", header, stream + 28)
+        width, height = struct.unpack_from("<2i", header, picture + 12)
+        return AviHeader(codec, (abs(height), width), rate / scale if scale else 0.0, chunks)
+
+
+def read_video(path: Path, name: str) -> Iterator[ndarray]:
+    """The frames of Motion JPEG, one after another, as (H, W) uint8. Raises `SourceError` as `read_frames` does."""
+    header = read_header(path, name)
+    with path.open("rb") as file:
+        for frame in range(len(header.chunks)):
+            yield _decode(file, name, header.chunks, frame, header.shape)
+
+
 def _frame_chunks(file: BinaryIO, name: str) -> Iterator[tuple[int, int]]:
     """Where each frame's JPEG begins in the file, and its length."""
+    header, movie = _lists(file, name)
+    if (codec := _codec(header)).upper() != b"MJPG":
+        raise SourceError(f"{name}: its codec is {codec.decode('ascii', 'replace')!r}, not MJPG as in the release")
+    yield from _frames_of(file, movie, name)
+
+
+def _lists(file: BinaryIO, name: str) -> tuple[bytes, tuple[int, int]]:
+    """The list hdrl, and where the chunks of the list movi begin and end."""
     kind, riff_length, form = struct.unpack("<4sI4s", _read(file, 0, 12, name))
     if kind != b"RIFF" or form != b"AVI ":
         raise SourceError(f"{name}: not an AVI file")
     found = file.seek(0, io.SEEK_END)
     if found < riff_length + 8:
         raise SourceError(f"{name}: truncated: {found} bytes of {riff_length + 8}; copy the file again")
-    codec, movie = b"", None
+    header, movie = b"", None
     for position, kind, length in _chunks(file, 12, riff_length + 8, name):
         form = _read(file, position + 8, 4, name) if kind == b"LIST" else b""
         if form == b"hdrl":
-            codec = _codec(_read(file, position, length + 8, name))
+            header = _read(file, position, length + 8, name)
         elif form == b"movi":
             movie = position + 12, position + 8 + length
             break
-    if codec.upper() != b"MJPG":
-        raise SourceError(f"{name}: its codec is {codec.decode('ascii', 'replace')!r}, not MJPG as in the release")
     if movie is None:
         raise SourceError(f"{name}: holds no frames; copy the file again")
+    return header, movie
+
+
+def _frames_of(file: BinaryIO, movie: tuple[int, int], name: str) -> Iterator[tuple[int, int]]:
     for position, kind, length in _chunks(file, *movie, name):
         if kind in (b"00dc", b"00db"):
             yield position + 8, length

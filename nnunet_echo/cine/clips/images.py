@@ -1,0 +1,176 @@
+"""Clips of image files: NIfTI and MetaImage (x, y, t), GIF, and a folder of pictures, one for each frame.
+
+NIfTI and MetaImage are read as a whole for each pass, since both may be compressed. A folder's frames are in the order
+of the numbers in their names.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy import ndarray
+from PIL import Image
+
+from nnunet_echo.cine.clips.clip import Clip, ClipError, Finding
+from nnunet_echo.cine.clips.colour import RGB, luma
+from nnunet_echo.cine.clips.scale import find_scale
+from nnunet_echo.cine.clips.timing import rate_findings
+from nnunet_echo.data.cine import as_cine
+from nnunet_echo.data.errors import SourceError, printable
+from nnunet_echo.data.images import as_frame, read_image, to_uint8
+from nnunet_echo.data.natural_image import KINDS, read_natural_image
+
+COPY = "Copy the file again"
+ITK_ENDINGS = (".nii", ".nii.gz", ".mhd", ".mha")
+_UNITS_S = {8: 1.0, 16: 1e-3, 24: 1e-6}  # xyzt_units of NIfTI-1
+
+
+def read_volume(path: Path, name: str) -> Clip:
+    """The clip in a NIfTI or MetaImage file: (x, y), (x, y, t) or (x, y, 1, t)."""
+    image, step_s = _volume(path, name)
+    pixels = sitk.GetArrayViewFromImage(image)
+    spacing, source, findings = find_scale(None, pixels.shape[1:], pixel_spacing=image.GetSpacing()[1::-1])
+    count = len(pixels)
+    times = None if step_s is None or count == 1 else np.arange(count) * step_s
+    if times is not None:
+        findings += rate_findings(times)
+    elif count > 1:
+        findings.append(Finding("time_missing", "The file does not say when its frames were taken."))
+    return Clip(
+        shape=(pixels.shape[1], pixels.shape[2]),
+        frames=partial(_volume_frames, path, name),
+        count=count,
+        times_s=times,
+        time_source="none" if times is None else "container",
+        spacing_mm=spacing,
+        spacing_source="none" if source == "none" else "file",
+        findings=tuple(findings),
+    )
+
+
+def read_gif(path: Path, name: str) -> Clip:
+    """The clip in a GIF file."""
+    durations_ms, shape, count = [], (0, 0), 0
+    for image in _gif(path, name):
+        shape, count = (image.height, image.width), count + 1
+        durations_ms.append(image.info.get("duration", 0))
+    findings = [Finding("scale_missing", "A GIF does not say how large a pixel is.")]
+    times = None
+    if count > 1 and min(durations_ms[:-1]) > 0:
+        times = np.concatenate([[0.0], np.cumsum(durations_ms[:-1])]) / 1000
+        findings += rate_findings(times)
+    elif count > 1:
+        findings.append(Finding("time_missing", "The file does not say when its frames were taken."))
+    return Clip(
+        shape=shape,
+        frames=partial(_gif_frames, path, name),
+        count=count,
+        times_s=times,
+        time_source="none" if times is None else "container",
+        findings=tuple(findings),
+    )
+
+
+def read_folder(folder: Path, name: str) -> Clip:
+    """The clip whose frames are the pictures in a folder."""
+    paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    endings = {path.suffix.lower() for path in paths}
+    if not paths or len(endings) > 1 or not endings <= set(KINDS):
+        kinds = ", ".join(sorted(endings)) or "nothing"
+        raise ClipError(
+            name, f"the folder holds {printable(kinds)}", f"Give a folder of pictures of one kind: {', '.join(KINDS)}"
+        )
+    paths.sort(key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)])
+    shape = _picture(paths[0], 1, name).shape
+    findings = [
+        Finding("scale_missing", "Pictures do not say how large a pixel is."),
+        Finding("time_missing", "Pictures do not say when they were taken."),
+    ]
+    numbers = [int(found[-1]) for path in paths if (found := re.findall(r"\d+", path.stem))]
+    if len(numbers) != len(paths) or numbers != list(range(numbers[0], numbers[0] + len(paths))):
+        text = "The numbers in the names of the pictures do not follow one another: some may be missing."
+        findings.append(Finding("frames_missing", text))
+    return Clip(
+        shape=shape,
+        frames=partial(_pictures, paths, shape, name),
+        count=len(paths),
+        findings=tuple(findings[: 1 if len(paths) == 1 else None]),
+    )
+
+
+def _volume(path: Path, name: str) -> tuple[sitk.Image, float | None]:
+    """The image (x, y, t) of uint8, and the seconds between frames where the file has them."""
+    try:
+        image = to_uint8(read_image(path, name), name)
+        step_s = None
+        if image.GetDimension() == 4 and image.HasMetaDataKey("xyzt_units"):
+            unit = _UNITS_S.get(int(image.GetMetaData("xyzt_units")) & 0x38)
+            step_s = image.GetSpacing()[3] * unit if unit else None
+        if image.GetDimension() == 2 or all(length == 1 for length in image.GetSize()[2:]):
+            return sitk.JoinSeries(as_frame(image, name)), None
+        return as_cine(image, name), step_s
+    except SourceError as error:
+        rule, _, remedy = str(error).removeprefix(f"{printable(name)}: ").rpartition("; ")
+        raise ClipError(name, rule or remedy, (remedy[:1].upper() + remedy[1:]) if rule else COPY) from error
+
+
+def _volume_frames(path: Path, name: str) -> Iterator[ndarray]:
+    image, _ = _volume(path, name)
+    yield from sitk.GetArrayFromImage(image)
+
+
+def _gif(path: Path, name: str) -> Iterator[Image.Image]:
+    number = 0
+    try:
+        data_end = path.read_bytes()[-1:]
+        with Image.open(path, formats=["GIF"]) as image:
+            while True:
+                try:
+                    image.seek(number)
+                except EOFError:
+                    break
+                image.load()
+                number += 1
+                yield image
+    except (OSError, SyntaxError, ValueError, IndexError, zlib.error, Image.DecompressionBombError) as error:
+        kind = type(error).__name__
+        raise ClipError(name, f"it is no GIF, or damaged after frame {number} ({kind})", COPY) from error
+    if data_end != b";":
+        raise ClipError(name, f"it ends within frame {number}, or has something after its last frame", COPY)
+
+
+def _gif_frames(path: Path, name: str) -> Iterator[ndarray]:
+    for image in _gif(path, name):
+        yield luma(np.asarray(image.convert("RGB")), RGB)
+
+
+def _pictures(paths: list[Path], shape: tuple[int, int], name: str) -> Iterator[ndarray]:
+    for number, path in enumerate(paths, 1):
+        picture = _picture(path, number, name)
+        if picture.shape != shape:
+            raise ClipError(
+                name, f"picture {number} has {picture.shape} pixels, the first one {shape}", "Give frames of one clip"
+            )
+        yield picture
+
+
+def _picture(path: Path, number: int, name: str) -> ndarray:
+    """Grey (H, W) uint8; 16 bits are scaled."""
+    try:
+        pixels, mode = read_natural_image(path, path.name)
+        if mode in ("L", "1"):
+            return pixels * 255 if mode == "1" else pixels
+        if mode.startswith("I;16"):
+            return np.rint(pixels / 257.0).astype(np.uint8)
+        pixels, _ = read_natural_image(path, path.name, colours=True)
+    except SourceError as error:
+        raise ClipError(name, f"picture {number} cannot be read; it is damaged or cut off", COPY) from error
+    if pixels[..., 3].min() < 255:
+        raise ClipError(name, f"picture {number} is transparent in places", "Give pictures without transparency")
+    return luma(pixels[..., :3], RGB)
