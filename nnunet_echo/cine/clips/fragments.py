@@ -46,12 +46,14 @@ def encapsulated_frames(
     table, items = _items(file, name, start)
     if stream:
         return [items]
+    if len(items) < count:
+        raise ClipError(name, f"{len(items)} frames are stored where {count} are announced", COPY)
     if not offsets and table[1]:
         if table[1] % 4:
             raise ClipError(name, f"its offset table has {table[1]} bytes, no multiple of 4", COPY)
         offsets = struct.unpack(f"<{table[1] // 4}I", _read(file, *table, name))
     if offsets:
-        first = items[0][0] - 8 if items else 0
+        first = items[0][0] - 8
         begins = [position - 8 - first for position, _ in items]
         if len(offsets) != count or offsets[0] != 0 or list(offsets) != sorted(set(offsets) & set(begins)):
             raise ClipError(name, f"its offset table does not fit its {len(items)} items and {count} frames", COPY)
@@ -59,13 +61,13 @@ def encapsulated_frames(
     elif len(items) == count:
         starts = list(range(count))
     elif count == 1:
-        starts = [0] if items else []
+        starts = [0]
     else:
         starts = [
             index for index, (position, length) in enumerate(items) if _starts_image(_read(file, position, 4, name))
         ]
     if len(starts) != count or starts[0] != 0:
-        raise ClipError(name, f"{len(starts) or len(items)} frames are stored where {count} are announced", COPY)
+        raise ClipError(name, f"{len(starts)} frames are stored where {count} are announced", COPY)
     return [items[begin:end] for begin, end in zip(starts, [*starts[1:], len(items)], strict=True)]
 
 

@@ -40,7 +40,7 @@ def read_avi_or_video(path: Path, name: str) -> Clip:
             if not header.chunks:
                 raise ClipError(name, "it has no frames", COPY)
             times = np.arange(len(header.chunks)) / header.fps if header.fps > 0 and len(header.chunks) > 1 else None
-            missing = [Finding("time_missing", "The file has no frame rate.")] if times is None else []
+            missing = [Finding("time_missing", "The file has no frame rate.")] if len(header.chunks) > 1 else []
             return Clip(
                 shape=header.shape,
                 frames=partial(_motion_jpeg, path, name),
