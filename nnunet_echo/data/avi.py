@@ -63,12 +63,14 @@ def read_frames(
 class AviHeader:
     """What an AVI file says of its first stream. `shape` is (H, W); `fps` is 0 where it has no rate.
 
-    `chunks`: where each frame begins in the file, and its length; of Motion JPEG only.
+    `announced` is the number of its frames by its header. `chunks`: where each frame begins in the file, and its
+    length; of Motion JPEG only.
     """
 
     codec: bytes
     shape: tuple[int, int]
     fps: float
+    announced: int
     chunks: tuple[tuple[int, int], ...]
 
 
@@ -79,11 +81,11 @@ def read_header(path: Path, name: str) -> AviHeader:
         codec = _codec(header).upper()
         chunks = tuple(_frames_of(file, movie, name)) if codec == b"MJPG" else ()
         main, stream, picture = (header.find(kind) for kind in (b"avih", b"strh", b"strf"))
-        if min(main, stream, picture) < 0 or picture + 20 > len(header) or stream + 36 > len(header):
+        if min(main, stream, picture) < 0 or picture + 20 > len(header) or stream + 44 > len(header):
             raise SourceError(f"{name}: its header is damaged; copy the file again")
-        scale, rate = struct.unpack_from("<2I", header, stream + 28)
+        scale, rate, _, announced = struct.unpack_from("<4I", header, stream + 28)
         width, height = struct.unpack_from("<2i", header, picture + 12)
-        return AviHeader(codec, (abs(height), width), rate / scale if scale else 0.0, chunks)
+        return AviHeader(codec, (abs(height), width), rate / scale if scale else 0.0, announced, chunks)
 
 
 def read_video(path: Path, name: str) -> Iterator[ndarray]:

@@ -1,16 +1,13 @@
 """What a DICOM file says of its frames, as plain numbers: every tag that is read stands here, and none names a patient.
 
-Nothing of the header is kept but these, and no message repeats a text of the file. What is no number where one is
-needed counts as missing.
+Nothing of the header is kept but these, and no message repeats a text of the file.
 Source: DICOM PS3.3, C.7.6.3 (Image Pixel), C.7.6.5 and C.7.6.6 (times), C.8.5.5 (regions).
 """
 
 from __future__ import annotations
 
 import io
-import math
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from nnunet_echo.cine.clips.clip import ClipError
 from nnunet_echo.cine.clips.fragments import COPY
 from nnunet_echo.cine.clips.scale import Region
+from nnunet_echo.cine.clips.tags import integer, number, numbers, pair, quietly, text, value
 from nnunet_echo.cine.clips.timing import TimeTags
 
 if TYPE_CHECKING:
@@ -103,13 +101,13 @@ def read_header(path: Path, name: str) -> Header:
     """Read everything but the pixels. Raises `ClipError` for a file that is no DICOM image, or no picture of a clip."""
     with open_dicom(path, name) as file:
         dataset, position = _read_dataset(file, name)
-    syntax = str(getattr(dataset.file_meta, "TransferSyntaxUID", ""))
+    syntax, kind = text(dataset.file_meta, "TransferSyntaxUID"), text(dataset, "SOPClassUID")
     if not syntax:
         raise ClipError(name, "it does not say how its pixels are stored (TransferSyntaxUID)", COPY)
-    if str(dataset.get("SOPClassUID", "")) == _ENHANCED_VOLUME:
+    if kind == _ENHANCED_VOLUME:
         raise ClipError(name, "it is a 3D volume (Enhanced US Volume)", "Export the loop of a 2D view")
     vr, pixels_start, length = position
-    count = _integer(dataset, "NumberOfFrames", 1)
+    count = integer(dataset, "NumberOfFrames", 1)
     if count is None or count < 1:
         raise ClipError(name, "NumberOfFrames is no number above 0", COPY)
     return Header(
@@ -118,8 +116,8 @@ def read_header(path: Path, name: str) -> Header:
         count=count,
         times=_times(dataset),
         regions=_regions(dataset),
-        pixel_spacing=_pair(dataset, "PixelSpacing"),
-        is_ultrasound=str(dataset.get("SOPClassUID", "")) in ULTRASOUND,
+        pixel_spacing=pair(dataset, "PixelSpacing"),
+        is_ultrasound=kind in ULTRASOUND,
         pixels_vr=vr,
         pixels_start=pixels_start,
         pixels_length=length,
@@ -133,10 +131,9 @@ def _read_dataset(file: BinaryIO, name: str) -> tuple[Dataset, tuple[str, int, i
     from pydicom.uid import UID
 
     try:
-        with warnings.catch_warnings():  # they quote the file
-            warnings.simplefilter("ignore")
+        with quietly():
             dataset = dcmread(file, stop_before_pixels=True)
-            return dataset, _pixel_element(file, UID(str(dataset.file_meta.get("TransferSyntaxUID", ""))), name)
+            return dataset, _pixel_element(file, UID(text(dataset.file_meta, "TransferSyntaxUID")), name)
     except ClipError:
         raise
     except Exception as error:  # pydicom raises whatever comes of damaged bytes, and quotes them
@@ -160,13 +157,13 @@ def _pixel_element(file: BinaryIO, syntax: Any, name: str) -> tuple[str, int, in
 
 
 def _layout(dataset: Dataset, syntax: str, name: str) -> Layout:
-    numbers = [_integer(dataset, keyword) for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")]
-    numbers.append(_integer(dataset, "BitsStored", numbers[-1]))
+    numbers = [integer(dataset, keyword) for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")]
+    numbers.append(integer(dataset, "BitsStored", numbers[-1]))
     described = [number for number in numbers if number is not None]
     if len(described) < len(numbers):
         raise ClipError(name, "its header does not describe its pixels", COPY)
     rows, columns, samples, allocated, stored = described
-    photometric = str(dataset.get("PhotometricInterpretation", ""))
+    photometric = text(dataset, "PhotometricInterpretation")
     if not (0 < rows * columns <= MAX_PIXELS):
         raise ClipError(name, f"its frames have {rows} x {columns} pixels", "Give frames of an echo")
     kinds = {
@@ -175,7 +172,7 @@ def _layout(dataset: Dataset, syntax: str, name: str) -> Layout:
     }
     if photometric not in kinds.get(samples, ()):
         raise ClipError(name, f"its pixels have {samples} values of an unknown kind (PhotometricInterpretation)", COPY)
-    high = _integer(dataset, "HighBit", stored - 1)
+    high = integer(dataset, "HighBit", stored - 1)
     if (
         allocated not in (8, 16)
         or not 1 <= stored <= allocated
@@ -184,7 +181,7 @@ def _layout(dataset: Dataset, syntax: str, name: str) -> Layout:
         or high != stored - 1
     ):
         raise ClipError(name, f"its pixels have {stored} of {allocated} bits", "Export it with 8 bits a value")
-    if _integer(dataset, "PixelRepresentation", 0) != 0:
+    if integer(dataset, "PixelRepresentation", 0) != 0:
         raise ClipError(name, "its pixels are signed, which those of an echo are not", "Export it with unsigned pixels")
     return Layout(
         syntax=syntax,
@@ -193,26 +190,26 @@ def _layout(dataset: Dataset, syntax: str, name: str) -> Layout:
         bits_allocated=allocated,
         bits_stored=stored,
         photometric=photometric,
-        planar=samples == 3 and _integer(dataset, "PlanarConfiguration", 0) == 1,
+        planar=samples == 3 and integer(dataset, "PlanarConfiguration", 0) == 1,
         window=_window(dataset),
-        rescale=(_number(dataset, "RescaleSlope") or 1.0, _number(dataset, "RescaleIntercept") or 0.0),
+        rescale=(number(dataset, "RescaleSlope") or 1.0, number(dataset, "RescaleIntercept") or 0.0),
     )
 
 
 def _window(dataset: Dataset) -> tuple[float, float] | None:
-    centre, width = _number(dataset, "WindowCenter"), _number(dataset, "WindowWidth")
+    centre, width = number(dataset, "WindowCenter"), number(dataset, "WindowWidth")
     return (centre, width) if centre is not None and width is not None and width >= 1 else None
 
 
 def _times(dataset: Dataset) -> TimeTags:
-    pointer = _value(dataset, "FrameIncrementPointer")
+    pointer = value(dataset, "FrameIncrementPointer")
     if pointer is not None:
         pointer = [int(tag) for tag in (pointer if not isinstance(pointer, int) else [pointer])]
     return TimeTags(
-        vector_ms=_numbers(dataset, "FrameTimeVector"),
-        frame_ms=_number(dataset, "FrameTime"),
-        cine_rate=_number(dataset, "CineRate"),
-        display_rate=_number(dataset, "RecommendedDisplayFrameRate"),
+        vector_ms=numbers(dataset, "FrameTimeVector"),
+        frame_ms=number(dataset, "FrameTime"),
+        cine_rate=number(dataset, "CineRate"),
+        display_rate=number(dataset, "RecommendedDisplayFrameRate"),
         pointer=pointer,
     )
 
@@ -220,10 +217,10 @@ def _times(dataset: Dataset) -> TimeTags:
 def _regions(dataset: Dataset) -> tuple[Region, ...]:
     """Those regions that are described completely."""
     found = []
-    for item in _value(dataset, "SequenceOfUltrasoundRegions") or ():
-        values = [_integer(item, keyword) for keyword in _REGION]
-        units = [_integer(item, f"PhysicalUnits{axis}Direction", 0) or 0 for axis in "YX"]
-        delta = [_number(item, f"PhysicalDelta{axis}") or 0.0 for axis in "YX"]
+    for item in value(dataset, "SequenceOfUltrasoundRegions") or ():
+        values = [integer(item, keyword) for keyword in _REGION]
+        units = [integer(item, f"PhysicalUnits{axis}Direction", 0) or 0 for axis in "YX"]
+        delta = [number(item, f"PhysicalDelta{axis}") or 0.0 for axis in "YX"]
         known = [value for value in values if value is not None]
         if len(known) == len(values):
             spatial_format, data_type, y0, y1, x0, x1 = known
@@ -232,49 +229,9 @@ def _regions(dataset: Dataset) -> tuple[Region, ...]:
 
 
 def _extended_offsets(dataset: Dataset, name: str) -> tuple[int, ...]:
-    table = _value(dataset, "ExtendedOffsetTable")
+    table = value(dataset, "ExtendedOffsetTable")
     if not table:
         return ()
     if len(table) % 8:
         raise ClipError(name, f"its extended offset table has {len(table)} bytes, no multiple of 8", COPY)
     return struct.unpack(f"<{len(table) // 8}Q", table)
-
-
-def _value(dataset: Dataset, keyword: str) -> Any:
-    """The value of a tag, or None where it is missing, empty or cannot be read."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return dataset.get(keyword)
-    except Exception:  # as above: pydicom converts a value when it is asked for it
-        return None
-
-
-def _numbers(dataset: Dataset, keyword: str) -> list[float] | None:
-    value = _value(dataset, keyword)
-    if value is None or value == "":
-        return None
-    try:
-        return [
-            float(item) for item in (value if hasattr(value, "__iter__") and not isinstance(value, str) else [value])
-        ]
-    except (TypeError, ValueError):
-        return None
-
-
-def _number(dataset: Dataset, keyword: str) -> float | None:
-    """The first number of a tag; None where there is none."""
-    values = _numbers(dataset, keyword)
-    return values[0] if values and math.isfinite(values[0]) else None
-
-
-def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
-    values = _numbers(dataset, keyword)
-    return (values[0], values[1]) if values and len(values) == 2 else None
-
-
-def _integer(dataset: Dataset, keyword: str, default: int | None = None) -> int | None:
-    if _value(dataset, keyword) in (None, ""):
-        return default
-    number = _number(dataset, keyword)
-    return int(number) if number is not None and number == int(number) else None

@@ -7,6 +7,7 @@ of the numbers in their names.
 from __future__ import annotations
 
 import re
+import struct
 import zlib
 from collections.abc import Iterator
 from functools import partial
@@ -28,7 +29,7 @@ from nnunet_echo.data.natural_image import KINDS, read_natural_image
 
 COPY = "Copy the file again"
 ITK_ENDINGS = (".nii", ".nii.gz", ".mhd", ".mha")
-_UNITS_S = {8: 1.0, 16: 1e-3, 24: 1e-6}  # xyzt_units of NIfTI-1
+_TIME_UNITS = (8, 16, 24)  # in xyzt_units of NIfTI-1: seconds, milliseconds, microseconds
 
 
 def read_volume(path: Path, name: str) -> Clip:
@@ -107,14 +108,13 @@ def read_folder(folder: Path, name: str) -> Clip:
 def _volume(path: Path, name: str) -> tuple[sitk.Image, float | None]:
     """The image (x, y, t) of uint8, and the seconds between frames where the file has them."""
     try:
-        image = to_uint8(read_image(path, name), name)
-        step_s = None
+        image, step_s = read_image(path, name), None
         if image.GetDimension() == 4 and image.HasMetaDataKey("xyzt_units"):
-            unit = _UNITS_S.get(int(image.GetMetaData("xyzt_units")) & 0x38)
-            step_s = image.GetSpacing()[3] * unit if unit else None
+            known = int(image.GetMetaData("xyzt_units")) & 0x38 in _TIME_UNITS
+            step_s = image.GetSpacing()[3] if known else None  # ITK makes seconds of it
         if image.GetDimension() == 2 or all(length == 1 for length in image.GetSize()[2:]):
-            return sitk.JoinSeries(as_frame(image, name)), None
-        return as_cine(image, name), step_s
+            return sitk.JoinSeries(to_uint8(as_frame(image, name), name)), None
+        return to_uint8(as_cine(image, name), name), step_s
     except SourceError as error:
         rule, _, remedy = str(error).removeprefix(f"{printable(name)}: ").rpartition("; ")
         raise ClipError(name, rule or remedy, (remedy[:1].upper() + remedy[1:]) if rule else COPY) from error
@@ -162,6 +162,8 @@ def _pictures(paths: list[Path], shape: tuple[int, int], name: str) -> Iterator[
 
 def _picture(path: Path, number: int, name: str) -> ndarray:
     """Grey (H, W) uint8; 16 bits are scaled."""
+    if path.suffix.lower() == ".png" and not _png_is_complete(path):
+        raise ClipError(name, f"picture {number} is damaged or cut off", COPY)
     try:
         pixels, mode = read_natural_image(path, path.name)
         if mode in ("L", "1"):
@@ -174,3 +176,15 @@ def _picture(path: Path, number: int, name: str) -> ndarray:
     if pixels[..., 3].min() < 255:
         raise ClipError(name, f"picture {number} is transparent in places", "Give pictures without transparency")
     return luma(pixels[..., :3], RGB)
+
+
+def _png_is_complete(path: Path) -> bool:
+    """Whether every chunk of a PNG has its checksum, up to the last; Pillow does not look at those of the pixels."""
+    data, position, kind = path.read_bytes(), 8, b""
+    while kind != b"IEND" and position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 8 + length
+        if data[end : end + 4] != struct.pack(">I", zlib.crc32(data[position + 4 : end])):
+            return False
+        position = end + 4
+    return kind == b"IEND"

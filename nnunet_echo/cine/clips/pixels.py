@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from nnunet_echo.cine.clips.colour import (
 from nnunet_echo.cine.clips.fragments import COPY
 from nnunet_echo.cine.clips.header import Header
 from nnunet_echo.cine.clips.rle import decode_rle
+from nnunet_echo.cine.clips.tags import quietly
 
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 RLE = "1.2.840.10008.1.2.5"
@@ -170,8 +170,7 @@ class FrameDecoder:
     def _by_pydicom(self, data: bytes) -> ndarray:
         layout = self.layout
         item = struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE000, len(data)) + data
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quietly():
             values, _ = self._decoder.as_array(
                 item,
                 index=0,
@@ -212,8 +211,7 @@ def _palette(header: Header, name: str) -> ndarray:
 
     kind = np.uint16 if header.layout.bits_allocated == 16 else np.uint8
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quietly():
             colours = apply_color_lut(np.arange(2**header.layout.bits_stored).astype(kind), header.dataset)[:, :3]
     except Exception as error:  # pydicom raises whatever comes of damaged tags
         raise ClipError(name, f"its palette cannot be read ({type(error).__name__})", COPY) from error

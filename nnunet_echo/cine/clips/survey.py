@@ -15,31 +15,41 @@ from numpy import ndarray
 from nnunet_echo.cine.clips.clip import Finding
 
 _BLOCKS = 40  # along the longer side
-_SHARE = 0.01  # of the blocks have to stand out: a valve's leaflet moves through fewer
-_LEAST_JUMP = 8.0  # grey levels of a block's mean
-_FACTOR = 4.0  # over the clip's usual jump
+_TIMES = 4.0  # the usual change of a block from frame to frame, and one grey level
+_LEAST = 4.0  # grey levels
+_SHARE = 0.01  # of the blocks: a valve's leaflet moves through fewer
 FLOW = "it shows colour Doppler: tissue is grey, flow red and blue"
 SAMPLES = 8  # frames whose colours are looked at
 
 
 def unlike_neighbours(frames: Iterable[ndarray]) -> tuple[int, list[int]]:
-    """How many frames (H, W) there are, and the numbers, from 1, of those that stand out; in the memory of three."""
-    jumps: list[float] = []
-    window: list[ndarray] = []
-    count = 0
+    """How many frames (H, W) there are, and the numbers, from 1, of those that stand out.
+
+    Kept in memory are the frames in blocks, 1 to 2 kB each. A block is measured by what it usually does: the black
+    around a sector never changes, a mitral valve does all the time.
+    """
+    kept, shape, count = bytearray(), (0, 0), 0
     for frame in frames:
-        count += 1
-        window = [*window[-2:], _blocks(frame)]
-        if count == 3:
-            jumps.append(_jump_at_end(*window))
-        if count >= 3:
-            jumps.append(_jump(*window))
+        blocks = _blocks(frame)
+        kept += blocks.tobytes()
+        shape, count = blocks.shape, count + 1
     if count < 3:
         return count, []
-    jumps.append(_jump_at_end(*reversed(window)))
-    limit = max(_LEAST_JUMP, _FACTOR * float(np.median(jumps)))
-    jumps[0], jumps[-1] = jumps[0] / 2, jumps[-1] / 2  # one neighbour says less than two
-    return count, [number for number, jump in enumerate(jumps, 1) if jump > limit]
+    off = np.zeros(count)
+    for row in np.moveaxis(np.frombuffer(kept, np.uint8).reshape(count, *shape), 1, 0):
+        off += _standing_out(row.astype(np.float32))
+    return count, (np.flatnonzero(off > _SHARE * shape[0] * shape[1]) + 1).tolist()
+
+
+def _standing_out(grey: ndarray) -> ndarray:
+    """How many of the blocks (T, B) stand out in each frame: (T,)."""
+    steps = np.abs(np.diff(grey, axis=0))
+    limit = np.maximum(_LEAST, _TIMES * (np.median(steps, axis=0) + 1))
+    off = np.empty_like(grey)
+    off[1:-1] = np.minimum(steps[:-1], steps[1:]) - np.abs(grey[2:] - grey[:-2])
+    # One neighbour says less than two.
+    off[0], off[-1] = (steps[0] - steps[1]) / 2, (steps[-1] - steps[-2]) / 2
+    return (off > limit).sum(axis=1)
 
 
 def survey_findings(unlike: Sequence[int]) -> list[Finding]:
@@ -90,24 +100,8 @@ def _flow_share(frame: ndarray, region: tuple[int, int, int, int] | None) -> flo
 
 def _blocks(frame: ndarray) -> ndarray:
     """The means of square blocks, `_BLOCKS` along the longer side; a rest at the end of an axis is left out."""
-    side = max(1, max(frame.shape) // _BLOCKS)
+    side = -(-max(frame.shape) // _BLOCKS)
     rows, columns = max(1, frame.shape[0] // side), max(1, frame.shape[1] // side)
     height, width = frame.shape[0] // rows, frame.shape[1] // columns
     cut = frame[: rows * height, : columns * width].reshape(rows, height, -1).sum(axis=1, dtype=np.uint32)
-    return cut.reshape(rows, columns, width).sum(axis=2) / (height * width)
-
-
-def _jump(before: ndarray, here: ndarray, after: ndarray) -> float:
-    """How far the blocks that stand out most lie off both neighbours, less what these differ."""
-    return _most(np.minimum(np.abs(here - before), np.abs(here - after)) - np.abs(after - before))
-
-
-def _jump_at_end(end: ndarray, second: ndarray, third: ndarray) -> float:
-    """The same of the first or the last frame, which has one neighbour."""
-    return _most(np.abs(end - second) - np.abs(second - third))
-
-
-def _most(off: ndarray) -> float:
-    """What at least `_SHARE` of the blocks exceed."""
-    rank = max(1, round(off.size * _SHARE))
-    return float(np.partition(off.ravel(), -rank)[-rank])
+    return np.rint(cut.reshape(rows, columns, width).sum(axis=2) / (height * width)).astype(np.uint8)

@@ -40,6 +40,7 @@ def read_avi_or_video(path: Path, name: str) -> Clip:
             if not header.chunks:
                 raise ClipError(name, "it has no frames", COPY)
             times = np.arange(len(header.chunks)) / header.fps if header.fps > 0 and len(header.chunks) > 1 else None
+            findings = _no_scale(header.announced, len(header.chunks))
             missing = [Finding("time_missing", "The file has no frame rate.")] if len(header.chunks) > 1 else []
             return Clip(
                 shape=header.shape,
@@ -47,7 +48,7 @@ def read_avi_or_video(path: Path, name: str) -> Clip:
                 count=len(header.chunks),
                 times_s=times,
                 time_source="none" if times is None else "container",
-                findings=(*_no_scale(), *(missing if times is None else rate_findings(times))),
+                findings=(*findings, *(missing if times is None else rate_findings(times))),
             )
     elif path.suffix.lower() in _BOXED:
         _check_boxes(path, name)
@@ -89,10 +90,7 @@ def _by_pyav(path: Path, name: str) -> Clip:
     announced, aspect = _announced(opened, name)
     if shape is None:
         raise ClipError(name, "it has no frames that can be decoded", COPY)
-    findings = list(_no_scale())
-    if announced and announced != len(times):
-        text = f"{len(times)} frames can be decoded where the header has {announced}."
-        findings.append(Finding("frame_count_differs", text))
+    findings = _no_scale(announced, len(times))
     if abs(aspect - 1) > 0.01:
         text = f"Pixels are {aspect:.3g} times as wide as high; areas and EF are those of square ones."
         findings.append(Finding("pixels_not_square", text))
@@ -171,8 +169,12 @@ def _clip_error(name: str, error: SourceError) -> ClipError:
     return ClipError(name, rule, COPY)
 
 
-def _no_scale() -> tuple[Finding, ...]:
-    return (Finding("scale_missing", "A video does not say how large a pixel is."),)
+def _no_scale(announced: int, found: int) -> list[Finding]:
+    """What is to be said of any video; `announced` is 0 where the header does not count its frames."""
+    findings = [Finding("scale_missing", "A video does not say how large a pixel is.")]
+    if announced not in (0, found):
+        findings.append(Finding("frame_count_differs", f"{found} frames are there, the header has {announced}."))
+    return findings
 
 
 def _check_boxes(path: Path, name: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from clip_files import phantom_frames, write_dicom_cine, write_mp4
 
 from nnunet_echo.cine.clips import ClipError, read_clip
@@ -91,3 +92,18 @@ def test_times_that_go_back_are_refused(tmp_path: Path, monkeypatch: pytest.Monk
     )
     with pytest.raises(ClipError, match="do not increase"):
         read_clip(tmp_path / "a.mkv")
+
+
+@pytest.mark.parametrize(
+    ("code", "step", "seconds"), [(8, 0.02, 0.02), (16, 20.0, 0.02), (24, 20000.0, 0.02), (0, 20.0, None)]
+)
+def test_the_time_of_a_nifti(tmp_path: Path, code: int, step: float, seconds: float | None) -> None:
+    image = sitk.JoinSeries([sitk.JoinSeries(sitk.GetImageFromArray(frame)) for frame in FRAMES], 0.0, step)
+    sitk.WriteImage(image, str(tmp_path / "a.nii"))
+    data = bytearray((tmp_path / "a.nii").read_bytes())
+    data[123] = 2 | code  # mm, and the unit of time
+    (tmp_path / "a.nii").write_bytes(data)
+    clip = read_clip(tmp_path / "a.nii")
+    assert np.array_equal(list(clip.frames()), FRAMES)
+    assert clip.times_s is None if seconds is None else clip.times_s[1] == pytest.approx(seconds)
+    assert clip.time_source == ("none" if seconds is None else "container")
