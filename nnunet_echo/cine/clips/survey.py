@@ -15,8 +15,8 @@ from numpy import ndarray
 from nnunet_echo.cine.clips.clip import Finding
 
 _BLOCKS = 40  # along the longer side
-_TIMES = 4.0  # the usual change of a block from frame to frame, and one grey level
-_LEAST = 4.0  # grey levels
+_TIMES = 3.0  # the usual change of a block from frame to frame, and one grey level
+_LEAST = 3.0  # grey levels
 _SHARE = 0.01  # of the blocks: a valve's leaflet moves through fewer
 FLOW = "it shows colour Doppler: tissue is grey, flow red and blue"
 SAMPLES = 8  # frames whose colours are looked at

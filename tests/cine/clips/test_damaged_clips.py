@@ -1,0 +1,131 @@
+"""300 clips damaged at random: an error, a finding, or the frames of the undamaged clip.
+
+Formats with a checksum, or whose structure is damaged, keep to that without exception. Where the bytes of pixels have
+no checksum (uncompressed, JPEG, JPEG 2000, RLE, deflate, GIF, H.264, MetaImage) a changed byte can give another picture
+that no reader can tell from a true one; what is asked for there is that the picture is nearly the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clip_files import real_file, write_clip
+from numpy import ndarray
+from numpy.random import Generator
+
+from nnunet_echo.cine.clips import ClipError, read_clip
+from nnunet_echo.cine.clips.fragments import encapsulated_frames
+from nnunet_echo.cine.clips.header import read_header
+
+SEEDS = 25
+COMPRESSED = ["jpeg.dcm", "rle.dcm", "jpeg 2000.dcm", "jpeg-ls.dcm"]
+FILES = [*COMPRESSED, "explicit.dcm", "deflated.dcm", "a.avi", "a.mp4", "a.gif", "a.nii.gz", "a.mhd", "folder"]
+CHECKED = {"a.nii.gz", "folder"}
+UNNOTICED = 0.15  # the share of a frame's pixels that may be off by more than 8 grey levels where there is no checksum
+
+
+@cache
+def real_frames() -> ndarray:
+    """A few frames (T, H, W) of a real loop, small."""
+    frames = read_clip(real_file("examples_ybr_color.dcm")).frames()
+    return np.stack([frame[::2, ::2] for frame, _ in zip(frames, range(8), strict=False)])
+
+
+def change(number: int) -> Callable[[Generator, bytes], bytes]:
+    def apply(rng: Generator, data: bytes) -> bytes:
+        changed = bytearray(data)
+        for place in rng.integers(0, len(data), number):
+            changed[place] ^= int(rng.integers(1, 256))
+        return bytes(changed)
+
+    return apply
+
+
+def blank(rng: Generator, data: bytes) -> bytes:
+    start = int(rng.integers(0, max(1, len(data) - 200)))
+    return data[:start] + bytes(len(data[start : start + 200])) + data[start + 200 :]
+
+
+# What each does, and whether the file can hold other pixels without a sign of it.
+DAMAGES: dict[str, tuple[Callable[[Generator, bytes], bytes], bool]] = {
+    "one byte changed": (change(1), True),
+    "20 bytes changed": (change(20), True),
+    "200 bytes zero": (blank, True),
+    "cut off": (lambda rng, data: data[: int(rng.integers(0, len(data)))], False),
+    "bytes added": (lambda rng, data: data + rng.bytes(int(rng.integers(1, 60))), False),
+    "a part lost": (lambda rng, data: data[: (at := int(rng.integers(0, len(data))))] + data[at + 50 :], False),
+}
+
+
+def read(path: Path) -> tuple[ndarray, set[str]]:
+    clip = read_clip(path)
+    return np.stack(list(clip.frames())), {finding.name for finding in clip.findings}
+
+
+def outcome(path: Path, whole: ndarray, known: set[str]) -> tuple[str, float]:
+    """What came of a damaged clip, and the largest share of a frame's pixels that are off."""
+    try:
+        frames, names = read(path)
+    except ClipError:
+        return "error", 0.0
+    if np.array_equal(frames, whole):
+        return "same", 0.0
+    if names - known:
+        return "finding", 0.0
+    if frames.shape != whole.shape:
+        return "silent", 1.0
+    return "silent", float((np.abs(frames.astype(int) - whole) > 8).mean(axis=(1, 2)).max())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_damage_is_silent(tmp_path: Path, name: str, capfd: pytest.CaptureFixture) -> None:
+    path = tmp_path / name
+    write_clip(path, real_frames())
+    whole, known = read(path)
+    files = sorted(path.iterdir()) if path.is_dir() else sorted(tmp_path.glob("a.*")) or [path]
+    for seed in range(SEEDS):
+        rng = np.random.default_rng([seed, FILES.index(name)])
+        damage = list(DAMAGES)[rng.integers(len(DAMAGES))]
+        apply, unnoticed = DAMAGES[damage]
+        victim = files[rng.integers(len(files))]
+        data = victim.read_bytes()
+        victim.write_bytes(apply(rng, data))
+        found, off = outcome(path, whole, known)
+        if found == "silent":
+            assert unnoticed and name not in CHECKED, (seed, damage)
+            assert off < UNNOTICED, (seed, damage, off)
+        victim.write_bytes(data)
+    assert capfd.readouterr() == ("", "")  # no library says anything of its own
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+@pytest.mark.parametrize("how", ["lost", "twice", "empty"])
+def test_a_frame_lost_or_doubled(tmp_path: Path, name: str, how: str) -> None:
+    path = tmp_path / name
+    write_clip(path, real_frames())
+    header = read_header(path, name)
+    with path.open("rb") as file:
+        [(start, length)] = encapsulated_frames(file, name, header.pixels_start, header.count)[3]
+    data = path.read_bytes()
+    item = data[start - 8 : start + length]
+    changed = {"lost": b"", "twice": item * 2, "empty": item[:4] + bytes(4)}[how]
+    path.write_bytes(data[: start - 8] + changed + data[start + length :])
+    with pytest.raises(ClipError):
+        read_clip(path)
+
+
+def test_a_frame_of_another_moment_is_reported(tmp_path: Path) -> None:
+    frames = real_frames().copy()
+    frames[4] = np.roll(frames[4], 12, axis=1)
+    write_clip(tmp_path / "folder", frames)
+    clip = read_clip(tmp_path / "folder")
+    [finding] = [finding for finding in clip.findings if finding.name == "frame_unlike_neighbours"]
+    assert "Frame 5:" in finding.text
+    frames = real_frames().copy()
+    frames[0] = 255 - frames[0]
+    write_clip(tmp_path / "first", frames)
+    assert "frame_unlike_neighbours" in {finding.name for finding in read_clip(tmp_path / "first").findings}
