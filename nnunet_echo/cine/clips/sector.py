@@ -24,19 +24,23 @@ def find_sector(clip: Clip) -> ndarray:
 
     A clip of one frame does not change; of that, the largest lit part is taken. All False where nothing changes.
     """
-    total, squares, count = np.zeros(clip.shape), np.zeros(clip.shape), 0
-    first = np.zeros(clip.shape)
+    # Squares of 16 bits fit 2 ** 16 times into 32.
+    total = np.zeros(clip.shape, np.int32)
+    squares = np.zeros(clip.shape, np.uint32 if clip.count < 2**16 else np.uint64)
+    first = np.zeros(clip.shape, np.int16)
+    count = 0
     for frame in clip.frames():
         if count == 0:
-            first = frame.astype(np.float64)
-        shifted = frame - first  # small numbers, whose squares lose nothing
-        total += shifted
-        squares += shifted * shifted
+            first = frame.astype(np.int16)
+        change = frame - first
+        total += change
+        np.abs(change, out=change)
+        squares += np.square(change.view(np.uint16))
         count += 1
     if count == 1:
         changing: ndarray = first > _LIT
     else:
-        variance = np.maximum(squares - total * total / count, 0) / (count - 1)
+        variance = (squares - total.astype(np.float64) ** 2 / count) / (count - 1)
         changing = variance > _CHANGE**2
     return _largest_part(changing, clip.region)
 
