@@ -191,7 +191,7 @@ class FrameDecoder:
 
 
 def _pydicom_decoder(syntax: str, name: str) -> Any:
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
     if syntax in JPEG:
@@ -207,7 +207,7 @@ def _pydicom_decoder(syntax: str, name: str) -> Any:
 
 def _palette(header: Header, name: str) -> ndarray:
     """The colour of each value that a pixel can have, (2 ** bits, 3) uint8."""
-    from pydicom.pixels import apply_color_lut
+    from pydicom.pixels.processing import apply_color_lut
 
     kind = np.uint16 if header.layout.bits_allocated == 16 else np.uint8
     try:

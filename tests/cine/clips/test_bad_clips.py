@@ -228,3 +228,12 @@ def test_the_real_loop_is_read() -> None:
     assert clip.spacing_mm[0] == clip.spacing_mm[1] == pytest.approx(0.510497, abs=1e-6)
     assert clip.times_s[-1] == pytest.approx(119 * 0.033333)
     assert clip.region == (31, 415, 84, 596) and clip.findings == ()
+
+
+def test_what_stands_between_frames_must_be_items(tmp_path: Path) -> None:
+    write_dicom_cine(tmp_path / "a.dcm", FRAMES, syntax="jpeg")
+    data = (tmp_path / "a.dcm").read_bytes()
+    second = data.index(b"\xfe\xff\x00\xe0", data.index(b"\xff\xd8\xff"))
+    (tmp_path / "a.dcm").write_bytes(data[:second] + b"\xfe\xff\x00\xe1" + data[second + 4 :])
+    with pytest.raises(ClipError, match="damaged after 1 items"):
+        read_clip(tmp_path / "a.dcm")

@@ -254,7 +254,8 @@ def test_rle_is_read_to_the_last_byte() -> None:
     assert decode_rle(packed(good), (2, 2), 1, 8).tolist() == [[5, 6], [7, 7]]
     assert decode_rle(packed(good + b"\0"), (2, 2), 1, 8).tolist() == [[5, 6], [7, 7]]
     assert decode_rle(packed(b"\x80" + good), (2, 2), 1, 8).tolist() == [[5, 6], [7, 7]]
-    assert decode_rle(packed(good, good), (2, 2), 1, 16)[0].tolist() == [0x0505, 0x0606]
+    low = bytes([3, 1, 2, 3, 4])
+    assert decode_rle(packed(good, low), (2, 2), 1, 16).tolist() == [[0x0501, 0x0602], [0x0703, 0x0704]]
     assert decode_rle(packed(good, good, good), (2, 2), 3, 8).shape == (2, 2, 3)
     for damaged in (
         good[:-1],
