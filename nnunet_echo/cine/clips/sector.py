@@ -58,4 +58,4 @@ def _largest_part(changing: ndarray, region: tuple[int, int, int, int] | None) -
     if number == 0:
         return np.zeros_like(changing)
     largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
-    return convex_hull_image(largest) & inside
+    return convex_hull_image(largest)  # of what lies in a rectangle, which holds the hull too

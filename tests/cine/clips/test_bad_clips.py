@@ -237,3 +237,20 @@ def test_what_stands_between_frames_must_be_items(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(data[:second] + b"\xfe\xff\x00\xe1" + data[second + 4 :])
     with pytest.raises(ClipError, match="damaged after 1 items"):
         read_clip(tmp_path / "a.dcm")
+
+
+def test_a_gif_without_its_last_byte_and_a_png_of_another_checksum(tmp_path: Path) -> None:
+    write_gif(tmp_path / "a.gif", FRAMES)
+    data = (tmp_path / "a.gif").read_bytes()
+    for other in (data[:-1], data + b"\0"):
+        (tmp_path / "a.gif").write_bytes(other)
+        with pytest.raises(ClipError, match="last frame"):
+            read_clip(tmp_path / "a.gif")
+    write_folder(tmp_path / "folder", FRAMES)
+    picture = tmp_path / "folder" / "frame_2.png"
+    data = picture.read_bytes()
+    start = data.index(b"IDAT")
+    end = start + 4 + struct.unpack(">I", data[start - 4 : start])[0]
+    picture.write_bytes(data[:end] + bytes([data[end] ^ 1]) + data[end + 1 :])
+    with pytest.raises(ClipError, match="picture 2"):
+        read_clip(tmp_path / "folder")
