@@ -112,3 +112,12 @@ def test_a_video_keeps_the_times_of_its_frames(tmp_path: Path) -> None:
     assert np.allclose(clip.times_s * 1000, times)
     write_mp4(tmp_path / "b.mkv", FRAMES, times=[0, 20, 40, 60, 80, 180, 200, 220])
     assert "frames_missing" in {finding.name for finding in read_clip(tmp_path / "b.mkv").findings}
+
+
+def test_a_header_that_counts_its_frames_wrongly_is_reported(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.avi", FRAMES)
+    data = bytearray((tmp_path / "a.avi").read_bytes())
+    data[data.index(b"strh") + 40] = len(FRAMES) + 1  # its length in frames
+    (tmp_path / "a.avi").write_bytes(data)
+    clip = read_clip(tmp_path / "a.avi")
+    assert clip.count == len(FRAMES) and "frame_count_differs" in {finding.name for finding in clip.findings}
