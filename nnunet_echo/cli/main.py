@@ -29,6 +29,7 @@ COMMANDS = {
     "crossval": "train all folds of several trainers on all GPUs, through failures",
     "status": "how far every fold is, from the disk, and what finishes the rest",
     "slurm-script": "print an sbatch script that does what crossval does",
+    "predict": "masks of images by a trained 2D model, those of nnUNetv2_predict, sooner",
     "frames": "write sequences of label maps as single frames, to evaluate",
     "evaluate": "score predictions: overlap, distances, ejection fraction",
     "measure": "volumes, ejection fraction, sizes and anatomy of one set of masks",

@@ -23,6 +23,7 @@ LINES = {
     "crossval": ["751", "--trainers", "A"],
     "status": ["751"],
     "slurm-script": ["751", "--trainers", "A"],
+    "predict": ["-i", "images", "-o", "masks", "-m", "model"],
     "frames": ["maps", "-d", "753", "-o", "out"],
     "evaluate": ["predictions", "references", "-o", "out"],
     "measure": ["masks"],
@@ -89,7 +90,10 @@ def test_traceback_may_stand_before_what_a_command_has_of_its_own(
 def test_interrupted(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(module_of(command), "run", raises(KeyboardInterrupt()))
     assert main([command, *LINES[command]]) == 130
-    rest = "; the same command again completes the dataset" if command == "convert" else ""
+    rest = {
+        "convert": "; the same command again completes the dataset",
+        "predict": "; the masks that are there are complete, and --continue_prediction goes on from them",
+    }.get(command, "")
     assert capsys.readouterr().err == f"interrupted{rest}\n"
 
 

@@ -1,0 +1,126 @@
+"""`nnunet-echo predict -i IMAGES -o MASKS -m MODEL`: the masks of nnUNetv2_predict for 2D models, without the waiting.
+
+Options are called as nnU-Net's. MODEL is a folder TRAINER__PLANS__CONFIGURATION of nnUNet_results or a file that
+`nnunet-echo export` wrote; -d, -c, -tr, -p name such a folder as nnUNetv2_predict does.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nnunet_echo.cli.options import add_device
+from nnunet_echo.nnunet.results import DEFAULT_PLANS
+
+INTERRUPTED = "interrupted; the masks that are there are complete, and --continue_prediction goes on from them"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `predict`."""
+    parser.add_argument("-i", "--images", type=Path, required=True, metavar="IMAGES", help="folder of CASE_0000.*")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="MASKS", help="folder for the masks")
+    add_model(parser)
+    there = parser.add_mutually_exclusive_group()
+    there.add_argument(
+        "--continue_prediction", "--continue-prediction", action="store_true", help="keep the masks that are there"
+    )
+    there.add_argument("--overwrite", action="store_true", help="replace the masks that are there")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Which model, and how it is to run: what all commands that predict have in common."""
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("-m", "--model", type=Path, metavar="MODEL", help="folder of a trained model, or exported file")
+    model.add_argument("-d", dest="dataset", metavar="DATASET", help="id or name, instead of -m, with -c -tr -p")
+    parser.add_argument("-c", dest="configuration", default="2d", help="(default: 2d)")
+    parser.add_argument("-tr", dest="trainer", default="nnUNetTrainer", help="(default: nnUNetTrainer)")
+    parser.add_argument("-p", dest="plans", default=DEFAULT_PLANS, help=f"(default: {DEFAULT_PLANS})")
+    parser.add_argument(
+        "-f",
+        "--folds",
+        nargs="+",
+        type=_fold,
+        metavar="K",
+        help="0, several for their mean, or all (default: every fold that is trained)",
+    )
+    parser.add_argument("-chk", dest="checkpoint", default="checkpoint_final.pth", help="(default: %(default)s)")
+    parser.add_argument("-step_size", "--step-size", type=float, default=0.5, help="of the tiles (default: 0.5)")
+    parser.add_argument("--disable_tta", "--disable-tta", action="store_true", help="no mirrored forms")
+    parser.add_argument(
+        "--import-trainer", action="store_true", help="run the trainer's file, where its network is not known without"
+    )
+    parser.add_argument(
+        "--workers", "-np", type=int, metavar="N", help="frames at once, one thread each (default: one a processor)"
+    )
+    add_device(parser, "cpu")
+
+
+def load_model(args: argparse.Namespace):
+    """The model of the options. Raises as `CineModel.load`."""
+    from nnunet_echo.cine.model import CineModel
+    from nnunet_echo.crossval.checks import check_device
+
+    if args.device != "cpu":
+        check_device(args.device)
+    model = CineModel.load(
+        model_path(args),
+        args.folds,
+        args.device,
+        args.checkpoint,
+        workers=args.workers,
+        mirroring=not args.disable_tta,
+        step_size=args.step_size,
+        import_trainer=args.import_trainer,
+    )
+    if model.engine != "torch":
+        test = model.self_test()
+        print(f"{model.engine}: {test.different} of {test.pixels} labels of the self-test differ from PyTorch's")
+    return model
+
+
+def model_path(args: argparse.Namespace) -> Path:
+    """-m, or the folder that -d, -c, -tr and -p name. Raises `ValueError` and `FileNotFoundError`."""
+    from nnunet_echo.nnunet.folders import find_dataset
+    from nnunet_echo.nnunet.results import check_name, model_folder, results_folder
+
+    if args.model:
+        if not args.model.exists():
+            raise FileNotFoundError(f"{args.model}: there is no such model. Name a folder of nnUNet_results with -m.")
+        return args.model
+    for what in ("trainer", "plans", "configuration"):
+        check_name(what, getattr(args, what))
+    dataset = find_dataset(args.dataset, results_folder()).name
+    folder = model_folder(dataset, args.trainer, args.plans, args.configuration)
+    if not folder.is_dir():
+        there = sorted(path.name for path in folder.parent.glob("*__*__*") if path.is_dir())
+        raise FileNotFoundError(f"{folder}: there is no such model. There are {', '.join(there) or 'none'}.")
+    return folder
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict, write, and say how many; 0 when done. Errors are raised as `CineModel.load` and `predict_folder`."""
+    from tqdm import tqdm
+
+    from nnunet_echo.cine.folder import KEEP, REFUSE, REPLACE, predict_folder
+
+    if args.images.resolve() == args.output.resolve():
+        raise ValueError(f"-o {args.output}: holds the images. Choose another folder for the masks.")
+    existing = KEEP if args.continue_prediction else REPLACE if args.overwrite else REFUSE
+    model = load_model(args)
+    with tqdm(unit="image", disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        written = predict_folder(model, args.images, args.output, existing=existing, progress=progress)
+    print(f"{len(written)} masks: {args.output}")
+    return 0
+
+
+def _fold(text: str) -> int | str:
+    if text == "all":
+        return text
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number such as 0, or all")
+    return int(text)
