@@ -55,7 +55,7 @@ class CineModel:
     folds: tuple[Fold, ...] = (0,)
     engine: str = "torch"
     workers: int = field(default_factory=default_workers)
-    test_frame: tuple[ndarray, tuple[float, float], ndarray] | None = None  # frame, spacing and labels of an export
+    test_frame: tuple[ndarray, tuple[float, float], ndarray] | None = None  # frame (C, H, W), spacing, labels
 
     @classmethod
     def load(
@@ -159,8 +159,14 @@ class CineModel:
         if self.test_frame is None:
             raise ValueError("only exported models carry a self-test. Make one with nnunet-echo export.")
         frame, spacing, expected = self.test_frame
-        mask = self._frame(frame, spacing, None, None).mask
+        mask = self.predict(frame[:, None], self.frame_properties(spacing))[0]
         return SelfTest(int((mask != expected).sum()), expected.size)
+
+    def frame_properties(self, spacing_mm: tuple[float, float]) -> Properties:
+        """What nnU-Net's reader says of a frame whose pixels are so large; of pictures such as PNG it knows no size."""
+        in_pixels = self.steps.manager.image_reader_writer_class.__name__ == "NaturalImage2DIO"
+        pixel = (1.0, 1.0) if in_pixels else spacing_mm
+        return {"spacing": (_FAR * max(pixel), *pixel)}
 
     def _frame(
         self,
@@ -173,17 +179,11 @@ class CineModel:
             raise ValueError(f"frame: expected grey numbers (H, W), got {frame.dtype} {frame.shape}.")
         y0, y1, x0, x1 = region or (0, frame.shape[0], 0, frame.shape[1])
         seen = frame[y0:y1, x0:x1]
-        pixel = (1.0, 1.0) if self._in_pixels else spacing or self.assumed_spacing(seen.shape)
-        distance = _FAR if self._in_pixels else _FAR * max(pixel)
-        labels, entropy = self._predict(seen[None, None], {"spacing": (distance, *pixel)}, label)
+        pixel = spacing or self.assumed_spacing(seen.shape)
+        labels, entropy = self._predict(seen[None, None], self.frame_properties(pixel), label)
         mask = np.zeros(frame.shape, labels.dtype)
         mask[y0:y1, x0:x1] = labels[0]
         return FrameResult(mask, entropy)
-
-    @cached_property
-    def _in_pixels(self) -> bool:
-        """Whether nnU-Net read the training images without a spacing, as it reads PNG."""
-        return self.steps.manager.image_reader_writer_class.__name__ == "NaturalImage2DIO"
 
     def _predict(self, image: ndarray, properties: Properties, label: int | None) -> tuple[ndarray, float | None]:
         data = self.steps.preprocess(image, properties)

@@ -182,20 +182,19 @@ class Steps:
         autocast = torch.autocast("cuda") if self.device.type == "cuda" else nullcontext()  # as nnU-Net
         with autocast:
             for z, y, x in itertools.product(range(padded.shape[1]), rows, columns):
-                tile = (z, slice(y, y + height), slice(x, x + width))
-                prediction = self._mirrored(
-                    network, padded[(slice(None), *tile)][None].clone(memory_format=torch.contiguous_format)
-                )[0]
+                tile = (slice(None), z, slice(y, y + height), slice(x, x + width))
+                patch = padded[tile][None].clone(memory_format=torch.contiguous_format)
+                prediction = self._mirrored(network, patch)[0]
                 prediction *= gaussian
-                logits[(slice(None), *tile)] += prediction
-                weights[tile] += gaussian
+                logits[tile] += prediction
+                weights[tile[1:]] += gaussian
         torch.div(logits, weights, out=logits)
         if torch.isinf(logits).any():
             raise RuntimeError(
                 "the network's logits are too large for 16 bits, as which nnU-Net adds tiles up. Its weights are "
                 "damaged, or the image's values are far from those it was trained on."
             )
-        return logits[(slice(None), *back[1:])]
+        return logits[:, back[1], back[2], back[3]]
 
     def _mirrored(self, network: Forward, tile: Tensor) -> Tensor:
         """Logits of (1, C, h, w), the mean over all mirrored forms."""

@@ -176,7 +176,7 @@ def _literal(attributes: dict[str, ast.AST], name: str, found: _Class, kind: typ
     if name not in attributes:
         return None
     try:
-        value = ast.literal_eval(attributes[name])  # type: ignore[arg-type]
+        value = ast.literal_eval(attributes[name])
     except ValueError:
         value = None
     if not isinstance(value, kind):

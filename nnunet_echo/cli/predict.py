@@ -39,7 +39,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "-f",
         "--folds",
         nargs="+",
-        type=_fold,
+        type=fold_or_all,
         metavar="K",
         help="0, several for their mean, or all (default: every fold that is trained)",
     )
@@ -118,7 +118,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _fold(text: str) -> int | str:
+def fold_or_all(text: str) -> int | str:
+    """A fold after -f: its number, or all for the one that was trained on all cases."""
     if text == "all":
         return text
     if not text.isascii() or not text.isdigit():

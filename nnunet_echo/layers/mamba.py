@@ -80,7 +80,7 @@ class BiMamba(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         blocks = [self.mamba_forw] if self.mamba_backw is None else [self.mamba_forw, self.mamba_backw]
-        if traceable.wanted():  # which know nothing of checkpoints
+        if traceable.checkpoints_refused():
             return self._mix(blocks, tokens)
         map_size = tokens.shape[1] * sum(len(block.D) for block in blocks)
         sequences = max(1, _LARGEST_MAP // map_size)

@@ -108,7 +108,7 @@ class VSSLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.upsample is not None:
             x = self.upsample(x)
-        use_checkpoint = self.use_checkpoint and not traceable.wanted()  # which know nothing of checkpoints
+        use_checkpoint = self.use_checkpoint and not traceable.checkpoints_refused()
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if use_checkpoint else block(x)
         return x if self.downsample is None else self.downsample(x)

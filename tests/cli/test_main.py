@@ -24,6 +24,7 @@ LINES = {
     "status": ["751"],
     "slurm-script": ["751", "--trainers", "A"],
     "predict": ["-i", "images", "-o", "masks", "-m", "model"],
+    "export": ["model", "-o", "model.zip"],
     "frames": ["maps", "-d", "753", "-o", "out"],
     "evaluate": ["predictions", "references", "-o", "out"],
     "measure": ["masks"],

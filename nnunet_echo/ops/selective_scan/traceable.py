@@ -12,7 +12,8 @@ operations. Letters as in `nnunet_echo.ops.selective_scan`; G groups of H channe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from nnunet_echo.ops.selective_scan.inputs import ScanInputs
 from nnunet_echo.ops.selective_scan.reference import skip_and_gate
 
 READS_BACKWARDS = True
+_operators_kept = False
 _SAYS_EXPORTING = hasattr(torch.compiler, "is_exporting")  # since PyTorch 2.7
 
 
@@ -39,7 +41,27 @@ def exporting() -> bool:
 
 def wanted() -> bool:
     """Whether PyTorch is about to look into what is computed: `exporting`, torch.func's transforms, forward mode."""
-    return exporting() or torch._C._are_functorch_transforms_active() or in_forward_mode()
+    exported = exporting() and not _operators_kept
+    return exported or torch._C._are_functorch_transforms_active() or in_forward_mode()
+
+
+@contextmanager
+def operators_kept() -> Iterator[None]:
+    """Within it torch.export keeps the fast backends as operators: what runs the exported program needs this package.
+
+    It holds for all threads of the process.
+    """
+    global _operators_kept
+    before, _operators_kept = _operators_kept, True
+    try:
+        yield
+    finally:
+        _operators_kept = before
+
+
+def checkpoints_refused() -> bool:
+    """Whether layers have to do without checkpoints, whose number of parts an exporter would fix, or fail at."""
+    return wanted() or exporting()
 
 
 def in_forward_mode() -> bool:
