@@ -44,6 +44,16 @@ def test_ties_are_broken_as_by_nnunet(step: float, monkeypatch: pytest.MonkeyPat
         np.testing.assert_array_equal(labels, of_nnunet(logits, size))
 
 
+def test_classes_that_are_a_rounding_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is larger at every pixel, and yet nnU-Net's 16 bits tie between pixels, where the first class wins."""
+    monkeypatch.setattr(resample, "_LARGEST_SEAM", 1)
+    first = np.random.default_rng(0).uniform(0.5, 2, (20, 20)).astype(np.float16)
+    logits = np.stack([first, np.nextafter(first, np.float16(9))])
+    labels = resample.labels_of(logits, (70, 90))
+    assert set(np.unique(labels)) == {0, 1}
+    np.testing.assert_array_equal(labels, of_nnunet(logits, (70, 90)))
+
+
 def test_most_points_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     computed = []
     whole = resample._interpolate

@@ -25,6 +25,11 @@ def test_order_and_threads() -> None:
         assert {threads for _, threads, _ in results} == {1}
         assert len({name for _, _, name in results}) == 3
         assert torch.get_num_threads() == 3
+        later: list[int] = []  # of a thread that starts now
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert later == [3]
     finally:
         torch.set_num_threads(1)
 
@@ -68,6 +73,20 @@ def test_errors_come_in_their_turn() -> None:
         for n in in_order(source(), lambda n: n, workers=4):
             seen.append(n)
     assert seen == [0, 1, 2]
+
+
+def test_nothing_is_started_once_nobody_wants_it() -> None:
+    started = []
+
+    def work(n: int) -> int:
+        started.append(n)
+        time.sleep(0.1 if n else 0)
+        return n
+
+    results = in_order(range(9), work, workers=2)
+    assert next(results) == 0
+    results.close()
+    assert len(started) < 4, started
 
 
 def test_no_workers() -> None:
