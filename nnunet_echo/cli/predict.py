@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_echo.cli.options import add_device
 from nnunet_echo.nnunet.results import DEFAULT_PLANS
+
+if TYPE_CHECKING:
+    from nnunet_echo.cine.model import CineModel
 
 INTERRUPTED = "interrupted; the masks that are there are complete, and --continue_prediction goes on from them"
 
@@ -55,7 +59,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     add_device(parser, "cpu")
 
 
-def load_model(args: argparse.Namespace):
+def load_model(args: argparse.Namespace) -> CineModel:
     """The model of the options. Raises as `CineModel.load`."""
     from nnunet_echo.cine.model import CineModel
     from nnunet_echo.crossval.checks import check_device
