@@ -129,6 +129,14 @@ def test_a_first_token_forgets_nothing_where_no_n_is_more_than_0(backend: str) -
 
 
 @compiled
+def test_gradients_where_a_memory_has_no_norm() -> None:
+    memory = cell_inputs(length=1, state=True)
+    state = memory["initial_state"].detach()
+    state[2] = 0.0
+    check({**memory, "initial_state": state})
+
+
+@compiled
 def test_nan_is_not_hidden(width: int) -> None:  # noqa: F811
     for name in ("x", "R", "b", "initial_state"):
         inputs = {key: x.detach().float() for key, x in cell_inputs(state=True).items()}
