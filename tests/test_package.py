@@ -159,7 +159,7 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, 
     monkeypatch.setenv(_startup.TRAINERS_VARIABLE, str(_startup.trainers_folder()))
     assert main(["doctor"]) == 0
     report = capsys.readouterr().out
-    assert report.count(" found") == len(NETWORKS)
+    assert report.count(" found") == sum(len(row.trainers) for row in NETWORKS.values())
     assert "found      LKM-UNet, 2D and 3D" in report and "found      Vision-LSTM 2, 2D\n" in report
     assert "scan on cpu: " in report
     assert "CUDA devices only" in report

@@ -154,7 +154,7 @@ def _dicom(path: Path, name: str) -> sitk.Image:
     """A DICOM file of one frame. Its spacing is that of the first 2D region in centimetres, or PixelSpacing."""
     try:
         import pydicom
-        from pydicom.pixels import pixel_array
+        from pydicom.pixels.utils import pixel_array
     except ImportError as error:
         raise SourceError(
             f"{name}: DICOM is read with pydicom 3, which is not installed here ({error}); pip install pydicom"

@@ -59,7 +59,7 @@ def test_every_network_has_a_golden_in_the_repository() -> None:
     published -= {"no_mamba", "msv_mamba"}  # of which nothing is published
     everywhere = {file.stem for file in OURS.rglob("*.safetensors")}
     assert all(any(name.startswith(network) for name in everywhere) for network in published), published
-    assert sum(file.stat().st_size for file in OURS.rglob("*")) < 11 * 2**20
+    assert sum(file.stat().st_size for file in OURS.rglob("*")) < 10e6
 
 
 def test_all_goldens_are_used() -> None:
