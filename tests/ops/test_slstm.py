@@ -129,6 +129,23 @@ def test_a_first_token_forgets_nothing_where_no_n_is_more_than_0(backend: str) -
 
 
 @compiled
+def test_gradients_where_the_two_gates_are_equal() -> None:
+    """log sigmoid(200) is 0: at every token the maximum has two equal arguments, and y depends on both all the same."""
+    inputs = {name: torch.zeros_like(x) for name, x in cell_inputs(2, 6, 3, 5).items()}
+    gates = torch.randn(2, 6, 4, 15, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gates[:, :, 0], gates[:, :, 1] = 0, 200
+    inputs["x"] = gates.flatten(2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: slstm(x, inputs["R"], inputs["b"], backend="reference")[0], inputs["x"])
+    gradients = []
+    for backend, dtype in (("reference", torch.float64), ("cpu", torch.float32)):
+        leaves = {name: x.detach().to(dtype).requires_grad_() for name, x in inputs.items()}
+        y, _ = slstm(**leaves, backend=backend)
+        gradients.append(torch.autograd.grad(y.square().sum(), list(leaves.values())))
+    for truth, ours in zip(*gradients, strict=True):
+        assert (ours.double() - truth).norm() <= 1e-5 * truth.norm()
+
+
+@compiled
 def test_gradients_where_a_memory_has_no_norm() -> None:
     memory = cell_inputs(length=1, state=True)
     state = memory["initial_state"].detach()

@@ -32,8 +32,8 @@ def slstm(x: Tensor, R: Tensor, b: Tensor, initial_state: Tensor | None) -> tupl
         m = torch.maximum(i, l)
         if t == 0:
             m = i if nothing is None else torch.where(nothing, i, m)
-        # At the first token l may be above m.
-        input_gate, forget_gate = torch.exp(i - m), torch.exp((l - m).clamp(max=0))
+        # At the first token l may be above m. Not by `clamp`, whose gradient is 0 where the two are equal: that of y is not.
+        input_gate, forget_gate = torch.exp(i - m), torch.exp(torch.where(l > m, 0.0, l - m))
         c = forget_gate * c + input_gate * torch.tanh(z)
         n = forget_gate * n + input_gate
         y = torch.sigmoid(o) * (c / n)
