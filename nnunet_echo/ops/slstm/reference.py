@@ -32,7 +32,7 @@ def slstm(x: Tensor, R: Tensor, b: Tensor, initial_state: Tensor | None) -> tupl
         m = torch.maximum(i, l)
         if t == 0:
             m = i if nothing is None else torch.where(nothing, i, m)
-        # At the first token l may be above m. Not by `clamp`, whose gradient is 0 where the two are equal: that of y is not.
+        # At the first token l may be above m. Not by `clamp`: its gradient is 0 where the two are equal.
         input_gate, forget_gate = torch.exp(i - m), torch.exp(torch.where(l > m, 0.0, l - m))
         c = forget_gate * c + input_gate * torch.tanh(z)
         n = forget_gate * n + input_gate
