@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from echonet_download import DATASET, convert, regular_videos
-from test_nnunet_commands import TINY, Workplace
+from nnunet_workplace import TINY, Workplace
 
 from nnunet_echo.cli.main import main
 from nnunet_echo.dataset_conversion.echonet.phantom import echonet_video, write_echonet

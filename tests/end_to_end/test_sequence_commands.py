@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from camus_download import table
+from nnunet_workplace import Workplace
 from small_trainers import small_trainer
-from test_nnunet_commands import Workplace
 
 from nnunet_echo.data.frames import write_frames
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
