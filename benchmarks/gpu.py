@@ -27,13 +27,14 @@ from scan import CHECK_TOKENS, SHAPES, forward_backward, scan_inputs, triton_sca
 from timing import seconds_of
 from torch import Tensor
 
-from nnunet_echo.networks import NETWORKS
+from nnunet_echo.networks import NETWORKS, list_networks
 from nnunet_echo.ops.selective_scan import chunked, reference, selective_scan
 from nnunet_echo.ops.selective_scan.inputs import ScanInputs
 from nnunet_echo.training.memory import peak_memory_gib
 
-OURS = list(NETWORKS)
-TOKENS = ("vm_unet", "vil", "vil2", "samus", "samus_tra_lia")  # trained with AdamW
+OURS = list_networks(2, installed=True)
+# Trained with Adam or AdamW.
+TOKENS = ("vm_unet", "vil", "vil2", "samus", "samus_tra_lia", *(name for name, row in NETWORKS.items() if row.extra))
 ITERATIONS = 250  # of an epoch
 NO_GPU = 3
 NAMES = ("y", "u", "delta", "A", "B", "C", "D", "z", "bias")

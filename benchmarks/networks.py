@@ -39,7 +39,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunet_echo.analysis.costs import flop_formulas
-from nnunet_echo.networks import NETWORKS, network_from_plan
+from nnunet_echo.networks import NETWORKS, list_networks, network_from_plan
 from nnunet_echo.networks.plan import UNetShape
 from nnunet_echo.nnunet.plans import SMALLEST_MAP, unet_architecture
 from nnunet_echo.ops.selective_scan import BACKEND_VARIABLE, choose_backend, cpu
@@ -49,7 +49,7 @@ CLASSES = 4
 PLAIN = "nnU-Net plain"
 RESIDUAL = "nnU-Net ResEnc"
 RELEASED = "lkm_unet released"  # the windows of the published code, which scans whole maps at these sizes
-SUBJECTS = (PLAIN, RESIDUAL, *NETWORKS, RELEASED)
+SUBJECTS = (PLAIN, RESIDUAL, *list_networks(2, installed=True), RELEASED)
 WITH_A_SCAN = (*(name for name, row in NETWORKS.items() if row.scan), RELEASED)
 
 

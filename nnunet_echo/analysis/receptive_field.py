@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from nnunet_echo.analysis.costs import build_network
 from nnunet_echo.evaluation.output import write_table
-from nnunet_echo.networks import NETWORKS
+from nnunet_echo.networks import NETWORKS, list_networks
 from nnunet_echo.networks.checkpoints import load_checkpoint
 from nnunet_echo.nnunet.commands import silent
 from nnunet_echo.nnunet.plans import divisible, unet_architecture
@@ -213,7 +213,8 @@ def _subjects(
     for name, folder in folders.items():
         yield replace(trained_network(folder, size), name=name)
     if not folders:
-        for trainer in trainers or [BASELINE, *(row.trainer for row in NETWORKS.values() if 2 in row.dims)]:
+        ours = (NETWORKS[name].trainer for name in list_networks(2, installed=True))
+        for trainer in trainers or [BASELINE, *ours]:
             yield random_network(trainer, size or SIZE)
 
 

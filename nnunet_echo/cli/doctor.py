@@ -151,7 +151,8 @@ def _trainers(problems: list[str]) -> None:
             found = None
             problems.append(f"{name} cannot be imported ({type(error).__name__}: {error}).")
         forms = " and ".join(f"{n}D" for n in row.dims)
-        print(f"  {name:<32} {'found' if found else 'NOT FOUND':<10} {title}, {forms}")
+        title = "; it ".join(filter(None, [f"{title}, {forms}", row.why_not()]))
+        print(f"  {name:<32} {'found' if found else 'NOT FOUND':<10} {title}")
     if folder not in os.environ.get(TRAINERS_VARIABLE, "").split(os.pathsep):
         problems.append(
             f"nnU-Net does not look into that folder. `import torch` should have added it to {TRAINERS_VARIABLE} "

@@ -44,13 +44,19 @@ __all__ = [
 SHAPE_OPTIONS = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_conv_per_stage_decoder")
 
 
-def list_networks(dims: int | None = None) -> list[str]:
+def list_networks(dims: int | None = None, installed: bool = False) -> list[str]:
     """The names that `create_network` knows; with `dims` those that have a form for 2 or for 3 axes of space.
+
+    With `installed` without those that need a package which is missing here; ``NETWORKS[name].why_not()`` says which.
 
     >>> list_networks(dims=3)[:4]
     ['lkm_unet', 'umamba_bot', 'umamba_enc', 'no_mamba']
     """
-    return [name for name, row in NETWORKS.items() if dims is None or dims in row.dims]
+    return [
+        name
+        for name, row in NETWORKS.items()
+        if (dims is None or dims in row.dims) and not (installed and row.why_not())
+    ]
 
 
 def network_options(name: str) -> dict[str, Any]:
@@ -84,7 +90,8 @@ def create_network(
     `deep_supervision` it returns a list of logits, finest first, instead of (B, num_classes, *S).
 
     Raises ValueError for an unknown name or option, with those there are, for a patch with a number of axes that the
-    network has no form for, and for sizes and values that cannot be.
+    network has no form for, and for sizes and values that cannot be; RuntimeError for a network that needs a package
+    which is not installed.
 
     >>> network = create_network("umamba_bot", in_channels=1, num_classes=4, patch_size=(64, 48), n_conv_per_stage=1)
     >>> import torch

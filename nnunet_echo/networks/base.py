@@ -65,6 +65,17 @@ class AnySize(nn.Module):
         ]
 
 
+def pad_for_instance_norm(x: Tensor, multiple: Sequence[int]) -> Tensor:
+    """Double the last axis of (B, C, *S) where S is `multiple`: one pixel would be left at the coarsest map.
+
+    Instance norm needs two.
+
+    >>> pad_for_instance_norm(torch.ones(1, 1, 16, 16), (16, 16)).shape
+    torch.Size([1, 1, 16, 32])
+    """
+    return F.pad(x, (0, multiple[-1])) if tuple(x.shape[2:]) == tuple(multiple) else x
+
+
 def drop_path_rates(rate: float, blocks: int, grows: bool = True) -> list[float]:
     """The rate of stochastic depth (Huang et al. 2016, arXiv 1603.09382) of each block: from 0 to `rate`, or constant.
 
@@ -121,10 +132,7 @@ class UNet(AnySize):
         return build(shape, deep_supervision, **options)
 
     def pad(self, x: Tensor) -> Tensor:
-        x = super().pad(x)
-        if tuple(x.shape[2:]) == self.size_multiple:  # one pixel is left at the coarsest stage: InstanceNorm needs two
-            x = F.pad(x, (0, self.size_multiple[-1]))
-        return x
+        return pad_for_instance_norm(super().pad(x), self.size_multiple)
 
     def padded_forward(self, x: Tensor) -> Tensor | list[Tensor]:
         return self.decoder(self.encoder(x))

@@ -31,7 +31,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rates of a recipe: ``rate(initial_lr, step, steps)``, steps counted from 0, and its words for the log.
+    """Learning rates of a training: ``rate(initial_lr, step, steps)``, steps counted from 0, and its words for the log.
 
     A step is an epoch, or with `every_iteration` a training iteration.
     """
@@ -64,6 +64,16 @@ def cosine(lowest: float, epochs_down: int | None = None) -> Schedule:
         return lowest + (initial_lr - lowest) * (1 + math.cos(math.pi * step / (epochs_down or steps))) / 2
 
     return Schedule(f"cosine, {epochs_down} epochs down and {epochs_down} up" if epochs_down else "cosine", rate)
+
+
+def polynomial(power: float = 0.9) -> Schedule:
+    """``(1 - i / N) ** power`` of the initial rate, in step i of N.
+
+    >>> [round(polynomial(1.0).rate(1.0, epoch, 4), 3) for epoch in range(4)]
+    [1.0, 0.75, 0.5, 0.25]
+    """
+    title = "polynomial decay" if power == 0.9 else f"polynomial decay of power {power:g}"
+    return Schedule(title, lambda initial_lr, step, steps: initial_lr * (1 - step / steps) ** power)
 
 
 def warm_up_then_polynomial(warm_up: int, power: float = 0.9) -> Schedule:

@@ -161,7 +161,7 @@ def test_arguments_that_cannot_be(arguments: tuple, message: str) -> None:
         create_network(*arguments)
 
 
-@pytest.mark.parametrize("name", ["vm_unet", "vil", "vil2"])
+@pytest.mark.parametrize("name", ["vm_unet", "vil", "vil2", "segresnet", "unetr"])
 def test_a_network_that_is_no_unet_takes_the_smallest_patch(name: str) -> None:
     """It pads its input to a multiple of its own, so the rule of a U-Net's halvings is none of its rules."""
     network = toy(name, patch_size=(7, 6))
@@ -197,12 +197,13 @@ def test_the_contents_page_imports_nothing_until_it_is_asked() -> None:
 def test_the_documentation_has_every_row_and_every_option() -> None:
     root = Path(__file__).resolve().parents[2]
     text = "".join((root / page).read_text() for page in ("README.md", "docs/reference/networks.md"))
+    options = text[text.index("| network | options |") :].partition("\n\n")[0]
     for name, row in NETWORKS.items():
         (line,) = (line for line in text.splitlines() if line.startswith(f"| `{row.trainer}` |"))
         forms = " and ".join(f"{n}D" for n in row.dims)
         assert line.split("|")[2].strip().startswith(row.title) and f", {forms} |" in line, line
         assert row.paper in text
-        (line,) = (line for line in text.splitlines() if re.match(rf"\| (`\w+`, )*`{name}`[,| ]", line))
+        (line,) = (line for line in options.splitlines() if re.match(rf"\| (`\w+`, )*`{name}`[,| ]", line))
         missing = {option for option in network_options(name) if f"`{option}`" not in line}
         assert missing <= set(networks.SHAPE_OPTIONS), (name, missing)
     assert all(f"`{option}`" in text for option in networks.SHAPE_OPTIONS)

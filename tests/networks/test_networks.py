@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from network_cases import CASES, build, every_network, image, outputs_and_gradients, slow_but_for
+from network_cases import (
+    CASES,
+    build,
+    every_network,
+    every_network_but_slow_ones,
+    image,
+    outputs_and_gradients,
+    slow_but_for,
+)
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from torch import Tensor, nn
 
@@ -99,7 +107,7 @@ def test_training_is_deterministic(name: str) -> None:
     assert all(torch.equal(x, weights[1][key]) for key, x in weights[0].items())
 
 
-@every_network
+@every_network_but_slow_ones
 def test_a_few_steps_overfit_one_image(name: str) -> None:
     patch = CASES[name][2]
     network = build(name)
@@ -118,7 +126,7 @@ def test_a_few_steps_overfit_one_image(name: str) -> None:
     assert losses[-1] < 0.35 * losses[0], losses[::8]
 
 
-@every_network
+@every_network_but_slow_ones
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_autocast_stays_finite(name: str, dtype: torch.dtype) -> None:
     network = build(name)

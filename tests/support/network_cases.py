@@ -33,6 +33,10 @@ CASES["samus-class_masks"] = (
     PATCHES[2],
 )
 every_network = pytest.mark.parametrize("name", CASES)
+SLOW = ("unetr-3d", "swin_unetr-3d", "mednext-3d")  # dozens of steps take seconds
+every_network_but_slow_ones = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES]
+)
 
 
 def slow_but_for(quick: str) -> pytest.MarkDecorator:

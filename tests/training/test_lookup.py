@@ -47,8 +47,8 @@ CONFIGURATION = ConfigurationManager(
 
 LOOK_UP = """
 import json, os, sys
-if os.environ.get("HIDE_MAMBA"):
-    sys.modules["mamba_ssm"] = sys.modules["causal_conv1d"] = None  # makes their import fail
+if os.environ.get("HIDE_OPTIONAL"):
+    sys.modules["mamba_ssm"] = sys.modules["causal_conv1d"] = sys.modules["monai"] = None  # makes their import fail
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 found = {}
 for name in sys.argv[1:]:
@@ -97,9 +97,9 @@ def test_every_network_has_its_trainer():
         assert [trainer for trainer, c in found.items() if c.network_options] == list(row.variants)
 
 
-def test_all_are_found_without_mamba_and_with_no_variable_set(tmp_path):
+def test_all_are_found_without_optional_packages_and_with_no_variable_set(tmp_path):
     forms = all_forms()
-    assert look_up(forms, tmp_path, HIDE_MAMBA="1") == forms
+    assert look_up(forms, tmp_path, HIDE_OPTIONAL="1") == forms
 
 
 def test_all_are_found_beside_a_broken_mamba(tmp_path):
@@ -125,7 +125,8 @@ def test_a_file_holds_one_class_of_its_name_and_imports_only_the_base(name):
     # one failing import would hide the trainers behind it, and nnU-Net forgets the modules after the look-up
     tree = ast.parse((FOLDER / f"{name}.py").read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert {node.module for node in imports} <= {"nnunet_echo.training.trainer", "nnunet_echo.training.pretrained"}
+    modules = {f"nnunet_echo.training.{module}" for module in ("trainer", "pretrained", "adam_trainer")}
+    assert {node.module for node in imports} <= modules
     assert [node.name for node in tree.body if isinstance(node, ast.ClassDef)] == [name]
 
 
