@@ -97,7 +97,7 @@ def write_mp4(path: Path, loop: Loop) -> Path:
                 stream = film.add_stream(name, rate=Fraction(1 / _steps(loop)[0]).limit_denominator(1000))
                 stream.width, stream.height, stream.pix_fmt = *picture.size, "yuv420p"
                 stream.codec_context.time_base = Fraction(1, 1000)
-                stream.codec_context.thread_count = 1  # with more, the same film is not always the same file
+                stream.codec_context.thread_count = 1  # few frames: more threads give nothing
                 stream.options = _CODECS[name]
             frame = av.VideoFrame.from_image(picture)
             frame.pts, frame.time_base = round(start * 1000), Fraction(1, 1000)

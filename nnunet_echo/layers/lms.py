@@ -70,7 +70,11 @@ class LMS(SS2D):
 
 
 class ChannelSpatialGate(nn.Module):
-    """Channel attention, then spatial attention, of the gate (B, H, W, C): CM-UNet's "CSM"."""
+    """Channel attention, then spatial attention, of the gate (B, H, W, C): CM-UNet's "CSM".
+
+    >>> ChannelSpatialGate(8)(torch.randn(2, 10, 12, 8)).shape
+    torch.Size([2, 10, 12, 8])
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -16,7 +16,12 @@ REDUCTION = 4
 
 
 class ChannelAttention(nn.Module):
-    """x (B, C, H, W) times a weight for each channel, from its mean and its largest value (CBAM, arXiv 1807.06521)."""
+    """x (B, C, H, W) times a weight for each channel, from its mean and its largest value (CBAM, arXiv 1807.06521).
+
+    >>> x = torch.randn(2, 8, 10, 12)
+    >>> bool((ChannelAttention(8)(x).abs() <= x.abs()).all())  # the weights lie between 0 and 1
+    True
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -31,7 +36,12 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """x (B, C, H, W) times a weight for each pixel, from the mean and the largest value of the channels around it."""
+    """x (B, C, H, W) times a weight for each pixel, from the mean and the largest value of the channels around it.
+
+    >>> weight = SpatialAttention()(torch.ones(1, 8, 10, 12))
+    >>> bool((weight == weight[:, :1]).all())  # one weight for all channels of a pixel
+    True
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,10 +106,18 @@ class SkipFusion(nn.Module):
 
 
 def nearest_levels(level: int, levels: int) -> list[int]:
-    """The up to three levels of a fused skip connection, in the order of `SkipFusion`."""
+    """The up to three levels of a fused skip connection, in the order of `SkipFusion`.
+
+    >>> [nearest_levels(level, 4) for level in range(4)]
+    [[0, 1, 2], [1, 0, 2], [2, 1, 3], [3, 2, 1]]
+    """
     return sorted(range(levels), key=lambda other: (abs(other - level), other))[:NEIGHBOURS]
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """x (B, C, H, W) to (B, C, *size), bilinear, corner pixels on corner pixels; `x` itself where it has that size."""
+    """x (B, C, H, W) to (B, C, *size), bilinear, corner pixels on corner pixels; `x` itself where it has that size.
+
+    >>> resize(torch.tensor([[[[0.0, 2.0]]]]), (1, 3))
+    tensor([[[[0., 1., 2.]]]])
+    """
     return x if x.shape[2:] == tuple(size) else F.interpolate(x, tuple(size), mode="bilinear", align_corners=True)

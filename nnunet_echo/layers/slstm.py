@@ -85,6 +85,9 @@ class GatedFeedForward(nn.Module):
     """(..., dim) -> (..., dim): one half of a projection, through GELU, times the other, projected back.
 
     The hidden width is `factor` * dim, up to the next multiple of 64.
+
+    >>> GatedFeedForward(16).proj_down.weight.shape, GatedFeedForward(16)(torch.randn(2, 12, 16)).shape
+    (torch.Size([16, 64]), torch.Size([2, 12, 16]))
     """
 
     def __init__(self, dim: int, factor: float = 1.3, blocks: int = 1) -> None:
@@ -122,7 +125,11 @@ class SLSTMBlock(nn.Module):
 
 def initial_bias(heads: int, size: int, block: int = 0, blocks: int = 1) -> Tensor:
     """Biases (4 * H * D) of the gates at the start: 0, but for the forget gate 5 down to -7 along the channels of a
-    head, falling the later the deeper the block (0, ..., blocks - 1) is."""
+    head, falling the later the deeper the block (0, ..., blocks - 1) is.
+
+    >>> initial_bias(heads=1, size=2)  # gates i, f, z, o
+    tensor([ 0.,  0.,  5., -7.,  0.,  0.,  0.,  0.])
+    """
     depth = block / (blocks - 1) if blocks > 1 else 0.0
     bias = torch.zeros(len(GATES), heads, size)
     bias[GATES.index("f")] = 5 - 12 * torch.linspace(0, 1, size) ** (0.3 + 1.3 * depth)

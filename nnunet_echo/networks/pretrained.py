@@ -72,6 +72,12 @@ def load_pretrained(network: nn.Module, source: str | Path | Mapping[str, Any]) 
     network, which then is as it was.
 
     A network that treats pretrained weights in its own way has a buffer `NOTE` of 32 bytes, which gets the hash.
+
+    >>> from nnunet_echo.networks import create_network
+    >>> network = create_network("vm_unet", 1, 4, (64, 64), dims=16, depths=(1, 1, 1, 1), depths_decoder=(1, 1, 1, 1))
+    >>> load_pretrained(network, {"a": torch.zeros(1)})
+    Traceback (most recent call last):
+    ValueError: ...
     """
     saved, sha256 = (source, None) if isinstance(source, Mapping) else _read(Path(source))
     layout, entry, weights = _recognised(saved, source if sha256 else "the weights")

@@ -15,6 +15,11 @@ class AdamTrainer(EchoTrainer):
 
     As they did, weight decay applies to all parameters that are trained. A subclass says the rest: `optimizer_class`,
     `initial_lr`, `weight_decay`, `epsilon`, `rates`, of which `schedule` is the title.
+
+    >>> class nnUNetTrainerOurSegResNet(AdamTrainer):
+    ...     network_path, optimizer_class, initial_lr, epsilon, rates = "segresnet", Adam, 1e-4, 1e-8, polynomial()
+    >>> nnUNetTrainerOurSegResNet.rates.title
+    'polynomial decay'
     """
 
     optimizer_class: type[Adam | AdamW] = AdamW

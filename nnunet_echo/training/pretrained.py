@@ -16,7 +16,13 @@ from nnunet_echo.training.trainer import TokenTrainer
 
 
 class PretrainedTrainer(TokenTrainer):
-    """For networks that know whether they are `pretrained`, and whose weights: `networks.samus.network.SAMUS`."""
+    """For networks that know whether they are `pretrained`, and whose weights: `networks.samus.network.SAMUS`.
+
+    >>> class nnUNetTrainerNativeSAMUS(PretrainedTrainer):
+    ...     network_path, network_options, enable_deep_supervision = "samus", {"grid": "native"}, False
+    >>> nnUNetTrainerNativeSAMUS.schedule
+    'warm-up, then cosine'
+    """
 
     network: Any
 

@@ -85,10 +85,11 @@ def test_mp4_has_every_frame_and_its_time(loop: Loop, tmp_path: Path) -> None:
         assert np.abs(frames[7].to_ndarray(format="rgb24").astype(int) - wanted).mean() < 8
 
 
-def test_the_same_film_is_the_same_file(loop: Loop, tmp_path: Path) -> None:
-    pytest.importorskip("av")
-    first, second = (write_mp4(tmp_path / f"{k}.mp4", loop).read_bytes() for k in range(2))
-    assert first == second
+def test_the_video_does_not_say_when_and_with_what_it_was_made(loop: Loop, tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    with av.open(str(write_mp4(tmp_path / "overlay.mp4", loop))) as video:
+        said = {**video.metadata, **video.streams.video[0].metadata}
+    assert set(said) <= {"major_brand", "minor_version", "compatible_brands", "language", "handler_name", "vendor_id"}
 
 
 def test_without_pyav_the_film_is_a_webp(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

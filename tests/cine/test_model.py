@@ -154,7 +154,7 @@ def test_checkpoints_that_are_refused(folder: Path, tmp_path: Path, monkeypatch:
         CineModel.load(copied(folder, tmp_path / "configuration", init_args={"configuration": "3d"}))
     cut = copied(folder, tmp_path / "cut") / "fold_0" / "checkpoint_final.pth"
     cut.write_bytes(cut.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="not a whole checkpoint"):
+    with pytest.raises(ValueError, match="not a complete checkpoint"):
         CineModel.load(cut.parents[1])
 
 

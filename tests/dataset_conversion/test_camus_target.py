@@ -48,7 +48,7 @@ def damage_list(name: str, text: str) -> Callable[[Path, Path], None]:
         (lambda source, raw: None, {"dataset_id": 1000}, "nnU-Net takes 1 to 999"),
         (lambda source, raw: None, {"views": ("3CH",)}, "expected some of"),
         (lambda source, raw: None, {"split": "random"}, "expected one of"),
-        (lambda source, raw: None, {"workers": 0}, "it must be at least 1"),
+        (lambda source, raw: None, {"workers": 0}, "workers=0: expected at least 1"),
         (lambda source, raw: (raw / "Dataset751_Other").mkdir(), {}, "dataset id 751 is taken by"),
         (lambda source, raw: (raw / "Dataset751_CAMUS").write_text(""), {}, "cannot create"),
     ],

@@ -62,7 +62,13 @@ def slstm(
 
 
 def choose_backend(device: torch.device, dtype: torch.dtype = torch.float32, backend: str = "auto") -> str:
-    """Name of the backend that a call on `device` gets."""
+    """Name of the backend that a call on `device` gets.
+
+    Raises ValueError for a name that there is not, RuntimeError for a backend that cannot run there.
+
+    >>> choose_backend(torch.device("cpu"), torch.float64)  # C computes in float32
+    'reference'
+    """
     if backend == "auto":
         in_c = selective_scan.choose_backend(device, dtype) == "cpu" and cpu.why_not(device, dtype) is None
         return "cpu" if in_c else "reference"
