@@ -23,8 +23,10 @@ def resenc(patch_size: tuple[int, ...]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("name", "dims"), [(name, dims) for name, row in NETWORKS.items() for dims in row.dims])
 def test_every_network_is_built_from_one(name: str, dims: int) -> None:
-    of_a_unet = ("features_per_stage", "n_conv_per_stage", "n_conv_per_stage_decoder", "window_sizes")
-    options = {key: value for key, value in NETWORKS[name].toy.items() if key not in of_a_unet}
+    options = NETWORKS[name].toy
+    if "features_per_stage" in options:  # one of the plan's shape
+        of_the_plan = ("features_per_stage", "n_conv_per_stage", "n_conv_per_stage_decoder", "window_sizes")
+        options = {key: value for key, value in options.items() if key not in of_the_plan}
     patch = PATCHES[dims]
     network = network_from_plan(name, 1, 3, patch, resenc(patch), True, **options)
     with torch.no_grad():
