@@ -59,8 +59,8 @@ def test_the_file_stands_alone(page: Path) -> None:
     assert "&lt;img src=x&gt;" in text
 
 
-def test_numbers_of_the_page(cines: Board) -> None:
-    data = report.report_data(cines, ["a", "b", "c"])
+def test_numbers_of_the_page(cine_board: Board) -> None:
+    data = report.report_data(cine_board, ["a", "b", "c"])
     assert data["metrics"][0]["values"][0][0] == [1] * PATIENTS  # LV Dice of the perfect one
     assert data["metrics"][0]["values"][0][2][2:] == [None, None]  # not validated
     assert [model["complete"] for model in data["models"]] == [True, True, False]
@@ -69,30 +69,30 @@ def test_numbers_of_the_page(cines: Board) -> None:
     assert scores[data["cases"].index(worst[0])] == min(scores)
     assert set(data["quality"]) == {"Good", "Poor"}
     clip = data["clips"][0]
-    rows = cines.entries[1].evaluation.frames
+    rows = cine_board.entries[1].evaluation.frames
     found = [row["prediction_lv_area_mm2"] for row in rows if row["case"] in clip["cases"]]
     assert clip["models"][1] == pytest.approx(found, abs=0.1)
     assert clip["reference"] == clip["models"][0]
     assert data["pictures"][clip["cases"][0]]["models"][0] == data["pictures"][clip["cases"][0]]["reference"]
 
 
-def test_pictures_stop_at_their_bytes(cines: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    everything = report.report_data(cines, ["a", "b", "c"])
+def test_pictures_stop_at_their_bytes(cine_board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = report.report_data(cine_board, ["a", "b", "c"])
     assert not everything["full"]
     monkeypatch.setattr(report, "PICTURE_BYTES", len(str(everything["pictures"])) // 2)
-    data = report.report_data(cines, ["a", "b", "c"])
+    data = report.report_data(cine_board, ["a", "b", "c"])
     assert data["full"]
     assert 0 < len(str(data["pictures"])) <= report.PICTURE_BYTES * 1.02
     assert all(case in data["pictures"] for groups in data["gallery"] for cases in groups.values() for case in cases)
     assert all(case in data["pictures"] for clip in data["clips"] for case in clip["cases"])
 
 
-def test_pictures_are_read_for_what_is_shown(cines: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_read_for_what_is_shown(cine_board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gallery of a trainer shows no outlines of others; nothing is read twice."""
     read = []
     monkeypatch.setattr(report, "CLIPS", 0)
     monkeypatch.setattr(report, "read_outlines", lambda path, dataset: read.append(path) or {"LV": "M0 0z"})
-    data = report.report_data(cines, ["a", "b", "c"])
+    data = report.report_data(cine_board, ["a", "b", "c"])
     shown = {(model, case) for model, groups in enumerate(data["gallery"]) for of in groups.values() for case in of}
     assert {
         (model, case)
@@ -163,14 +163,14 @@ def test_500_patients_stay_below_20_mb(tmp_path: Path) -> None:
     assert 500_000 < numbers < 20_000_000 - report.PICTURE_BYTES
 
 
-def test_figures(cines: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures(cine_board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "shown_metrics", lambda _: [METRICS["nsd_2"]])  # one of five that are alike
-    files = figures.write_figures(cines, tmp_path / "one")
+    files = figures.write_figures(cine_board, tmp_path / "one")
     assert {path.stem for path in files} == {"boxes_nsd_2", "ranks", "quality"}  # without ED and ES no EF
     assert all(path.read_bytes().startswith(b"%PDF") for path in files)
     for path in files:
         pixels = mpimg.imread(path.with_suffix(".png"))[..., :3]
         assert pixels.shape[1] == 300 * (4.5 if path.stem == "ranks" else 7.1)
         assert np.ptp(pixels, axis=2).max() > 0.3  # colour: dots, not axes alone
-    figures.write_figures(cines, tmp_path / "two")
+    figures.write_figures(cine_board, tmp_path / "two")
     assert tree(tmp_path / "two") == tree(tmp_path / "one")

@@ -40,7 +40,7 @@ def write(path: Path, array: np.ndarray) -> None:
 
 
 @pytest.fixture(scope="session")
-def cines(tmp_path_factory: pytest.TempPathFactory) -> Board:
+def cine_board(tmp_path_factory: pytest.TempPathFactory) -> Board:
     """Four beating hearts of six frames, two folds; one trainer is a pixel off, one has a single fold."""
     folder = tmp_path_factory.mktemp("cines")
     raw, results = folder / "raw" / "Dataset752_CINES", folder / "results" / "Dataset752_CINES"
@@ -71,9 +71,9 @@ def cines(tmp_path_factory: pytest.TempPathFactory) -> Board:
 
 
 @pytest.fixture(scope="session")
-def page(cines: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(cine_board: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("page")
-    write_report(cines, out)
+    write_report(cine_board, out)
     return out / "index.html"
 
 
