@@ -281,8 +281,13 @@ class SwinUNETR(MonaiNetwork):
             window_size=window_size,
             spatial_dims=len(patch_size),
         )
+        net._check_input_size = _fits  # MONAI's check breaks the graph of torch.compile; what is padded passes it
         head, net.out = net.out, nn.Identity()
         super().__init__(net, [head], patch_size, [32] * len(patch_size), deep_supervision=deep_supervision)
+
+
+def _fits(shape: Sequence[int]) -> None:
+    """Any image does, since `MonaiNetwork` pads it."""
 
 
 def _of_monai(name: str) -> Callable[..., Any]:
