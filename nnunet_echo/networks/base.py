@@ -39,9 +39,11 @@ class AnySize(nn.Module):
     ) -> AnySize:
         """The network of nnU-Net's plan: `architecture` is its ``arch_kwargs``, `patch_size` is *S.
 
-        `options` are the keyword arguments of the subclass.
+        `options` are the keyword arguments of the subclass. As it is here, for networks that need nothing of
+        `architecture`.
         """
-        raise NotImplementedError
+        build: Callable[..., AnySize] = cls  # a subclass takes more
+        return build(in_channels, num_classes, patch_size, deep_supervision=deep_supervision, **options)
 
     def pad(self, x: Tensor) -> Tensor:
         """The input that `padded_forward` gets."""
@@ -107,6 +109,8 @@ class MixedEncoder(nn.Module):
 class UNet(AnySize):
     """An encoder (B, C, *S) -> list of maps, and a decoder that turns these into logits."""
 
+    takes_patch_size = False  # whether a subclass is built from that as well
+
     def __init__(self, encoder: nn.Module, decoder: nn.Module, strides: Sequence[Sequence[int]]) -> None:
         super().__init__()
         self.encoder = encoder
@@ -126,9 +130,11 @@ class UNet(AnySize):
         **options: Any,
     ) -> UNet:
         shape = UNetShape.from_plan(in_channels, num_classes, architecture)
-        if shape.dim != len(patch_size):
-            raise ValueError(f"strides={shape.strides}: patch_size={tuple(patch_size)} has {len(patch_size)} axes.")
         build: Callable[..., UNet] = cls  # a subclass is built from the shape
+        if cls.takes_patch_size:
+            options["patch_size"] = patch_size  # whose axes `map_sizes` counts
+        elif shape.dim != len(patch_size):
+            raise ValueError(f"strides={shape.strides}: patch_size={tuple(patch_size)} has {len(patch_size)} axes.")
         return build(shape, deep_supervision, **options)
 
     def pad(self, x: Tensor) -> Tensor:

@@ -43,23 +43,6 @@ class MonaiNetwork(AnySize):
         self.size_multiple = tuple(multiple)
         self.deep_supervision_strides = tuple((stride,) * len(patch_size) for stride in dividing)
 
-    @classmethod
-    def from_plan(
-        cls,
-        in_channels: int,
-        num_classes: int,
-        patch_size: Sequence[int],
-        architecture: dict[str, Any],
-        deep_supervision: bool,
-        **options: Any,
-    ) -> MonaiNetwork:
-        """The network for patches of this size, 2D or 3D; it needs nothing of `architecture`.
-
-        Raises RuntimeError without MONAI.
-        """
-        build: Callable[..., MonaiNetwork] = cls
-        return build(in_channels, num_classes, patch_size, deep_supervision=deep_supervision, **options)
-
     def train(self, mode: bool = True) -> MonaiNetwork:
         super().train(mode)
         self.net.training = True  # of that module alone: in evaluation MONAI's would return one map of several

@@ -18,7 +18,6 @@ Letters: B batch, Z, Y, X axes of the map, C channels. Maps are channels last.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch.nn.functional as F
 from dynamic_network_architectures.building_blocks.regularization import DropPath
@@ -90,19 +89,6 @@ class NNFormer(AnySize):
         heads_of = [nn.ConvTranspose3d(block[0], num_classes, TOKEN, TOKEN) for block in blocks[:-1]]
         self.decoder = Decoder(levels, heads_of, deep_supervision)
         self.apply(_initialise)
-
-    @classmethod
-    def from_plan(
-        cls,
-        in_channels: int,
-        num_classes: int,
-        patch_size: Sequence[int],
-        architecture: dict[str, Any],
-        deep_supervision: bool,
-        **options: Any,
-    ) -> NNFormer:
-        """The network of a 3d configuration; it needs nothing of `architecture`. `options` go to the constructor."""
-        return cls(in_channels, num_classes, patch_size, deep_supervision=deep_supervision, **options)
 
     def padded_forward(self, x: Tensor) -> Tensor | list[Tensor]:
         x = self.patch_embed(x)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +59,8 @@ class UMambaBot(UMamba):
 class UMambaEnc(UMamba):
     """U-Mamba with Mamba layers through the encoder; `patch_size` (*S) decides where channels become tokens."""
 
+    takes_patch_size = True
+
     def __init__(self, shape: UNetShape, deep_supervision: bool = False, *, patch_size: Sequence[int]) -> None:
         mixers: list[nn.Module] = []
         for s, (features, size) in enumerate(zip(shape.features_per_stage, map_sizes(shape, patch_size), strict=True)):
@@ -68,19 +69,6 @@ class UMambaEnc(UMamba):
             else:
                 mixers.append(ChannelTokens(size) if math.prod(size) <= features else PixelTokens(features))
         super().__init__(shape, mixers, deep_supervision)
-
-    @classmethod
-    def from_plan(
-        cls,
-        in_channels: int,
-        num_classes: int,
-        patch_size: Sequence[int],
-        architecture: dict[str, Any],
-        deep_supervision: bool,
-        **options: Any,
-    ) -> UMambaEnc:
-        shape = UNetShape.from_plan(in_channels, num_classes, architecture)
-        return cls(shape, deep_supervision, patch_size=patch_size, **options)
 
 
 class NoMamba(UMamba):

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from dynamic_network_architectures.building_blocks.residual import BasicBlockD
 from torch import Tensor, nn
@@ -49,6 +48,8 @@ class XLSTMUNetEnc(UMamba):
     ['Identity', 'BasicBlockD', 'ViLTokens']
     """
 
+    takes_patch_size = True
+
     def __init__(self, shape: UNetShape, deep_supervision: bool = False, *, patch_size: Sequence[int]) -> None:
         mixers: list[nn.Module] = []
         for s, (features, size) in enumerate(zip(shape.features_per_stage, map_sizes(shape, patch_size), strict=True)):
@@ -61,19 +62,6 @@ class XLSTMUNetEnc(UMamba):
             else:
                 mixers.append(ViLTokens(features, size if math.prod(size) <= features else None))
         super().__init__(shape, mixers, deep_supervision)
-
-    @classmethod
-    def from_plan(
-        cls,
-        in_channels: int,
-        num_classes: int,
-        patch_size: Sequence[int],
-        architecture: dict[str, Any],
-        deep_supervision: bool,
-        **options: Any,
-    ) -> XLSTMUNetEnc:
-        shape = UNetShape.from_plan(in_channels, num_classes, architecture)
-        return cls(shape, deep_supervision, patch_size=patch_size, **options)
 
 
 class ViLTokens(nn.Module):

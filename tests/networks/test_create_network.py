@@ -17,7 +17,7 @@ from torch import nn
 import nnunet_echo
 from nnunet_echo import networks
 from nnunet_echo.networks import NETWORKS, create_network, list_networks, network_from_plan, network_options
-from nnunet_echo.networks.base import AnySize
+from nnunet_echo.networks.base import AnySize, UNet
 from nnunet_echo.nnunet.plans import unet_architecture
 
 PATCH = (32, 48)
@@ -54,6 +54,18 @@ def test_a_row_and_its_class_agree(name: str) -> None:
     assert row.toy.keys() <= network_options(name).keys()
     modules = {type(module).__name__ for module in toy(name).modules()}
     assert row.scan == bool(modules & {"Mamba", "BiMamba", "PixelLevelSSM", "SS2D", "LMS"})
+
+
+@pytest.mark.parametrize("name", [name for name, row in NETWORKS.items() if issubclass(row.load(), UNet)])
+def test_a_plan_of_other_axes_is_refused(name: str) -> None:
+    (architecture, patch) = (unet_architecture((32, 48)), (4, 32, 32))
+    with pytest.raises(ValueError, match=r"patch_size=\(4, 32, 32\)(: expected 2| has 3) axes"):
+        NETWORKS[name].load().from_plan(1, 4, patch, architecture, False)
+
+
+def test_samus_on_clips_has_the_options_of_samus() -> None:
+    """With the same defaults: the weights of one are those of the other."""
+    assert network_options("samus").items() <= network_options("samus_tra_lia").items()
 
 
 @pytest.mark.parametrize("name", NETWORKS)

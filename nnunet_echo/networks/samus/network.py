@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -104,19 +103,6 @@ class SAMUS(AnySize):
         self.register_buffer("pretrained_sha256", torch.zeros(32, dtype=torch.uint8))
         self.register_load_state_dict_post_hook(_weights_changed)
         self.set_trainable(pretrained=False)
-
-    @classmethod
-    def from_plan(
-        cls,
-        in_channels: int,
-        num_classes: int,
-        patch_size: Sequence[int],
-        architecture: dict[str, Any],
-        deep_supervision: bool,
-        **options: Any,
-    ) -> SAMUS:
-        """The network of a configuration; it needs nothing of `architecture`. `options` go to the constructor."""
-        return cls(in_channels, num_classes, patch_size, deep_supervision=deep_supervision, **options)
 
     @property
     def pretrained(self) -> bool:
