@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy import ndarray
 
-from nnunet_echo.data.errors import SourceError
+from nnunet_echo.data.errors import SourceError, times
 from nnunet_echo.data.images import Frame, check_spacing, read_frame
 from nnunet_echo.data.labels import Labels
 from nnunet_echo.data.natural_image import KINDS, read_natural_image
@@ -36,8 +36,8 @@ def read_image_and_mask(
     label = _mask(root / mask, mask, labels)
     if picture.GetSize() != label.GetSize():
         raise SourceError(
-            f"{mask}: {_text(label.GetSize())} pixels (columns x rows), but its image {image} has "
-            f"{_text(picture.GetSize())}; give each image the mask of its own size"
+            f"{mask}: {times(label.GetSize())} pixels (columns x rows), but its image {image} has "
+            f"{times(picture.GetSize())}; give each image the mask of its own size"
         )
     if spacing is not None:
         given = spacing[::-1]
@@ -45,7 +45,7 @@ def read_image_and_mask(
             warnings.append(
                 (
                     "spacing replaced",
-                    f"{image}: {_text(picture.GetSpacing())} in the header, {_text(given)} given by --spacing is used",
+                    f"{image}: {times(picture.GetSpacing())} in the header, {times(given)} given by --spacing is used",
                 )
             )
         for part in (picture, label):
@@ -189,7 +189,3 @@ def _dicom(path: Path, name: str) -> sitk.Image:
     if not regions and not data.get("PixelSpacing"):
         image.SetMetaData(NO_SPACING, "")
     return image
-
-
-def _text(numbers: tuple[float, ...]) -> str:
-    return " x ".join(f"{number:g}" for number in numbers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pkgutil
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from nnunet_echo.cine.steps import Steps
 from nnunet_echo.cine.trainers import TrainerNetwork, network_of_trainer
 from nnunet_echo.networks import network_from_plan
 from nnunet_echo.networks.checkpoints import check_classes, load_checkpoint
+from nnunet_echo.nnunet.plans import imported_arguments
 
 Fold = int | str
 
@@ -106,10 +106,7 @@ def _build(source: TrainerNetwork, steps: Steps) -> nn.Module:
         return get_network_from_plans(
             plan.network_arch_class_name, arguments, imported, *shapes, allow_init=False, deep_supervision=False
         )
-    architecture = dict(arguments)
-    for key in imported:
-        if architecture[key] is not None:
-            architecture[key] = pkgutil.resolve_name(architecture[key])
+    architecture = imported_arguments(arguments, imported)
     return network_from_plan(source.path, *shapes, steps.patch_size, architecture, False, **source.options)
 
 

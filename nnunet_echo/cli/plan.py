@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nnunet_echo.cli.options import add_dataset, add_plans
 from nnunet_echo.crossval.checks import check_trainers
+from nnunet_echo.data.errors import times
 from nnunet_echo.nnunet.cases import preprocessed_folder
 from nnunet_echo.nnunet.logs import read_json
 from nnunet_echo.nnunet.plans import add_configuration, fitting_patch, plan_configuration, read_configurations
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         check_trainers([args.trainer])
     add_configuration(file, name, spacing, patch, args.batch, tuple(args.features), args.configuration)
     print(
-        f"{dataset}: configuration {name} of {args.plans}: patch {_text(patch)} of {_text(spacing)} {unit}, batch "
+        f"{dataset}: configuration {name} of {args.plans}: patch {times(patch)} of {times(spacing)} {unit}, batch "
         f"{args.batch}, {args.features[0]} to {args.features[1]} features"
     )
     if args.steps:
@@ -144,7 +145,3 @@ def _estimate(file: Path, folder: Path, name: str, args: argparse.Namespace) -> 
 
 def _plans(args: argparse.Namespace, option: str) -> str:
     return "" if args.plans == DEFAULT_PLANS else f" {option} {args.plans}"
-
-
-def _text(numbers: tuple[float, ...]) -> str:
-    return " x ".join(f"{number:g}" for number in numbers)

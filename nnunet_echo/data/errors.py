@@ -42,6 +42,15 @@ def is_utf8(text: object) -> bool:
     return True
 
 
+def times(numbers: Sequence[float]) -> str:
+    """A size or a spacing as it is read aloud.
+
+    >>> times((112, 0.5))
+    '112 x 0.5'
+    """
+    return " x ".join(f"{number:g}" for number in numbers)
+
+
 def some(items: Sequence[object], limit: int = 5) -> str:
     """The first `limit` of `items`, and how many more there are.
 

@@ -18,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy import ndarray
 
-from nnunet_echo.data.errors import SourceError, is_utf8, printable, some
+from nnunet_echo.data.errors import SourceError, is_utf8, printable, some, times
 from nnunet_echo.data.meta_image import compare_with_itk, read_meta_image
 from nnunet_echo.data.nifti import MAX_BYTES, MAX_FRAME_BYTES, verify_nifti
 
@@ -94,11 +94,11 @@ def check_spacing(spacing: tuple[float, ...], name: str, unit: str) -> None:
     nnunet_echo.data.errors.SourceError: ED.nii.gz: spacing 300 x 300 mm, but pixels of an echo are ...
     """
     if not all(math.isfinite(length) and length > 0 for length in spacing):
-        raise SourceError(f"{name}: spacing {_text(spacing)}; each must be a positive number: correct the header")
+        raise SourceError(f"{name}: spacing {times(spacing)}; each must be a positive number: correct the header")
     low, high = PLAUSIBLE_MM
     if unit == "mm" and not all(low <= length <= high for length in spacing[:2]):
         raise SourceError(
-            f"{name}: spacing {_text(spacing[:2])} mm, but pixels of an echo are {low:g} to {high:g} mm "
+            f"{name}: spacing {times(spacing[:2])} mm, but pixels of an echo are {low:g} to {high:g} mm "
             "wide; correct a header in another unit than mm. Images without a scale have spacing 1, and "
             'their dataset.json says "spacing_unit": "px"'
         )
@@ -123,7 +123,7 @@ def as_frame(image: sitk.Image, name: str) -> sitk.Image:
     """
     size = image.GetSize()
     if any(length != 1 for length in size[2:]):
-        raise SourceError(f"{name}: {_text(size)} pixels; one 2D frame was expected, not a sequence or volume")
+        raise SourceError(f"{name}: {times(size)} pixels; one 2D frame was expected, not a sequence or volume")
     while image.GetDimension() > 2:
         try:
             image = sitk.Extract(image, [*image.GetSize()[:-1], 0])
@@ -208,8 +208,8 @@ def check_pair(frame: Frame, labels: Mapping[str, int]) -> tuple[sitk.Image, sit
         warnings.append(
             (
                 "origin differs",
-                f"{frame.label_name}: origin {_text(frame.label.GetOrigin())} mm, image "
-                f"{_text(image.GetOrigin())} mm; the image's is used",
+                f"{frame.label_name}: origin {times(frame.label.GetOrigin())} mm, image "
+                f"{times(image.GetOrigin())} mm; the image's is used",
             )
         )
     label.CopyInformation(image)
@@ -246,8 +246,8 @@ def check_grid(frame: Frame) -> None:
     ):
         if len(ours) != len(theirs) or not np.allclose(ours, theirs, rtol=0, atol=tolerance):
             raise SourceError(
-                f"{frame.label_name}: {what} {_text(ours)}, but the image {frame.image_name} has "
-                f"{_text(theirs)}; mask and image must lie on one grid"
+                f"{frame.label_name}: {what} {times(ours)}, but the image {frame.image_name} has "
+                f"{times(theirs)}; mask and image must lie on one grid"
             )
 
 
@@ -280,7 +280,3 @@ def _itk_path(path: Path) -> str:
     if not is_utf8(path):
         raise OSError(f"the path {printable(path)} is not UTF-8; rename the folder or file")
     return str(path)
-
-
-def _text(numbers: tuple[float, ...] | list[int]) -> str:
-    return " x ".join(f"{number:g}" for number in numbers)

@@ -20,6 +20,7 @@ import SimpleITK as sitk
 from numpy import ndarray
 
 from nnunet_echo.data.cases import case_table, patient_of
+from nnunet_echo.data.errors import times
 from nnunet_echo.data.images import read_frame
 from nnunet_echo.data.labels import read_labels
 from nnunet_echo.data.natural_image import read_natural_image
@@ -239,8 +240,8 @@ def read_pair(prediction: Path, reference: Path, dataset: Dataset) -> tuple[ndar
     ):
         if not np.allclose(found, expected, rtol=0, atol=tolerance):
             raise ValueError(
-                f"{prediction}: {what} {_text(found)}, but the reference {reference} has "
-                f"{_text(expected)}; predict on the original images or bring the prediction back to them"
+                f"{prediction}: {what} {times(found)}, but the reference {reference} has "
+                f"{times(expected)}; predict on the original images or bring the prediction back to them"
             )
     width, height = theirs.GetSpacing()
     if dataset.unit == "px" and not np.allclose((width, height), 1, rtol=0, atol=1e-4):
@@ -292,7 +293,3 @@ def _labels(image: sitk.Image, path: Path, dataset: Dataset) -> ndarray:
             f"{sorted(dataset.allowed)}"
         )
     return labels
-
-
-def _text(numbers: Sequence[float]) -> str:
-    return " x ".join(f"{number:g}" for number in numbers)

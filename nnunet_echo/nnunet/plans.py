@@ -8,6 +8,7 @@ an axis from the stage on where its pixels are less than twice as long as the sh
 from __future__ import annotations
 
 import json
+import pkgutil
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -48,6 +49,16 @@ def unet_architecture(
         "n_conv_per_stage": [2] * stages,
         "n_conv_per_stage_decoder": [2] * (stages - 1),
     }
+
+
+def imported_arguments(arguments: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """`arguments` of a network in a plan, where those of `names` are no longer paths but what they name.
+
+    >>> imported_arguments({"norm_op": "pathlib.Path", "dropout_op": None}, ["norm_op", "dropout_op"])
+    {'norm_op': <class 'pathlib.Path'>, 'dropout_op': None}
+    """
+    named = {key: pkgutil.resolve_name(arguments[key]) for key in names if arguments[key] is not None}
+    return {**arguments, **named}
 
 
 def divisible(patch_size: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[int, ...]:

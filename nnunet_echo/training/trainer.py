@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import pkgutil
 import time
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,7 @@ from nnunet_echo.data.errors import some
 from nnunet_echo.networks import network_from_plan, title_of
 from nnunet_echo.nnunet.cases import REMEDY, Cases, has_record, keep_cases, other_split, read_splits
 from nnunet_echo.nnunet.folders import replace_file
+from nnunet_echo.nnunet.plans import imported_arguments
 from nnunet_echo.ops.selective_scan import choose_backend
 from nnunet_echo.training.lengths import other_lengths
 from nnunet_echo.training.memory import keep_freed_memory, peak_memory_gib
@@ -87,16 +87,13 @@ class EchoTrainer(SafeTrainer):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """The network of `network_path` for this plan. nnU-Net calls it to train and to predict."""
-        architecture = dict(configuration_manager.network_arch_init_kwargs)
-        for key in configuration_manager.network_arch_init_kwargs_req_import:
-            if architecture[key] is not None:
-                architecture[key] = pkgutil.resolve_name(architecture[key])
+        plan = configuration_manager
         return network_from_plan(
             cls.network_path,
             num_input_channels,
             num_output_channels,
-            configuration_manager.patch_size,
-            architecture,
+            plan.patch_size,
+            imported_arguments(plan.network_arch_init_kwargs, plan.network_arch_init_kwargs_req_import),
             enable_deep_supervision,
             **cls.network_options,
         )
