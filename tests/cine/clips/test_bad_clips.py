@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import struct
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pydicom
@@ -26,7 +28,7 @@ from clip_files import (
 )
 from PIL import Image
 
-from nnunet_echo.cine.clips import ClipError, read_clip
+from nnunet_echo.cine.clips import ClipError, read, read_clip, video
 from nnunet_echo.phantom.dicom import PATIENT
 
 FRAMES = phantom_frames(4)
@@ -138,6 +140,42 @@ def test_bad_input_is_refused(tmp_path: Path, case: str) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_clip(tmp_path / "a.dcm")
+
+
+def test_fewer_frames_than_a_reader_announces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(tmp_path / "a.gif", FRAMES)
+    announced = replace(read_clip(tmp_path / "a.gif"), count=len(FRAMES) + 1, times_s=None, time_source="none")
+    monkeypatch.setattr(read, "_read", lambda *_: announced)
+    with pytest.raises(ClipError, match=r"a\.gif: 4 frames can be decoded where 5 are announced"):
+        read_clip(tmp_path / "a.gif")
+
+
+def test_a_frame_that_the_decoder_calls_corrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    av = pytest.importorskip("av")
+    write_clip(tmp_path / "a.mp4", FRAMES)
+
+    class Container:
+        """PyAV's, whose second frame is corrupt: FFmpeg hides the damage in it, and says so in this flag alone."""
+
+        def __init__(self, file: object, **options: object) -> None:
+            self.own = av.open(file, **options)
+
+        def __enter__(self) -> Container:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.own.close()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.own, name)
+
+        def decode(self, stream: object) -> Iterator[object]:
+            for number, frame in enumerate(self.own.decode(stream)):
+                yield frame if number != 1 else SimpleNamespace(is_corrupt=True)
+
+    monkeypatch.setattr(video, "_pyav", lambda name: SimpleNamespace(open=Container, error=av.error))
+    with pytest.raises(ClipError, match=r"a\.mp4: frame 2 is damaged"):
+        read_clip(tmp_path / "a.mp4")
 
 
 @pytest.mark.parametrize("name", ["loop.dcm", "a.gif", "a.nii.gz", "a.mhd", "a.avi", "a.mp4", "folder"])
