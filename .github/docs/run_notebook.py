@@ -5,6 +5,8 @@ Needs nbclient and ipykernel (`pip install -e '.[test]'`). It runs in a new fold
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 # IPython goes on when a command fails.
 CHECKED = """
@@ -25,6 +28,8 @@ def checked(command, system=get_ipython().system):
 get_ipython().system = checked
 """
 WARNING = re.compile(r"^\S+:\d+: \w*Warning: .*\n(?:  .*\n)?", re.MULTILINE)
+STAMP = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: ", re.MULTILINE)  # of nnU-Net's log
+SIDE = 800, 1600  # pixels of a picture, at most
 COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -52,6 +57,8 @@ def tidy(notebook: nbformat.NotebookNode, folder: Path) -> None:
             output.metadata = {}
             if "execution_count" in output:
                 output.execution_count = number
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = smaller(output.data["image/png"])
         if text:
             cell.outputs.insert(0, nbformat.v4.new_output("stream", name="stdout", text=text))
 
@@ -64,7 +71,15 @@ def tidy_text(text: str, folder: Path) -> str:
     """
     lines = COLOUR.sub("", text).replace("\r\n", "\n").split("\n")
     shown = "\n".join(line.rstrip("\r").rpartition("\r")[2].rstrip() for line in lines)
-    return WARNING.sub("", shown).replace(f"{folder}/", "")
+    return STAMP.sub("", WARNING.sub("", shown)).replace(f"{folder}/", "")
+
+
+def smaller(png: str) -> str:
+    """A PNG in base64, of at most `SIDE` pixels."""
+    picture, file = Image.open(io.BytesIO(base64.b64decode(png))), io.BytesIO()
+    picture.thumbnail(SIDE)
+    picture.save(file, "PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 if __name__ == "__main__":

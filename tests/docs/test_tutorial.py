@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -31,13 +32,23 @@ def test_every_cell_is_python_or_commands() -> None:
             assert all(line.startswith("!") for line in source.replace("\\\n", " ").splitlines()), source
 
 
+def test_what_the_cells_gave_is_stored_and_is_of_no_machine() -> None:
+    outputs = [output for cell in code_cells() for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
+    text = "".join("".join(output.get("text", output.get("data", {}).get("text/plain", ""))) for output in outputs)
+    assert "cases converted" in text and "an epoch" in text and "dice" in text and "rank" in text
+    assert not re.search(r"(?<!\w)/(tmp|home|root|work|usr|private|Users)/|Traceback|\x1b|\r", text)
+    assert TUTORIAL.stat().st_size < 400_000
+
+
 def test_output_is_shown_as_a_terminal_would() -> None:
     pytest.importorskip("nbclient")
     from run_notebook import tidy_text
 
     text = "a:  0%|  | 0/9\ra: 100%|##| 9/9\r\n\x1b[31mred\x1b[0m\n"
-    text += "/lib/x.py:3: FutureWarning: old\n  f()\n/tmp/y/out.csv\n"
-    assert tidy_text(text, Path("/tmp/y")) == "a: 100%|##| 9/9\nred\nout.csv\n"
+    text += "/lib/x.py:3: FutureWarning: old\n  f()\n/tmp/y/out.csv\n2026-01-31 09:05:59.123456: Validation complete\n"
+    assert tidy_text(text, Path("/tmp/y")) == "a: 100%|##| 9/9\nred\nout.csv\nValidation complete\n"
 
 
 @pytest.mark.slow
