@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer_sam import Block
+from timm.models.vision_transformer_sam import Attention, Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -96,16 +96,32 @@ class SAMLayerNorm(nn.LayerNorm):
         super().__init__(dim, eps=SAM_EPS, **place)
 
 
+class _Attention(Attention):
+    """timm's; where PyTorch exports it is computed in plain steps, since ONNX has no form for the fused one."""
+
+    @property
+    def fused_attn(self) -> bool:  # type: ignore[override]
+        return self.__dict__["fused_attn"] and not traceable.wanted()
+
+
+class SAMBlock(Block):
+    """timm's block with SAM's attention: tokens (B, h, w, D) to tokens of the same shape."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.attn.__class__ = _Attention  # a block cannot be told which to build
+
+
 def sam_block(
-    dim: int, num_heads: int, mlp_ratio: float, grid: tuple[int, int], window_size: int, kind: type[Block] = Block
-) -> Block:
+    dim: int, num_heads: int, mlp_ratio: float, grid: tuple[int, int], window_size: int, kind: type[SAMBlock] = SAMBlock
+) -> SAMBlock:
     """One of SAM's blocks, with attention in windows of `window_size`, or to all of the `grid` where that is 0."""
     return kind(
         dim, num_heads, mlp_ratio, norm_layer=SAMLayerNorm, use_rel_pos=True, window_size=window_size, input_size=grid
     )
 
 
-class GlobalBlock(Block):
+class GlobalBlock(SAMBlock):
     """A block that attends to all tokens and to the branch: tokens x and branch c, both (B, h, w, D), give new ones.
 
     The branch enters the attention's input alone, not the residual stream, and is refined after it was looked at.
