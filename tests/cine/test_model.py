@@ -85,6 +85,7 @@ def test_entropy_along_an_edge(model: CineModel) -> None:
     assert edge_entropy(logits, 1) is None
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_clip(model: CineModel) -> None:
     """At most the frames under way are alive, of any number."""
     alive: set[int] = set()

@@ -176,6 +176,7 @@ def test_torch_is_not_imported() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_real_patients_all_convert(raw: Path) -> None:
     data = shared("data", "camus_4ch")
     report = convert(data, workers=2)

@@ -50,6 +50,7 @@ def test_what_stands_there_of_code_and_training_is_what_the_benchmark_writes(tab
     assert table.facts_table() in table.PAGE.read_text()
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_a_network(table: ModuleType) -> None:
     ours = table.count(table.case("segresnet", "256 x 256"))
     assert lines_of(table)["segresnet"][0][1:3] == [f"{ours.parameters / 1e6:.1f}", f"{ours.flops / 1e9:.1f}"]

@@ -52,6 +52,7 @@ assert find("nnUNetTrainerViLLonger_vil30").num_epochs == 30 and find("nnUNetTra
 """
 
 
+@pytest.mark.slow
 def test_a_recipe_of_ones_own_is_found_by_nnunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(
         r"```python\n# nnUNetTrainerViLLonger.py\n(.*?)```", (DOCS / "how-to" / "trainer.md").read_text(), re.S

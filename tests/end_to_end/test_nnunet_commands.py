@@ -79,6 +79,7 @@ def test_train_kill_continue_validate_predict(workplace):
     workplace.check_validation(trainer)
 
 
+@pytest.mark.slow
 def test_samus_starts_from_pretrained_weights_and_predicts_without_labels(workplace):
     """Predictions are the same when there is no label file any more: nothing is drawn from the ground truth."""
     trainer = small_trainer(workplace, "samus")
@@ -138,9 +139,8 @@ def test_train_and_predict(workplace, name):
     workplace.check_predictions(trainer)
 
 
-@pytest.mark.parametrize(
-    "recipe", [name if name == "vil30" else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES]
-)
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.slow
 def test_recipes_train_and_predict(workplace, recipe):
     trainer = f"nnUNetTrainerNoMamba_{recipe}_2epochs"
     commands = [workplace.train(trainer), workplace.predict(trainer)]

@@ -102,6 +102,7 @@ def test_the_oddities_of_the_release(out: Path, tmp_path: Path) -> None:
     assert len(turned) == 1
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_whatever_the_workers_and_the_number(out: Path, tmp_path: Path) -> None:
     before = hashes(out)
     next((out / "Videos").iterdir()).unlink()

@@ -97,11 +97,13 @@ def test_every_network_has_its_trainer():
         assert [trainer for trainer, c in found.items() if c.network_options] == list(row.variants)
 
 
+@pytest.mark.slow
 def test_all_are_found_without_optional_packages_and_with_no_variable_set(tmp_path):
     forms = all_forms()
     assert look_up(forms, tmp_path, HIDE_OPTIONAL="1") == forms
 
 
+@pytest.mark.slow
 def test_all_are_found_beside_a_broken_mamba(tmp_path):
     forms = all_forms()
     path = broken_mamba(tmp_path, "OSError('libcudart.so.12: cannot open shared object file')")
@@ -173,6 +175,7 @@ def doctor(folder, **variables):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="an option of Python 3.11 keeps the folder off the path")
+@pytest.mark.slow
 def test_doctor_tells_what_cannot_be_imported_and_what_hides_the_package(tmp_path):
     path = broken_mamba(tmp_path, "ImportError('undefined symbol: _ZN3c104cuda9SetDeviceEi')")
     (tmp_path / "mamba_ssm-2.2.2.dist-info").mkdir()

@@ -48,6 +48,7 @@ def test_large_tensors_reuse_memory() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no one counts it there")
+@pytest.mark.slow
 def test_peak_memory_counts_what_is_written_in_this_process() -> None:
     ballast = torch.ones(2**29)  # 2 GiB here, which are not the child's
     (grown,) = numbers(HALF_A_GIB)
