@@ -123,8 +123,11 @@ def test_an_image_that_is_black(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("patch", [(64, 64), (160, 192)], ids=str)
 def test_every_trainer(network: str, patch: tuple[int, int], tmp_path: Path) -> None:
     """On frames that the network does not fit."""
+    if network.startswith("samus") and patch[0] == 64:
+        pytest.skip("its ViT-B resizes every tile to 256 x 256, for minutes; of one patch it is enough")
     model = write_model(tmp_path, f"{NETWORKS[network].trainer}_12epochs", plans(patch, spacing=(1.0, 1.0)))
-    images = write_images(tmp_path / "images", [(200, 220)] * (4 if patch[0] == 64 else 2), (0.8, 0.8))
+    frames = [(100, 110)] if network.startswith("samus") else [(200, 220)] * (4 if patch[0] == 64 else 2)
+    images = write_images(tmp_path / "images", frames, (0.8, 0.8))
     check(model, images, tmp_path / "out")
 
 
