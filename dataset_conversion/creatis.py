@@ -91,7 +91,7 @@ def collect_patients(
         if patient.name in found:
             raise ValueError(
                 f"{name} is in two folders of {source}, {found[patient.name].folder} and "
-                f"{patient.folder}; give the folder of one release as the source"
+                f"{patient.folder}. Give the folder of one release as the source."
             )
         found[patient.name] = patient
     if not found:
@@ -100,7 +100,7 @@ def collect_patients(
             printable(name) for name in os.listdir(source) if not name.startswith(".")
         )
         raise FileNotFoundError(
-            f"{none_found}; there is {', '.join(there[:5]) or 'nothing'}{' and more' * (len(there) > 5)}"
+            f"{none_found}; there is {', '.join(there[:5]) or 'nothing'}{' and more' * (len(there) > 5)}."
         )
     return dict(sorted(found.items()))
 
@@ -131,7 +131,7 @@ def overlooked_patients(
         SUSPICIOUS,
         CASE_LIKE,
         "named like a case or an archive of cases, and not taken: "
-        f"names are {example}; rename it, unpack it or move it away",
+        f"names are {example}. Rename it, unpack it or move it away.",
     )
 
 

@@ -42,17 +42,17 @@ def read_cine(
                 (
                     "stray pixels",
                     f"{label}: {sum(stray)} pixels lie apart from the largest part of their "
-                    f"structure, in {np.count_nonzero(stray)} of {frames} frames; they stay",
+                    f"structure, in {np.count_nonzero(stray)} of {frames} frames; they stay.",
                 )
             )
     ed, es, total = (whole_number(info.get(key, "")) for key in ("ED", "ES", "NbFrame"))
     if absurd := {key: info[key] for key in ("ED", "ES", "NbFrame") if info.get(key) and not whole_number(info[key])}:
-        raise SourceError(f"{image}: its cfg has {absurd}, which are not numbers of frames")
+        raise SourceError(f"{image}: its cfg has {absurd}, which are not numbers of frames.")
     if ed and es and ed != es:
         if max(ed, es) > frames or total not in (None, frames):
             raise SourceError(
                 f"{image}: {frames} frames, but its cfg has ED {ed}, ES {es} and NbFrame {total}; it is "
-                "cut off or another cine"
+                "cut off or another cine."
             )
     elif areas is not None:
         ed, es = (1, frames) if areas[0] >= areas[-1] else (frames, 1)
@@ -60,29 +60,29 @@ def read_cine(
             (
                 "ED and ES by area",
                 f"{image}: no cfg says which frames are ED and ES; of the first and the "
-                f"last, {ed} is ED, with the larger ventricle",
+                f"last, {ed} is ED, with the larger ventricle.",
             )
         )
     else:
-        raise SourceError(f"{image}: neither a cfg nor a mask tells ED from ES")
+        raise SourceError(f"{image}: neither a cfg nor a mask tells ED from ES.")
     if areas is not None and areas[ed - 1] <= areas[es - 1]:
         warnings.append(
             (
                 "ED not larger than ES",
                 f"{label}: LV of {areas[ed - 1]} pixels at ED (frame {ed}), "
-                f"{areas[es - 1]} at ES (frame {es}): they may be exchanged; they stay as the cfg names them",
+                f"{areas[es - 1]} at ES (frame {es}): they may be exchanged; they stay as the cfg names them.",
             )
         )
     if {ed, es} != {1, frames}:
         warnings.append(
             (
                 "frames left out",
-                f"{image}: the cfg has ED {ed} and ES {es} of {frames} frames; those before and after are left out",
+                f"{image}: the cfg has ED {ed} and ES {es} of {frames} frames; those before and after are left out.",
             )
         )
     numbers = sampled_frames(ed, es, clip)
     if len(set(numbers)) < len(numbers):
-        warnings.append(("frames twice", f"{image}: {len(set(numbers))} frames from ED to ES for a clip of {clip}"))
+        warnings.append(("frames twice", f"{image}: {len(set(numbers))} frames from ED to ES for a clip of {clip}."))
     return make_case(
         replace(cine, warnings=tuple(warnings)),
         [number - 1 for number in numbers],

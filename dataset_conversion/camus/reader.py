@@ -83,10 +83,11 @@ class Camus(SequenceReader):
     def read(self, source: Path) -> Reading:
         patients = find_patients(source, self.views, (HALF_SEQUENCE,) if self.mode == HALF_SEQUENCE else PHASES)
         if not any(patient.files for patient in patients.values()):
-            hint = "; the release of 2019 has no masks of its cines: get the current one (NIfTI)"
+            sequences = self.mode == HALF_SEQUENCE
+            hint = " The release of 2019 has no masks of its cines. Get the current one (NIfTI)." if sequences else ""
             raise FileNotFoundError(
-                f"no patientXXXX_VIEW_{HALF_SEQUENCE if self.mode == HALF_SEQUENCE else 'ED or _ES'} file of "
-                f"{' or '.join(self.views)} below {source}{hint * (self.mode == HALF_SEQUENCE)}"
+                f"no patientXXXX_VIEW_{HALF_SEQUENCE if sequences else 'ED or _ES'} file of "
+                f"{' or '.join(self.views)} below {source}.{hint}"
             )
         labelled = {f"CAMUS_{name}" for name, patient in patients.items() if not patient.unlabelled and patient.files}
         refused, warnings = overlooked_patients(
@@ -112,29 +113,29 @@ class Camus(SequenceReader):
         reading.warnings += patient.warnings
         ef = patient.ef_percent()
         if not patient.files:
-            warn("patient without images", f"no image or mask of {' or '.join(self.views)}")
+            warn("patient without images", f"no image or mask of {' or '.join(self.views)}.")
             return
         if ef is None:
-            warn("EF unknown", "no Info_*.cfg gives an EF; left empty")
+            warn("EF unknown", "no Info_*.cfg gives an EF; left empty.")
         for view in dict.fromkeys(self.views):
             if not any(key[0] == view for key in patient.files):
                 if ("view", view) not in lacking:
-                    warn("view missing", f"no image or mask of view {view}")
+                    warn("view missing", f"no image or mask of view {view}.")
                 continue
             if view not in patient.info and ("cfg", view) not in lacking:
-                warn("cfg missing", f"no Info_{view}.cfg; quality left empty")
+                warn("cfg missing", f"no Info_{view}.cfg; quality left empty.")
             for part in (HALF_SEQUENCE,) if self.mode == HALF_SEQUENCE else PHASES:
                 image, mask = (patient.files.get((view, part, kind)) for kind in ("image", "mask"))
                 case_id = f"CAMUS_{patient.name}_{view}" + (f"_{part}" if part in PHASES else "")
                 if image is None and mask is None:
-                    warn("phase missing", f"no {part} image or mask of view {view}")
+                    warn("phase missing", f"no {part} image or mask of view {view}.")
                 elif image is None:
-                    reading.refuse("image missing", case_id, f"{mask} is there, but not its image")
+                    reading.refuse("image missing", case_id, f"{mask} is there, but not its image.")
                 elif mask is None and not test:
-                    reading.refuse("mask missing", case_id, f"{image} is there, but not its mask (.._gt)")
+                    reading.refuse("mask missing", case_id, f"{image} is there, but not its mask (.._gt).")
                 else:
                     if mask is None and not patient.unlabelled:
-                        reading.warn("mask missing", case_id, f"{image}: a test case without mask")
+                        reading.warn("mask missing", case_id, f"{image}: a test case without mask.")
                     table = {
                         "view": view,
                         **({"phase": part} if part in PHASES else {}),
@@ -166,12 +167,12 @@ class Camus(SequenceReader):
                     "view missing",
                     view,
                     f"--views {' '.join(sorted({*self.views} - {view}))} leaves it out: "
-                    f"none of {len(patients)} patients has an image or mask of it",
+                    f"none of {len(patients)} patients has an image or mask of it.",
                 )
             elif len(people) > 1 and not any(view in patient.info for patient in people):
                 lacking.add(("cfg", view))
                 reading.warn(
-                    "cfg missing", view, f"none of {len(people)} patients has an Info_{view}.cfg; quality left empty"
+                    "cfg missing", view, f"none of {len(people)} patients has an Info_{view}.cfg; quality left empty."
                 )
         return lacking
 
@@ -182,7 +183,7 @@ class Camus(SequenceReader):
         if not found and self.split != "5fold":
             raise FileNotFoundError(
                 f"--split {self.split} needs {names[0][0]} and the other lists, which are not below "
-                f"{source}; put the lists there or use --split 5fold"
+                f"{source}. Put the lists there or use --split 5fold."
             )
         for triple in names if found else []:
             check_disjoint({name: found[name] for name in triple})
@@ -193,7 +194,7 @@ class Camus(SequenceReader):
             role = "joined the folds" if self.split == "5fold" else "is in imagesTr, but in no fold"
             warnings = unmatched(set().union(*lists.values()), labelled, role)
         elif not any(patient.unlabelled for patient in patients.values()):
-            warnings = [Note("no split list", "split", "no subgroup_testing.txt found; no case is kept for testing")]
+            warnings = [Note("no split list", "split", "no subgroup_testing.txt found; no case is kept for testing.")]
         if self.split == "5fold":
             strata = {f"CAMUS_{name}": patient.stratum() for name, patient in patients.items()}
             split = five_folds(labelled, strata, seed=self.seed, test=test)

@@ -27,7 +27,7 @@ def review(written: Mapping[str, Written]) -> list[Note]:
                         "ED not larger than ES",
                         case_id,
                         f"LV area {ed:.1f} cm2 at ED, {es:.1f} cm2 at ES: "
-                        "the phases may be exchanged; they stay as the files name them",
+                        "the phases may be exchanged; they stay as the files name them.",
                     )
                 )
         if case.spacing[:2] == (1.0, 1.0) and (lost or min(case.size[:2]) > 250):
@@ -35,7 +35,7 @@ def review(written: Mapping[str, Written]) -> list[Note]:
                 Note(
                     "spacing lost",
                     case_id,
-                    "spacing is 1 x 1 mm, the release has 0.308 mm; volumes in mL from this copy would be wrong",
+                    "spacing is 1 x 1 mm, the release has 0.308 mm; volumes in mL from this copy would be wrong.",
                 )
             )
     for patient in SUSPECT_EF:
@@ -45,7 +45,7 @@ def review(written: Mapping[str, Written]) -> list[Note]:
                     "suspect EF",
                     patient,
                     "the EF in the release does not fit the masks (the 2CH sequence "
-                    "runs from ES to ED); report EF results with and without this patient",
+                    "runs from ES to ED). Report EF results with and without this patient.",
                 )
             )
     return notes

@@ -70,10 +70,10 @@ def find_lists(source: Path, names: Sequence[str]) -> dict[str, list[str]]:
                 continue
             missing = [name for name in names if name not in there]
             if missing:
-                raise FileNotFoundError(f"{folder} lacks {', '.join(missing)} beside {there[0]}; restore the list")
+                raise FileNotFoundError(f"{folder} lacks {', '.join(missing)} beside {there[0]}. Restore the list.")
             here = {name: _read_list(folder / name) for name in names}
             if lists and here != lists:
-                raise ValueError(f"{folder} holds other split lists than another folder of {top}; keep one of them")
+                raise ValueError(f"{folder} holds other split lists than another folder of {top}. Keep one of them.")
             lists = here
     return lists
 
@@ -99,11 +99,11 @@ def _list_patient(source: Path, folder: Path, person: str, views: Sequence[str],
                 Note(
                     "misplaced file",
                     path,
-                    f"{path}: named {match['patient']} in the folder of {person}; rename the file or move it",
+                    f"{path}: named {match['patient']} in the folder of {person}. Rename the file or move it.",
                 )
             )
         elif key in patient.files:
-            patient.warnings.append(Note("double file", patient.name, f"{patient.files[key]} is read, not {path}"))
+            patient.warnings.append(Note("double file", patient.name, f"{patient.files[key]} is read, not {path}."))
         else:
             patient.files[key] = path
 
@@ -118,7 +118,7 @@ def _list_patient(source: Path, folder: Path, person: str, views: Sequence[str],
                 Note(
                     "cfg unreadable",
                     patient.name,
-                    f"{patient.folder}/Info_{view}.cfg: {error.strerror or error}; its fields are left empty",
+                    f"{patient.folder}/Info_{view}.cfg: {error.strerror or error}; its fields are left empty.",
                 )
             )
             continue
@@ -130,7 +130,7 @@ def _review_info(patient: Patient, view: str) -> Iterator[Note]:
     info = patient.info[view]
 
     def note(kind: str, text: str) -> Note:
-        return Note(kind, patient.name, f"{patient.folder}/Info_{view}.cfg: {text}")
+        return Note(kind, patient.name, f"{patient.folder}/Info_{view}.cfg: {text}.")
 
     missing = [key for key in INFO_FIELDS if not info.get(key)]
     if missing:
@@ -152,9 +152,9 @@ def _read_list(path: Path) -> list[str]:
     patients = [line for line in lines if line]
     for number, line in enumerate(lines, 1):
         if line and not PATIENT_FOLDER.fullmatch(line):
-            raise ValueError(f"{path}, line {number}: {line!r} is not a patient such as patient0001")
+            raise ValueError(f"{path}, line {number}: {line!r} is not a patient such as patient0001.")
     if len(set(patients)) < len(patients):
-        raise ValueError(f"{path} names a patient twice")
+        raise ValueError(f"{path} names a patient twice.")
     return patients
 
 
@@ -164,4 +164,4 @@ def check_disjoint(lists: Mapping[str, Sequence[str]]) -> None:
     for name, patients in lists.items():
         for patient in patients:
             if owner.setdefault(patient, name) != name:
-                raise ValueError(f"{patient} is in {owner[patient]} and in {name}; a patient belongs to one list")
+                raise ValueError(f"{patient} is in {owner[patient]} and in {name}; a patient belongs to one list.")

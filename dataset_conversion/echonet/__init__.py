@@ -111,9 +111,9 @@ class EchoNetDynamic(SequenceReader):
         if not has_split:
             if self.split == "official":
                 raise ValueError(
-                    f"--split official needs the column Split in {LIST}, which this copy lacks; use --split 5fold"
+                    f"--split official needs the column Split in {LIST}, which this copy lacks. Use --split 5fold."
                 )
-            warnings.append(Note("no split", "split", f"{LIST} has no column Split; no case is kept for testing"))
+            warnings.append(Note("no split", "split", f"{LIST} has no column Split; no case is kept for testing."))
         reading = Reading(refused=refused, warnings=warnings)
         for video in videos.values():
             self._list_cases(root, video, reading)
@@ -135,7 +135,7 @@ class EchoNetDynamic(SequenceReader):
                     "unusable row",
                     patient,
                     f"{source}: frame {max(phases)} is traced in {TRACINGS}, but "
-                    f"{f'it has {video.frames}' if video.frames else 'no video has as many'} frames",
+                    f"{f'it has {video.frames}' if video.frames else 'no video has as many'} frames.",
                 )
                 return
             taken = sampled_frames(*phases, self.clip)
@@ -190,31 +190,33 @@ def _ed_and_es(video: Video, keep_irregular: bool, reading: Reading) -> tuple[in
         reading.warn(
             "other size, not traced",
             patient,
-            f"{LIST} gives it {video.size[0]} x {video.size[1]} pixels and {TRACINGS} no tracing",
+            f"{LIST} gives it {video.size[0]} x {video.size[1]} pixels and {TRACINGS} no tracing.",
         )
         return None
     if len(tracings) != 2:
         reading.refuse(
             "not two tracings",
             patient,
-            f"{source}: {len(tracings)} traced frames in {TRACINGS}, not one at ED and one at ES",
+            f"{source}: {len(tracings)} traced frames in {TRACINGS}, not one at ED and one at ES.",
         )
         return None
     if irregular and not keep_irregular:
-        reading.refuse("irregular tracing", patient, f"{source}: {texts}; --keep-irregular converts it")
+        reading.refuse("irregular tracing", patient, f"{source}: {texts}. Give --keep-irregular to convert it.")
         return None
     if min(map(len, tracings.values())) < FEWEST_ROWS:
-        reading.refuse("irregular tracing", patient, f"{source}: {texts}; too few for an outline")
+        reading.refuse("irregular tracing", patient, f"{source}: {texts}; too few for an outline.")
         return None
     areas = {frame: int(tracing_mask(tracing, SIZE).sum()) for frame, tracing in tracings.items()}
     ed, es = sorted(areas, key=areas.__getitem__, reverse=True)
     if areas[ed] == areas[es]:
         reading.refuse(
-            "ED or ES", patient, f"{source}: the tracings of frames {ed} and {es} are equally large, {areas[ed]} pixels"
+            "ED or ES",
+            patient,
+            f"{source}: the tracings of frames {ed} and {es} are equally large, {areas[ed]} pixels.",
         )
         return None
     if irregular:
-        reading.warn("irregular tracing", patient, f"{source}: {texts}; kept")
+        reading.warn("irregular tracing", patient, f"{source}: {texts}; kept.")
     return ed, es
 
 

@@ -69,17 +69,17 @@ def find_source(source: Path) -> Path:
     if not found:
         raise FileNotFoundError(
             f"no {LIST} below {source}; expected the unpacked EchoNet-Dynamic download with "
-            f"{LIST}, {TRACINGS} and {VIDEOS}/"
+            f"{LIST}, {TRACINGS} and {VIDEOS}/."
         )
     if points := [folder for folder in found if _has_points(folder / TRACINGS)]:
         raise ValueError(
             f"{points[0] / TRACINGS} has the columns X and Y: tracings as points, as in "
-            f"EchoNet-Pediatric. They are not read; EchoNet-Dynamic has {', '.join(COORDINATES)}"
+            f"EchoNet-Pediatric. They are not read; EchoNet-Dynamic has {', '.join(COORDINATES)}."
         )
     if len(found) > 1:
-        raise ValueError(f"{LIST} is in {found[0]} and in {found[1]}; give the folder of one copy as the source")
+        raise ValueError(f"{LIST} is in {found[0]} and in {found[1]}. Give the folder of one copy as the source.")
     if not (found[0] / TRACINGS).is_file():
-        raise FileNotFoundError(f"{found[0]} has no {TRACINGS} beside {LIST}; without it there is no mask")
+        raise FileNotFoundError(f"{found[0]} has no {TRACINGS} beside {LIST}; without it there is no mask.")
     return found[0]
 
 
@@ -97,15 +97,15 @@ def read_videos(root: Path) -> tuple[dict[str, Video], bool, list[Note], list[No
     for line, row in rows:
         where, name = f"{LIST}, line {line}", _name(row["FileName"], files)
         if name is None:
-            refused.append(Note("unusable row", where, f"{where}: FileName is {row['FileName']!r}, not a plain name"))
+            refused.append(Note("unusable row", where, f"{where}: FileName is {row['FileName']!r}, not a plain name."))
             continue
         video, values = first.setdefault(name.lower(), (_video(name, row, where, files, warnings), row))
         if values is row:
             videos[name] = video
         elif name == video.name and values == {**row, "FileName": values["FileName"]}:
-            warnings.append(Note("row twice", name, f"{where}: repeats an earlier row"))
+            warnings.append(Note("row twice", name, f"{where}: repeats an earlier row."))
         else:
-            video.problem = f"{where}: names it again ({name}), with other values"
+            video.problem = f"{where}: names it again ({name}), with other values."
     if refused and not videos:
         raise ValueError(f"no row of {root / LIST} can be used; the first: {refused[0].message}")
     _read_tracings(root / TRACINGS, videos, files, refused)
@@ -132,7 +132,7 @@ def _video_files(root: Path) -> Files:
         )
         raise FileNotFoundError(
             f"no videos, {VIDEOS}/NAME.avi, beside {LIST} in {root} or below it; there is "
-            f"{', '.join(there[:8])}{' and more' * (len(there) > 8)}"
+            f"{', '.join(there[:8])}{' and more' * (len(there) > 8)}."
         )
     return files
 
@@ -145,7 +145,7 @@ def _unlisted(root: Path, videos: Mapping[str, Video]) -> tuple[list[Note], list
         lambda path: path.as_posix() in taken,
         SUSPICIOUS,
         VIDEO_LIKE,
-        f"a video that no row of {LIST} names, or an archive, not taken; list it, unpack it or move it away",
+        f"a video that no row of {LIST} names, or an archive, not taken. List it, unpack it or move it away.",
     )
 
 
@@ -165,10 +165,10 @@ def _may_hold_tables(name: str) -> bool:
 def _video(name: str, row: dict[str, str], where: str, files: Files, warnings: list[Note]) -> Video:
     ef = number_between(row["EF"], 0, 100)
     if ef is None:
-        warnings.append(Note("EF unknown", name, f"{where}: EF is {row['EF']!r}, not a number in 0..100; left empty"))
+        warnings.append(Note("EF unknown", name, f"{where}: EF is {row['EF']!r}, not a number in 0..100; left empty."))
     frames = whole_number(row.get("NumberOfFrames", ""))
     if frames is None:
-        warnings.append(Note("frames unknown", name, f"{where}: no NumberOfFrames to compare the video with"))
+        warnings.append(Note("frames unknown", name, f"{where}: no NumberOfFrames to compare the video with."))
     height, width = whole_number(row.get("FrameHeight", "")), whole_number(row.get("FrameWidth", ""))
     size = SIZE if height is None or width is None else (height, width)
     subset = row.get("Split", "").strip().upper()
@@ -176,9 +176,9 @@ def _video(name: str, row: dict[str, str], where: str, files: Files, warnings: l
     paths = [usual] if usual in here or not here else [path for path in here if path.stem == name] or here
     video = Video(name, SPLITS.get(subset, subset), ef, frames, size, path=paths[0].as_posix())
     if len(paths) > 1:
-        video.problem = f"{where}: there are {paths[0].as_posix()} and {paths[1].as_posix()}; keep one of them"
+        video.problem = f"{where}: there are {paths[0].as_posix()} and {paths[1].as_posix()}. Keep one of them."
     if "Split" in row and video.subset not in SUBSETS:
-        video.problem = f"{where}: Split is {row['Split']!r}, not {', '.join(SUBSETS)}"
+        video.problem = f"{where}: Split is {row['Split']!r}, not {', '.join(SUBSETS)}."
     return video
 
 
@@ -196,14 +196,14 @@ def _read_tracings(path: Path, videos: dict[str, Video], files: Files, refused: 
             values = [finite(row[key]) for key in COORDINATES]
             if frame is None or not all(value is not None and abs(value) <= FARTHEST for value in values):
                 texts = ", ".join(f"{key} {row[key]!r}" for key in (*COORDINATES, "Frame"))
-                video.problem = video.problem or f"{where}: not four coordinates and a frame: {texts}"
+                video.problem = video.problem or f"{where}: not four coordinates and a frame: {texts}."
             else:
                 video.rows.setdefault(frame, array("d")).extend(values)
     refused += [
-        Note("unusable row", where, f"{where}: FileName is {text!r}, not a plain name")
+        Note("unusable row", where, f"{where}: FileName is {text!r}, not a plain name.")
         for text, where in unnamed.items()
     ]
-    refused += [Note("not listed", name, f"{where}: is traced, but not in {LIST}") for name, where in unlisted.items()]
+    refused += [Note("not listed", name, f"{where}: is traced, but not in {LIST}.") for name, where in unlisted.items()]
 
 
 def _name(text: str, files: Files) -> str | None:

@@ -68,7 +68,7 @@ class ImagesAndMasks(Reader):
             object.__setattr__(self, option, tuple(getattr(self, option)))
         self._spacing()
         if self.split == "table" and not any(row.subset for row in self._patients().table.values()):
-            raise ValueError("--split table needs --patients TABLE with a column subset: train, val or test")
+            raise ValueError("--split table needs --patients TABLE with a column subset: train, val or test.")
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -117,15 +117,15 @@ class ImagesAndMasks(Reader):
 
     def read(self, source: Path) -> Reading:
         if not source.is_dir():
-            raise FileNotFoundError(f"source folder {source} does not exist or is not a folder")
+            raise FileNotFoundError(f"source folder {source} does not exist or is not a folder.")
         reading, labels, patients, spacing = Reading(), self._labels(), self._patients(), self._spacing()
         folders = image_and_mask_folders(source, self.images, self.masks)
         found = pairs(source, *folders, reading)
         unscaled = [pair.image for pair in found if not pair.image.lower().endswith(WITH_SPACING)]
         if unscaled and spacing is None:
             raise ValueError(
-                f"{unscaled[0]}: a file of this kind has no spacing; give --spacing R C, in mm from row "
-                "to row and from column to column, or --spacing px where no scale is known"
+                f"{unscaled[0]}: a file of this kind has no spacing. Give --spacing R C, in mm from row "
+                "to row and from column to column, or --spacing px where no scale is known."
             )
         rows = Counter(map(patients.row, found))
         for pair in found:
@@ -134,24 +134,24 @@ class ImagesAndMasks(Reader):
                     "row for several images",
                     pair.name,
                     f"{pair.image}: the row {patients.row(pair)} of "
-                    "the table fits several images; name each by its path below SOURCE",
+                    "the table fits several images. Name each by its path below SOURCE.",
                 )
             else:
                 self._list_case(source, pair, labels, patients, spacing, reading)
         if not reading.cases and not reading.refused:
-            raise FileNotFoundError(f"{folders[0]}: no images there")
+            raise FileNotFoundError(f"{folders[0]}: no images there.")
         if not self.patients:
             reading.warn(
                 "no patients",
                 "split",
                 "each image counts as its own patient: if several are of one person, "
-                "folds have that person on both sides, and scores come out too good; give --patients",
+                "folds have that person on both sides, and scores come out too good. Give --patients.",
             )
         if absent := sorted(set(patients.table) - set(rows)):
             reading.warn(
                 "listed image absent",
                 "--patients",
-                f"{len(absent)} image(s) of the table are not in the source, or have no mask, such as {absent[0]}",
+                f"{len(absent)} image(s) of the table are not in the source, or have no mask, such as {absent[0]}.",
             )
         everybody = {case.patient for case in reading.cases}
         reading.split = self.drawn_or_given_split(everybody) or self._split(everybody, patients)
@@ -170,7 +170,7 @@ class ImagesAndMasks(Reader):
             case_id = patients.case_id(pair)
         except ValueError as error:
             reading.refuse(
-                "no patient", pair.name, f"{pair.image}: its patient is not known ({error}); correct --patients"
+                "no patient", pair.name, f"{pair.image}: its patient is not known ({error}). Correct --patients."
             )
             return
         patient = patient_of(case_id, {"case_id_pattern": patients.pattern})
@@ -203,7 +203,7 @@ class ImagesAndMasks(Reader):
         if len(self.spacing) != 2 or len(lengths) != 2:
             raise ValueError(
                 f"--spacing {' '.join(self.spacing)}: two lengths in mm are needed, from row to row and "
-                "from column to column, or px"
+                "from column to column, or px."
             )
         check_spacing(lengths, "--spacing", "mm")
         return lengths

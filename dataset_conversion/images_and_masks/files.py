@@ -37,7 +37,7 @@ def read_image_and_mask(
     if picture.GetSize() != label.GetSize():
         raise SourceError(
             f"{mask}: {times(label.GetSize())} pixels (columns x rows), but its image {image} has "
-            f"{times(picture.GetSize())}; give each image the mask of its own size"
+            f"{times(picture.GetSize())}. Give each image the mask of its own size."
         )
     if spacing is not None:
         given = spacing[::-1]
@@ -52,8 +52,8 @@ def read_image_and_mask(
             part.SetSpacing(given)
     elif picture.HasMetaDataKey(NO_SPACING):
         raise SourceError(
-            f"{image}: its header gives no spacing; give --spacing R C in mm (of rows, of columns), or "
-            "--spacing px where no scale is known"
+            f"{image}: its header gives no spacing. Give --spacing R C in mm (of rows, of columns), or "
+            "--spacing px where no scale is known."
         )
     else:
         check_spacing(picture.GetSpacing(), image, "mm")
@@ -82,7 +82,7 @@ def _grey(image: sitk.Image, name: str) -> sitk.Image:
     if not (low >= 0 and high <= 255):
         raise SourceError(
             f"{name}: values {low:g} to {high:g}; images must have 8 bits (0 to 255). Rescale all images "
-            "in the same way and convert those"
+            "in the same way and convert those."
         )
     if pixels.ndim == 2:
         return image
@@ -97,10 +97,10 @@ def _mask(path: Path, name: str, labels: Labels) -> sitk.Image:
     """The mask with the numbers of `labels`, with the grid of its file."""
     ending = path.suffix.lower()
     if ending in LOSSY:
-        raise SourceError(f"{name}: JPEG changes values at every edge, so it holds no labels; export the masks as PNG")
+        raise SourceError(f"{name}: JPEG changes values at every edge, so it holds no labels. Export the masks as PNG.")
     if labels.colours:
         if ending not in KINDS:
-            raise SourceError(f"{name}: it has no colours, and --labels names colours; give values, such as LV=1")
+            raise SourceError(f"{name}: it has no colours, and --labels names colours. Give values, such as LV=1.")
         rgba = read_natural_image(path, name, colours=True)[0].astype(np.int64)
         values = np.where(rgba[..., 3] == 0, labels.background, rgba[..., :3] @ (1 << 16, 1 << 8, 1))
         grid = None
@@ -118,7 +118,7 @@ def _mask(path: Path, name: str, labels: Labels) -> sitk.Image:
         blurred = "; a mask that was resized smoothly has such values at its edges" if len(unknown) > 3 else ""
         raise SourceError(
             f"{name}: unknown {'colours' if labels.colours else 'values'} {shown}{more}; --labels has "
-            f"{expected}{blurred}"
+            f"{expected}{blurred}."
         )
     keys = np.array(sorted(known))
     label = sitk.GetImageFromArray(
@@ -145,8 +145,8 @@ def _values(path: Path, name: str) -> tuple[ndarray, sitk.Image | None]:
         return colours[..., 0], image
     found = [f"#{value:06x}" for value in np.unique(colours @ (1 << 16, 1 << 8, 1)).tolist()]
     raise SourceError(
-        f"{name}: its labels are colours, {', '.join(found[:8])}{' and more' if len(found) > 8 else ''}; "
-        "name them, as in --labels LV='#ff0000'"
+        f"{name}: its labels are colours, {', '.join(found[:8])}{' and more' if len(found) > 8 else ''}. "
+        "Name them, as in --labels LV='#ff0000'."
     )
 
 
@@ -157,15 +157,16 @@ def _dicom(path: Path, name: str) -> sitk.Image:
         from pydicom.pixels.utils import pixel_array
     except ImportError as error:
         raise SourceError(
-            f"{name}: DICOM is read with pydicom 3, which is not installed here ({error}); pip install pydicom"
+            f"{name}: DICOM is read with pydicom 3, which is not installed here ({error}). "
+            "Install it: pip install pydicom."
         ) from error
     if not path.is_file():
-        raise SourceError(f"{name} is missing or not a file")
+        raise SourceError(f"{name} is missing or not a file.")
     try:
         data = pydicom.dcmread(path)
         frames = int(data.get("NumberOfFrames") or 1)
         if frames > 1:
-            raise SourceError(f"{name}: {frames} frames; one 2D image is needed, write each to a file")
+            raise SourceError(f"{name}: {frames} frames; one 2D image is needed. Write each to a file.")
         pixels = pixel_array(data)  # colours as RGB
         regions = [
             region
@@ -182,7 +183,7 @@ def _dicom(path: Path, name: str) -> sitk.Image:
     except SourceError:
         raise
     except Exception as error:  # whatever a damaged file, or a codec that is not there, makes of it
-        raise SourceError(f"{name}: pydicom cannot read it ({type(error).__name__}: {error})") from error
+        raise SourceError(f"{name}: pydicom cannot read it ({type(error).__name__}: {error}).") from error
     image = sitk.GetImageFromArray(pixels, isVector=pixels.ndim == 3)
     check_spacing(tuple(spacing[::-1]), name, "px")
     image.SetSpacing(spacing[::-1])

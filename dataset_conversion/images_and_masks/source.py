@@ -83,19 +83,19 @@ def image_and_mask_folders(source: Path, images: str | None, masks: str | None) 
         if given is not None:
             folder = source / given
             if not folder.resolve().is_relative_to(source.resolve()):
-                raise ValueError(f"{option} {given}: it must lie inside {source}")
+                raise ValueError(f"{option} {given}: it must lie inside {source}.")
             if not folder.is_dir():
-                raise FileNotFoundError(f"{option} {given}: {folder} is not there or no folder")
+                raise FileNotFoundError(f"{option} {given}: {folder} is not there or no folder.")
             found.append(folder)
             continue
         named = [path for path in entries if path.name.lower() in known]
         if len(named) > 1:
-            raise ValueError(f"{source} has {' and '.join(path.name for path in named)}; choose one with {option}")
+            raise ValueError(f"{source} has {' and '.join(path.name for path in named)}. Choose one with {option}.")
         if not named:
             there = ", ".join(printable(path.name) for path in entries) or "no folders"
             raise FileNotFoundError(
                 f"{source} has no folder called {', '.join(known[:-1])} or {known[-1]}, but "
-                f"{there}; name it with {option} DIR ({option} . for {source.name} itself)"
+                f"{there}. Name it with {option} DIR ({option} . for {source.name} itself)."
             )
         found.append(named[0])
     return found[0], found[1]
@@ -120,13 +120,13 @@ def pairs(source: Path, images: Path, masks: Path, reading: Reading) -> list[Pai
             reading.refuse(
                 "no mask",
                 safe(name),
-                f"{path}: no file in {_relative(masks, source)} has its name, or that with a suffix such as _mask",
+                f"{path}: no file in {_relative(masks, source)} has its name, or that with a suffix such as _mask.",
             )
         elif len(by_name[key]) > 1:
             for mask in by_name[key]:
                 used[mask].append(path)
             reading.refuse(
-                "several masks", safe(key), f"{path}: {' and '.join(sorted(by_name[key]))} could be its mask; keep one"
+                "several masks", safe(key), f"{path}: {' and '.join(sorted(by_name[key]))} could be its mask. Keep one."
             )
         else:
             (mask,) = by_name[key]
@@ -134,7 +134,7 @@ def pairs(source: Path, images: Path, masks: Path, reading: Reading) -> list[Pai
             found.append(Pair(safe(key), path, mask))
     for mask in sorted(mask_files.keys() - used.keys()):
         reading.refuse(
-            "no image", safe(mask_files[mask]), f"{mask}: no image in {_relative(images, source)} has its name"
+            "no image", safe(mask_files[mask]), f"{mask}: no image in {_relative(images, source)} has its name."
         )
     return _without_collisions(found, used, reading)
 
@@ -174,25 +174,25 @@ def _read_patient_table(path: Path) -> Patients:
         patient = re.sub(r"[^A-Za-z0-9]+", "-", name)
         values = {group: re.sub(r"[^A-Za-z0-9]+", "-", row[group].strip()) for group in groups}
         if not image or not name:
-            raise ValueError(f"{where}: image is {image!r} and patient {name!r}; both are needed")
+            raise ValueError(f"{where}: image is {image!r} and patient {name!r}; both are needed.")
         if values.get("frame", "0") and not values.get("frame", "0").isdecimal():
-            raise ValueError(f"{where}: frame is {values['frame']!r}; it must be a number, or empty")
+            raise ValueError(f"{where}: frame is {values['frame']!r}; it must be a number, or empty.")
         if subset not in ("", *SUBSETS):
-            raise ValueError(f"{where}: subset is {subset!r}; it must be {', '.join(SUBSETS)}, or empty")
+            raise ValueError(f"{where}: subset is {subset!r}; it must be {', '.join(SUBSETS)}, or empty.")
         if image in table:
-            raise ValueError(f"{where}: {image} is in the table already; each image has one row")
+            raise ValueError(f"{where}: {image} is in the table already; each image has one row.")
         if names.setdefault(patient, name) != name:
             raise ValueError(
-                f"{where}: patients {names[patient]!r} and {name!r} would both be called {patient}; rename one of them"
+                f"{where}: patients {names[patient]!r} and {name!r} would both be called {patient}. Rename one of them."
             )
         if subsets.setdefault(patient, subset) != subset:
             raise ValueError(
                 f"{where}: {name} is in subset {subsets[patient]!r} above and {subset!r} here; a patient "
-                "belongs to one subset"
+                "belongs to one subset."
             )
         table[image] = Listed(patient, values, subset)
     if not table:
-        raise ValueError(f"{path}: no rows; each image needs one")
+        raise ValueError(f"{path}: no rows; each image needs one.")
     # Parts without _ that are all there, if empty, so that a name can be read in one way only.
     optional = "".join(rf"(?P<{group}>{r'[0-9]*' if group == 'frame' else '[A-Za-z0-9-]*'})_" for group in groups)
     return Patients(rf"(?P<patient>[A-Za-z0-9-]+)_{optional}(?P<image>.+)", groups, table)
@@ -215,13 +215,13 @@ def _files(source: Path, folder: Path, reading: Reading, exclude: Path | None) -
                 reading.refuse(
                     "video",
                     safe(path.stem),
-                    f"{printable(relative)}: a video; images of single frames are needed, write its frames to files",
+                    f"{printable(relative)}: a video; images of single frames are needed. Write its frames to files.",
                 )
             elif ending not in DATA_OF_A_HEADER:
                 reading.warn(
                     NOT_TAKEN,
                     printable(relative),
-                    f"{printable(relative)}: no image of a kind that is read ({', '.join(ENDINGS)})",
+                    f"{printable(relative)}: no image of a kind that is read ({', '.join(ENDINGS)}).",
                 )
     return found
 
@@ -237,11 +237,11 @@ def _without_collisions(found: list[Pair], used: Mapping[str, list[str]], readin
             reading.refuse(
                 "shared mask",
                 pair.name,
-                f"{pair.image}: {pair.mask} is the mask of {' and '.join(used[pair.mask])}; each image needs its own",
+                f"{pair.image}: {pair.mask} is the mask of {' and '.join(used[pair.mask])}; each image needs its own.",
             )
         elif len(alike := names[pair.name.casefold()]) > 1:
             reading.refuse(
-                "name twice", pair.name, f"{pair.image}: {' and '.join(alike)} would be case {pair.name}; rename them"
+                "name twice", pair.name, f"{pair.image}: {' and '.join(alike)} would be case {pair.name}. Rename them."
             )
         else:
             kept.append(pair)

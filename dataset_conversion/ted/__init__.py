@@ -95,7 +95,7 @@ class Ted(SequenceReader):
         reading.warn(
             "patients of CAMUS",
             "TED",
-            "the patients are patients of CAMUS under other numbers: never train on the one and test on the other",
+            "the patients are patients of CAMUS under other numbers: never train on the one and test on the other.",
         )
         for patient in patients.values():
             _list_cases(source, patient, self, reading)
@@ -109,7 +109,7 @@ def read_cine(root: Path, image: str, label: str, frames: int | None) -> Frame:
     check_grid(cine)
     found = cine.image.GetSize()[2]
     if frames not in (None, found):
-        raise SourceError(f"{image}: {found} frames where its cfg has NbFrame {frames}; it is another cine")
+        raise SourceError(f"{image}: {found} frames where its cfg has NbFrame {frames}; it is another cine.")
     return cine
 
 
@@ -128,7 +128,7 @@ def read_sequence(
     if outside := {phase: frame for phase, frame in phases.items() if frame is not None and not 1 <= frame <= found}:
         raise SourceError(
             f"{image}: {found} frames, but its cfg has "
-            f"{' and '.join(f'{phase} {frame}' for phase, frame in outside.items())}"
+            f"{' and '.join(f'{phase} {frame}' for phase, frame in outside.items())}."
         )
     numbers = sampled_frames(1, found, clip)
     case = make_case(cine, [number - 1 for number in numbers], numbers, size=size, unit="mm")
@@ -142,14 +142,14 @@ def read_phase(root: Path, image: str, label: str, frames: int, phases: Mapping[
     """One frame of the cine; `phases` gives ED and ES, counted from 1."""
     cine = read_cine(root, image, label, frames)
     if not all(1 <= frame <= frames for frame in phases.values()):
-        raise SourceError(f"{image}: its cfg has ED {phases['ED']} and ES {phases['ES']} of {frames} frames")
+        raise SourceError(f"{image}: its cfg has ED {phases['ED']} and ES {phases['ES']} of {frames} frames.")
     assert cine.label is not None
     masks = sitk.GetArrayViewFromImage(cine.label)
     areas = {name: np.count_nonzero(masks[frame - 1] == LV) for name, frame in phases.items()}
     if areas["ED"] <= areas["ES"]:
         raise SourceError(
             f"{label}: the ventricle is not larger in frame {phases['ED']} ({areas['ED']} pixels) than in "
-            f"frame {phases['ES']} ({areas['ES']}), which the cfg calls ED and ES"
+            f"frame {phases['ES']} ({areas['ES']}), which the cfg calls ED and ES."
         )
     number = phases[phase]
     return replace(
@@ -172,7 +172,7 @@ def _list_patient(source: Path, folder: Path, name: str) -> Patient:
                 Note(
                     "misplaced file",
                     path,
-                    f"{path}: named {match['patient']} in the folder of {name}; rename the file or move it",
+                    f"{path}: named {match['patient']} in the folder of {name}. Rename the file or move it.",
                 )
             )
         elif match["kind"] != "info.cfg":
@@ -181,7 +181,7 @@ def _list_patient(source: Path, folder: Path, name: str) -> Patient:
             try:
                 patient.info[VIEW] = read_info(source / path)
             except OSError as error:
-                patient.warnings.append(Note("cfg unreadable", patient.name, f"{path}: {error.strerror or error}"))
+                patient.warnings.append(Note("cfg unreadable", patient.name, f"{path}: {error.strerror or error}."))
     return patient
 
 
@@ -191,11 +191,11 @@ def _list_cases(source: Path, patient: Patient, options: Ted, reading: Reading) 
     case_id, info = f"TED_{patient.name}_{VIEW}", patient.info.get(VIEW, {})
     image, mask = (patient.files.get((VIEW, "sequence", kind)) for kind in ("image", "mask"))
     if not patient.files:
-        reading.warn("patient without cine", patient.name, f"{patient.folder}: no cine and no masks")
+        reading.warn("patient without cine", patient.name, f"{patient.folder}: no cine and no masks.")
         return
     if image is None or mask is None:
         lacking = "cine" if image is None else "masks (.._gt)"
-        reading.refuse("file missing", case_id, f"{image or mask} is there, but not its {lacking}")
+        reading.refuse("file missing", case_id, f"{image or mask} is there, but not its {lacking}.")
         return
     ef = patient.ef_percent()
     frames, ed, es = (whole_number(info.get(key, "")) for key in ("NbFrame", "ED", "ES"))
@@ -205,14 +205,14 @@ def _list_cases(source: Path, patient: Patient, options: Ted, reading: Reading) 
             "cfg field missing",
             case_id,
             f"{patient.folder}: no usable {', '.join(unknown)} in "
-            f"{patient.name}_{VIEW}_info.cfg, so that ED and ES are not known",
+            f"{patient.name}_{VIEW}_info.cfg, so that ED and ES are not known.",
         )
         return
     if unknown:
         reading.warn(
             "cfg field missing",
             patient.name,
-            f"{patient.folder}: no usable {', '.join(unknown)} in {patient.name}_{VIEW}_info.cfg; left empty",
+            f"{patient.folder}: no usable {', '.join(unknown)} in {patient.name}_{VIEW}_info.cfg; left empty.",
         )
     common = {"ef_percent": "" if ef is None else f"{ef:g}", "quality": patient.quality(VIEW)}
     if options.mode == "frames":

@@ -45,18 +45,18 @@ def read_frames(
     (2, 112, 112)
     """
     if not path.is_file():  # opening a pipe would wait for ever
-        raise SourceError(f"{name} is missing or not a file")
+        raise SourceError(f"{name} is missing or not a file.")
     try:
         with path.open("rb") as file:
             chunks = list(_frame_chunks(file, name))
             if expected is not None and len(chunks) != expected:
                 raise SourceError(
                     f"{name}: {len(chunks)} frames where {expected} are listed; it is another or a "
-                    "changed video, whose frame numbers mean nothing"
+                    "changed video, whose frame numbers mean nothing. Copy the original file."
                 )
             return np.stack([_decode(file, name, chunks, frame, shape) for frame in frames])
     except OSError as error:
-        raise SourceError(f"{name}: cannot be read ({error.strerror or error})") from error
+        raise SourceError(f"{name}: cannot be read ({error.strerror or error}). Copy it again.") from error
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def read_header(path: Path, name: str) -> AviHeader:
         chunks = tuple(_frames_of(file, movie, name)) if codec == b"MJPG" else ()
         main, stream, picture = (header.find(kind) for kind in (b"avih", b"strh", b"strf"))
         if min(main, stream, picture) < 0 or picture + 20 > len(header) or stream + 44 > len(header):
-            raise SourceError(f"{name}: its header is damaged; copy the file again")
+            raise SourceError(f"{name}: its header is damaged. Copy the file again.")
         scale, rate, _, announced = struct.unpack_from("<4I", header, stream + 28)
         width, height = struct.unpack_from("<2i", header, picture + 12)
         return AviHeader(codec, (abs(height), width), rate / scale if scale else 0.0, announced, chunks)
@@ -100,7 +100,10 @@ def _frame_chunks(file: BinaryIO, name: str) -> Iterator[tuple[int, int]]:
     """Where each frame's JPEG begins in the file, and its length."""
     header, movie = _lists(file, name)
     if (codec := _codec(header)).upper() != b"MJPG":
-        raise SourceError(f"{name}: its codec is {codec.decode('ascii', 'replace')!r}, not MJPG as in the release")
+        raise SourceError(
+            f"{name}: its codec is {codec.decode('ascii', 'replace')!r}, not MJPG as in the release. "
+            "Copy the original file."
+        )
     yield from _frames_of(file, movie, name)
 
 
@@ -108,10 +111,10 @@ def _lists(file: BinaryIO, name: str) -> tuple[bytes, tuple[int, int]]:
     """The list hdrl, and where the chunks of the list movi begin and end."""
     kind, riff_length, form = struct.unpack("<4sI4s", _read(file, 0, 12, name))
     if kind != b"RIFF" or form != b"AVI ":
-        raise SourceError(f"{name}: not an AVI file")
+        raise SourceError(f"{name}: not an AVI file. Copy the original file.")
     found = file.seek(0, io.SEEK_END)
     if found < riff_length + 8:
-        raise SourceError(f"{name}: truncated: {found} bytes of {riff_length + 8}; copy the file again")
+        raise SourceError(f"{name}: truncated: {found} bytes of {riff_length + 8}. Copy the file again.")
     header, movie = b"", None
     for position, kind, length in _chunks(file, 12, riff_length + 8, name):
         form = _read(file, position + 8, 4, name) if kind == b"LIST" else b""
@@ -121,7 +124,7 @@ def _lists(file: BinaryIO, name: str) -> tuple[bytes, tuple[int, int]]:
             movie = position + 12, position + 8 + length
             break
     if movie is None:
-        raise SourceError(f"{name}: holds no frames; copy the file again")
+        raise SourceError(f"{name}: holds no frames. Copy the file again.")
     return header, movie
 
 
@@ -143,7 +146,7 @@ def _chunks(file: BinaryIO, position: int, end: int, name: str) -> Iterator[tupl
         kind, length = struct.unpack("<4sI", _read(file, position, 8, name))
         following = position + 8 + length + length % 2
         if not kind.isalnum() or following > end + 1:
-            raise SourceError(f"{name}: damaged at byte {position}; copy the file again")
+            raise SourceError(f"{name}: damaged at byte {position}. Copy the file again.")
         yield position, kind, length
         position = following
 
@@ -152,7 +155,7 @@ def _read(file: BinaryIO, position: int, length: int, name: str) -> bytes:
     file.seek(position)
     data = file.read(length)
     if len(data) < length:
-        raise SourceError(f"{name}: truncated or damaged at byte {position + len(data)}; copy the file again")
+        raise SourceError(f"{name}: truncated or damaged at byte {position + len(data)}. Copy the file again.")
     return data
 
 
@@ -160,14 +163,19 @@ def _decode(
     file: BinaryIO, name: str, chunks: Sequence[tuple[int, int]], frame: int, shape: tuple[int, int]
 ) -> ndarray:
     if not 0 <= frame < len(chunks):
-        raise SourceError(f"{name}: frame {frame} is traced, but it has frames 0 to {len(chunks) - 1}")
+        raise SourceError(
+            f"{name}: frame {frame} is traced, but it has frames 0 to {len(chunks) - 1}. Copy the original file."
+        )
     jpeg = io.BytesIO(_read(file, *chunks[frame], name))
     try:
         with Image.open(jpeg, formats=["JPEG"]) as image:
             found = image.height, image.width
             pixels = np.asarray(image.convert("L")) if found == shape else None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SourceError(f"{name}: frame {frame} is not a complete JPEG ({error}); copy the file again") from error
+        raise SourceError(f"{name}: frame {frame} is not a complete JPEG ({error}). Copy the file again.") from error
     if pixels is None:
-        raise SourceError(f"{name}: frame {frame} has {found[0]} x {found[1]} pixels, not {shape[0]} x {shape[1]}")
+        raise SourceError(
+            f"{name}: frame {frame} has {found[0]} x {found[1]} pixels, not {shape[0]} x {shape[1]}. "
+            "Copy the original file."
+        )
     return pixels

@@ -68,7 +68,7 @@ def patient_of(case_id: str, dataset_json: Mapping[str, Any]) -> str:
         return case_id
     match = re.fullmatch(str(pattern), case_id)
     if match is None:
-        raise ValueError(f"case id {case_id!r} does not match the dataset's case_id_pattern {pattern!r}")
+        raise ValueError(f"case id {case_id!r} does not match the dataset's case_id_pattern {pattern!r}.")
     return match["patient"]
 
 

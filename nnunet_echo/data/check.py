@@ -48,7 +48,7 @@ def check_dataset(folder: Path, workers: int | None = 1, progress: bool = False)
 
     >>> Path("Dataset799_Hearts").mkdir()
     >>> check_dataset(Path("Dataset799_Hearts"))
-    [Finding(problem=True, text='dataset.json is missing: the conversion did not finish; run it again')]
+    [Finding(problem=True, text='dataset.json is missing: the conversion did not finish. Run it again.')]
     """
     findings = [*_check_leftovers(folder), *check_report(folder)]
     dataset_json = read_dataset_json(folder, findings)
@@ -61,11 +61,11 @@ def check_dataset(folder: Path, workers: int | None = 1, progress: bool = False)
         findings.append(
             problem(
                 f"imagesTr holds {len(training)} cases, dataset.json says numTraining "
-                f"{dataset_json['numTraining']}: nnU-Net's planner stops"
+                f"{dataset_json['numTraining']}: nnU-Net's planner stops."
             )
         )
     elif not training:
-        findings.append(problem("imagesTr holds no case; there is nothing to learn"))
+        findings.append(problem("imagesTr holds no case; there is nothing to learn."))
     findings += check_patients(training, test, dataset_json)
     findings += check_splits(folder, training, dataset_json)
 
@@ -84,7 +84,7 @@ def _check_leftovers(folder: Path) -> Iterator[Finding]:
         if path.name == SCRATCH or path.name.endswith((".tmp", ".unfinished"))
     )
     if left:
-        yield problem(f"leftovers of an interrupted conversion: {some(left)}; run it again")
+        yield problem(f"leftovers of an interrupted conversion: {some(left)}. Run it again.")
 
 
 def _check_ending(folder: Path, dataset_json: Mapping) -> Iterator[Finding]:
@@ -94,18 +94,18 @@ def _check_ending(folder: Path, dataset_json: Mapping) -> Iterator[Finding]:
         raise ValueError(
             f'{folder.name}: dataset.json lists its files under "dataset"; check reads imagesTr and '
             "labelsTr alone and gives no verdict. nnUNetv2_plan_and_preprocess --verify_dataset_integrity "
-            "looks at the rest"
+            "looks at the rest."
         )
     if ending in READ:
         return
     if ending.lower() in (*READ, *NOT_READ) or dataset_json.get(OVERWRITE, "None") != "None":
         raise ValueError(
             f"{folder.name}: file_ending is {ending}; check reads {', '.join(READ)} and gives no verdict. "
-            "nnUNetv2_plan_and_preprocess --verify_dataset_integrity looks at it"
+            "nnUNetv2_plan_and_preprocess --verify_dataset_integrity looks at it."
         )
     yield problem(
         f"dataset.json: file_ending is {ending!r}, which nnU-Net has no reader for; it reads "
-        f"{', '.join(READ + NOT_READ)}"
+        f"{', '.join(READ + NOT_READ)}."
     )
 
 
@@ -115,26 +115,26 @@ def _list_cases(folder: Path, part: str, dataset_json: Mapping, findings: list[F
     images, labels = folder / f"images{part}", folder / f"labels{part}"
     cases: dict[str, list[str]] = {}
     if part == "Tr":
-        findings += [problem(f"folder {place.name} is missing") for place in (images, labels) if not place.is_dir()]
+        findings += [problem(f"folder {place.name} is missing.") for place in (images, labels) if not place.is_dir()]
     for path in sorted(images.glob("*")):
         match = re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(ending)}", path.name)
         if match:
             cases.setdefault(match[1], []).append(path.name)
         elif path.name.endswith(ending):
-            findings.append(problem(f"{images.name}/{path.name}: nnU-Net expects a channel number, NAME_0000{ending}"))
+            findings.append(problem(f"{images.name}/{path.name}: nnU-Net expects a channel number, NAME_0000{ending}."))
         else:
-            findings.append(remark(f"{images.name}/{path.name}: not an image of this dataset; nnU-Net ignores it"))
+            findings.append(remark(f"{images.name}/{path.name}: not an image of this dataset; nnU-Net ignores it."))
     for case, files in cases.items():
         expected = [f"{case}_{channel:04d}{ending}" for channel in range(len(files))]
         if files != expected:
-            findings.append(problem(f"{images.name}: {case} has {', '.join(files)}, but needs {', '.join(expected)}"))
+            findings.append(problem(f"{images.name}: {case} has {', '.join(files)}, but needs {', '.join(expected)}."))
     labelled = {path.name[: -len(ending)] for path in labels.glob("*") if path.name.endswith(ending)}
     unlabelled, orphans = sorted(set(cases) - labelled), sorted(labelled - set(cases))
     if unlabelled:
         grade = problem if part == "Tr" else remark
-        findings.append(grade(f"{len(unlabelled)} case(s) of {images.name} without a label: {some(unlabelled)}"))
+        findings.append(grade(f"{len(unlabelled)} case(s) of {images.name} without a label: {some(unlabelled)}."))
     if orphans:
-        findings.append(problem(f"{len(orphans)} label(s) of {labels.name} without an image: {some(orphans)}"))
+        findings.append(problem(f"{len(orphans)} label(s) of {labels.name} without an image: {some(orphans)}."))
     return cases
 
 
@@ -145,7 +145,7 @@ def _check_axes(axes: Mapping[str, int]) -> Iterator[Finding]:
         others = sorted(case for case, count in axes.items() if count != counts[0][0])
         yield problem(
             f"{len(others)} case(s) have {', '.join(str(count) for count, _ in counts[1:])} axes, the others "
-            f"{counts[0][0]}: {some(others)}. nnU-Net needs images of one kind: 2D or 3D"
+            f"{counts[0][0]}: {some(others)}. nnU-Net needs images of one kind: 2D or 3D."
         )
 
 
@@ -166,8 +166,8 @@ def _check_case(job: tuple[str, str, list[str]], folder: Path, dataset_json: Map
         if name == label_name and count > 1:
             findings.append(
                 problem(
-                    f"{name}: nnU-Net sees {count} values a pixel, a palette's colours or RGB; write "
-                    "the labels as grey values"
+                    f"{name}: nnU-Net sees {count} values a pixel, a palette's colours or RGB. Write "
+                    "the labels as grey values."
                 )
             )
         seen += count if name != label_name else 0
@@ -178,17 +178,17 @@ def _check_case(job: tuple[str, str, list[str]], folder: Path, dataset_json: Map
         if name == label_name:
             findings += _check_label(name, image, dataset_json["labels"])
         elif not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
-            findings.append(problem(f"{name}: NaN or infinite values"))
+            findings.append(problem(f"{name}: NaN or infinite values."))
     read = [image for name, image in images.items() if name != label_name]
     if len(read) == len(channels):
         needed = len(dataset_json["channel_names"])
         if seen != needed:
             files = ", ".join(f"{case}_{channel:04d}{ending}" for channel in range(needed))
             findings.append(
-                problem(f"images{part}: {case} has {seen} channel(s), but channel_names {needed}, as in {files}")
+                problem(f"images{part}: {case} has {seen} channel(s), but channel_names {needed}, as in {files}.")
             )
         if not any(sitk.GetArrayViewFromImage(image).any() for image in read):
-            findings.append(problem(f"images{part}: {case}: every pixel is 0; the image has no content to learn from"))
+            findings.append(problem(f"images{part}: {case}: every pixel is 0; the image has no content to learn from."))
     return findings, read[0].GetDimension() if read else 0
 
 
@@ -198,12 +198,14 @@ def _read(path: Path, name: str, dataset_json: Mapping) -> tuple[sitk.Image, int
     if ending in NATURAL_ENDINGS:
         pixels, mode = read_natural_image(path, name)
         if mode not in CHANNELS:
-            raise SourceError(f"{name}: its pixels are {mode} (Pillow's name); nnU-Net reads grey values, RGB and RGBA")
+            raise SourceError(
+                f"{name}: its pixels are {mode} (Pillow's name); nnU-Net reads grey values, RGB and RGBA."
+            )
         return sitk.GetImageFromArray(pixels, isVector=pixels.ndim == 3), CHANNELS[mode]
     image = read_image(path, name, unit)
     axes = image.GetDimension()
     if str(dataset_json.get(OVERWRITE, "NibabelIO" if ending == ".nii" else "")).startswith("Nibabel") and axes != 3:
-        raise SourceError(f"{name}: {axes} axes, but nnU-Net reads 3 with NibabelIO; use .nii.gz and SimpleITKIO")
+        raise SourceError(f"{name}: {axes} axes, but nnU-Net reads 3 with NibabelIO. Use .nii.gz and SimpleITKIO.")
     return image, image.GetSize()[3] if axes == 4 else 1
 
 
@@ -214,28 +216,28 @@ def _check_grid(name: str, image: sitk.Image, first_name: str, first: sitk.Image
         rtol, atol = (1e-5, 1e-8) if what == "Spacing" else (0, 1e-4)
         if len(ours) != len(theirs) or not np.allclose(ours, theirs, rtol=rtol, atol=atol):
             grade = problem if what in ("Size", "Spacing") else remark
-            yield grade(f"{name}: {what.lower()} {ours} differs from {first_name}, {theirs}")
+            yield grade(f"{name}: {what.lower()} {ours} differs from {first_name}, {theirs}.")
 
 
 def _check_sequence(name: str, image: sitk.Image) -> Iterator[Finding]:
     spacing = image.GetSpacing()
     if len(spacing) != 3:
-        yield problem(f"{name}: {len(spacing)} axes; a sequence has x, y and t")
+        yield problem(f"{name}: {len(spacing)} axes; a sequence has x, y and t.")
     elif spacing[2] <= max(spacing[:2]):
         yield problem(
             f"{name}: spacing {spacing}; nnU-Net takes the axis of the largest for that of slices, which "
-            "must be t: use more pixels (--size)"
+            "must be t. Use more pixels (--size)."
         )
 
 
 def _check_label(name: str, label: sitk.Image, labels: Mapping) -> Iterator[Finding]:
     present = set(np.unique(sitk.GetArrayViewFromImage(label)).tolist())
     if strange := sorted(present - allowed_values(labels)):
-        hint = "; 255 stands for 1? Write the labels' own values" if strange == [255] else ""
-        yield problem(f"{name}: label values {some(strange)} are not in dataset.json{hint}")
+        hint = " 255 stands for 1? Write the labels' own values." if strange == [255] else ""
+        yield problem(f"{name}: label values {some(strange)} are not in dataset.json.{hint}")
     if present == {0}:
-        yield remark(f"{name}: background only")
+        yield remark(f"{name}: background only.")
     if "ignore" in labels and present == set(label_values(labels["ignore"]) or ()):
-        yield problem(f"{name}: nothing but the ignore label; there is nothing to learn or to score")
+        yield problem(f"{name}: nothing but the ignore label; there is nothing to learn or to score.")
     if label.GetPixelID() not in (sitk.sitkUInt8, sitk.sitkVectorUInt8):
-        yield remark(f"{name}: {label.GetPixelIDTypeAsString()}; 8-bit unsigned integer is enough and smaller")
+        yield remark(f"{name}: {label.GetPixelIDTypeAsString()}; 8-bit unsigned integer is enough and smaller.")

@@ -78,7 +78,9 @@ def as_cine(image: sitk.Image, name: str) -> sitk.Image:
             image, [size[0], size[1], 0, size[3]], [0] * 4, sitk.ExtractImageFilter.DIRECTIONCOLLAPSETOSUBMATRIX
         )
     if image.GetDimension() != 3 or image.GetSize()[2] < 2:
-        raise SourceError(f"{name}: {' x '.join(map(str, size))} pixels; a sequence of 2D frames was expected")
+        raise SourceError(
+            f"{name}: {' x '.join(map(str, size))} pixels; a sequence of 2D frames was expected. Give one."
+        )
     image.SetSpacing([*image.GetSpacing()[:2], 1.0])
     return image
 

@@ -68,13 +68,13 @@ def begin_conversion(
         raise FileExistsError(
             f"{folder} holds the conversion of {earlier.record.get('source', 'an unknown source')}, "
             f"which that of {record['source']} would replace: {'; '.join(changes)}. Choose another "
-            "dataset id with -d, or give --replace"
+            "dataset id with -d, or give --replace."
         )
     if masks and foreign and not replace:
         raise FileExistsError(
             f"{masks.parent} was preprocessed from other cases than {record['source']} gives: "
             f"{len(foreign)} mask(s) differ, such as {min(foreign)}; nnU-Net would train on them. "
-            "Choose another dataset id with -d, or give --replace, which renames that folder"
+            "Choose another dataset id with -d, or give --replace, which renames that folder."
         )
     begin(folder, record, earlier, planned, replace=bool(changes))
     notes = (
@@ -83,7 +83,7 @@ def begin_conversion(
                 "preprocessed data set aside",
                 folder.name,
                 f"renamed to {set_aside(masks.parent).name}, since it was "
-                f"preprocessed from other cases: preprocess again ({masks.parent})",
+                f"preprocessed from other cases. Preprocess again ({masks.parent}).",
             )
         ]
         if masks and foreign

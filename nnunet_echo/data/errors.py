@@ -11,10 +11,10 @@ _BREAKING = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories: control, half a pa
 class SourceError(ValueError):
     """A source file that cannot become a case. The message names the file, what is wrong and what to do.
 
-    >>> raise SourceError("patient0001_4CH_ED.nii.gz: 0 x 0 pixels; unpack the download again")
+    >>> raise SourceError("patient0001_4CH_ED.nii.gz: 0 x 0 pixels. Unpack the download again.")
     Traceback (most recent call last):
         ...
-    nnunet_echo.data.errors.SourceError: patient0001_4CH_ED.nii.gz: 0 x 0 pixels; unpack the download again
+    nnunet_echo.data.errors.SourceError: patient0001_4CH_ED.nii.gz: 0 x 0 pixels. Unpack the download again.
     """
 
 

@@ -57,18 +57,18 @@ def write_frames(
     ['p1_f01_ED.nii.gz', 'p1_f02.nii.gz', 'p1_f03_ES.nii.gz']
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out}: is not empty; give a new folder with -o")
+        raise FileExistsError(f"{out}: is not empty. Give a new folder with -o.")
     content = json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))
     rows = {case: row for case, row in case_table(dataset).items() if {"ed", "es"} <= row.keys()}
     ending = content["file_ending"]
     cases = sorted(path.name.removesuffix(ending) for path in maps.glob(f"*{ending}"))
     if not cases:
-        raise FileNotFoundError(f"{maps}: no *{ending} file there")
+        raise FileNotFoundError(f"{maps}: no *{ending} file there.")
     strangers = [case for case in cases if case not in rows]
     if strangers:
         raise ValueError(
             f"{maps / strangers[0]}{ending}: is not a sequence of {dataset}, whose cases.csv names them; "
-            f"{len(strangers)} such file(s)"
+            f"{len(strangers)} such file(s)."
         )
     out.mkdir(parents=True, exist_ok=True)
     write = partial(_write_sequence, maps=maps, out=out, content=content, phases=phases)
@@ -97,7 +97,7 @@ def _write_sequence(row: Mapping[str, str], maps: Path, out: Path, content: Mapp
     sequence = to_uint8(read_image(path, str(path), content.get("spacing_unit", "mm")), str(path))
     size = tuple(int(length) for length in row["size"].split())
     if sequence.GetSize() != size:
-        raise ValueError(f"{path}: {sequence.GetSize()} pixels, but cases.csv has {size}; predict on its images")
+        raise ValueError(f"{path}: {sequence.GetSize()} pixels, but cases.csv has {size}. Predict on its images.")
     count = 0
     for name, number in frame_names(row, phases).items():
         frame = sequence[:, :, number - 1]
@@ -105,7 +105,7 @@ def _write_sequence(row: Mapping[str, str], maps: Path, out: Path, content: Mapp
         if ignored.all():
             continue
         if ignored.any():
-            raise ValueError(f"{path}: frame {number} is partly ignored; only complete frames can be left out")
+            raise ValueError(f"{path}: frame {number} is partly ignored; only complete frames can be left out.")
         write_image(_as_in_cine(frame, row), out / f"{name}.nii.gz", out)
         count += 1
     return count

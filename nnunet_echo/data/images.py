@@ -61,21 +61,24 @@ def read_image(path: Path, name: str, unit: str = "mm", limit: int = MAX_BYTES) 
     """
     name = printable(name)
     if not path.is_file():  # reading a pipe would wait for ever
-        raise SourceError(f"{name} is missing or not a file")
+        raise SourceError(f"{name} is missing or not a file.")
     try:
         meta = read_meta_image(path, name, limit) if path.suffix in (".mhd", ".mha") else None
         if path.name.endswith((".nii", ".nii.gz")):
             verify_nifti(path, name, limit)
         image = sitk.ReadImage(_itk_path(path))
     except OSError as error:
-        raise SourceError(f"{name}: cannot be read ({error.strerror or error})") from error
+        raise SourceError(f"{name}: cannot be read ({error.strerror or error}). Copy it again.") from error
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].replace(str(path), name)
-        raise SourceError(f"{name}: SimpleITK cannot read it ({reason})") from error
+        reason = str(error).strip().splitlines()[-1].rstrip(".").replace(str(path), name)
+        raise SourceError(f"{name}: SimpleITK cannot read it ({reason}). Copy the file again.") from error
     except MemoryError as error:
-        raise SourceError(f"{name}: its pixels do not fit into memory; cut it, or use fewer workers") from error
+        raise SourceError(f"{name}: its pixels do not fit into memory. Cut it, or use fewer workers.") from error
     if image.GetNumberOfComponentsPerPixel() != 1:
-        raise SourceError(f"{name}: {image.GetNumberOfComponentsPerPixel()} values a pixel; one grey value is needed")
+        raise SourceError(
+            f"{name}: {image.GetNumberOfComponentsPerPixel()} values a pixel; one grey value is needed. "
+            "Convert it to grey."
+        )
     if meta is not None:
         compare_with_itk(meta, image, name)
     check_spacing(image.GetSpacing(), name, unit)
@@ -94,13 +97,13 @@ def check_spacing(spacing: tuple[float, ...], name: str, unit: str) -> None:
     nnunet_echo.data.errors.SourceError: ED.nii.gz: spacing 300 x 300 mm, but pixels of an echo are ...
     """
     if not all(math.isfinite(length) and length > 0 for length in spacing):
-        raise SourceError(f"{name}: spacing {times(spacing)}; each must be a positive number: correct the header")
+        raise SourceError(f"{name}: spacing {times(spacing)}; each must be a positive number. Correct the header.")
     low, high = PLAUSIBLE_MM
     if unit == "mm" and not all(low <= length <= high for length in spacing[:2]):
         raise SourceError(
             f"{name}: spacing {times(spacing[:2])} mm, but pixels of an echo are {low:g} to {high:g} mm "
-            "wide; correct a header in another unit than mm. Images without a scale have spacing 1, and "
-            'their dataset.json says "spacing_unit": "px"'
+            "wide. Correct a header in another unit than mm. Images without a scale have spacing 1, and "
+            'their dataset.json says "spacing_unit": "px".'
         )
 
 
@@ -123,12 +126,17 @@ def as_frame(image: sitk.Image, name: str) -> sitk.Image:
     """
     size = image.GetSize()
     if any(length != 1 for length in size[2:]):
-        raise SourceError(f"{name}: {times(size)} pixels; one 2D frame was expected, not a sequence or volume")
+        raise SourceError(
+            f"{name}: {times(size)} pixels; one 2D frame was expected, not a sequence or volume. "
+            "Write each frame to a file."
+        )
     while image.GetDimension() > 2:
         try:
             image = sitk.Extract(image, [*image.GetSize()[:-1], 0])
         except RuntimeError as error:  # the plane is oblique: its two axes by themselves are not a rotation
-            raise SourceError(f"{name}: the image plane is tilted in space; one upright frame was expected") from error
+            raise SourceError(
+                f"{name}: the image plane is tilted in space; one upright frame was expected. Resample it upright."
+            ) from error
     return image
 
 
@@ -163,8 +171,8 @@ def to_uint8(image: sitk.Image, name: str) -> sitk.Image:
     integral = values.dtype.kind in "ui" or (values == np.floor(values)).all()
     if not (low >= 0 and high <= 255 and integral):  # so that NaN fails, too
         raise SourceError(
-            f"{name}: values {low:g}..{high:g} are not all whole numbers in 0..255, as in the release; "
-            "convert the original file instead of a rescaled copy"
+            f"{name}: values {low:g}..{high:g} are not all whole numbers in 0..255, as in the release. "
+            "Convert the original file instead of a rescaled copy."
         )
     return sitk.Cast(image, sitk.sitkUInt8)
 
@@ -180,9 +188,11 @@ def check_pair(frame: Frame, labels: Mapping[str, int]) -> tuple[sitk.Image, sit
     image = to_uint8(frame.image, frame.image_name)
     for where, pixels in _frames(image, frame.image_name):
         if pixels.min() == pixels.max():
-            raise SourceError(f"{where}: every pixel is {pixels.min()}; the image has no content")
+            raise SourceError(f"{where}: every pixel is {pixels.min()}; the image has no content. Leave it out.")
     if set(np.unique(sitk.GetArrayViewFromImage(image)).tolist()) <= set(labels.values()):
-        raise SourceError(f"{frame.image_name}: holds nothing but label values; it is a mask, not an image")
+        raise SourceError(
+            f"{frame.image_name}: holds nothing but label values; it is a mask, not an image. Give the image."
+        )
     if frame.label is None:
         return image, None, list(frame.warnings)
 
@@ -192,14 +202,14 @@ def check_pair(frame: Frame, labels: Mapping[str, int]) -> tuple[sitk.Image, sit
     for where, pixels in _frames(label, frame.label_name):
         present = check_labels(pixels, where, labels.values())
         if present == {0}:
-            raise SourceError(f"{where}: the mask is empty (background only)")
+            raise SourceError(f"{where}: the mask is empty (background only). Draw it, or leave the image out.")
         if labels.get("ignore") not in present:
             for structure in without:
                 without[structure] += [where] * (labels[structure] not in present)
     warnings = [
         *frame.warnings,
         *(
-            ("structure missing", f"{where[0]}: the mask has no {structure}; {len(where)} such frame(s) in the case")
+            ("structure missing", f"{where[0]}: the mask has no {structure}; {len(where)} such frame(s) in the case.")
             for structure, where in without.items()
             if where
         ),
@@ -209,7 +219,7 @@ def check_pair(frame: Frame, labels: Mapping[str, int]) -> tuple[sitk.Image, sit
             (
                 "origin differs",
                 f"{frame.label_name}: origin {times(frame.label.GetOrigin())} mm, image "
-                f"{times(image.GetOrigin())} mm; the image's is used",
+                f"{times(image.GetOrigin())} mm; the image's is used.",
             )
         )
     label.CopyInformation(image)
@@ -224,7 +234,9 @@ def check_labels(pixels: ndarray, name: str, allowed: Collection[int]) -> set[in
     """
     present = set(np.unique(pixels).tolist())
     if unknown := sorted(present - set(allowed)):
-        raise SourceError(f"{name}: unknown labels {some(unknown, limit=8)}; allowed are {sorted(allowed)}")
+        raise SourceError(
+            f"{name}: unknown labels {some(unknown, limit=8)}; allowed are {sorted(allowed)}. Correct the mask."
+        )
     return present
 
 
@@ -247,7 +259,7 @@ def check_grid(frame: Frame) -> None:
         if len(ours) != len(theirs) or not np.allclose(ours, theirs, rtol=0, atol=tolerance):
             raise SourceError(
                 f"{frame.label_name}: {what} {times(ours)}, but the image {frame.image_name} has "
-                f"{times(theirs)}; mask and image must lie on one grid"
+                f"{times(theirs)}; mask and image must lie on one grid. Resample the mask."
             )
 
 
@@ -262,8 +274,8 @@ def write_image(image: sitk.Image, target: Path, scratch: Path) -> None:
         verify_nifti(temporary, target.name)
         os.replace(temporary, target)
     except (RuntimeError, SourceError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise OSError(f"cannot write {printable(target)} ({reason}); is the disk full or read-only?") from error
+        reason = str(error).strip().splitlines()[-1].rstrip(".")
+        raise OSError(f"cannot write {printable(target)} ({reason}). Is the disk full or read-only?") from error
 
 
 def _frames(image: sitk.Image, name: str) -> Iterator[tuple[str, ndarray]]:
@@ -278,5 +290,5 @@ def _frames(image: sitk.Image, name: str) -> Iterator[tuple[str, ndarray]]:
 def _itk_path(path: Path) -> str:
     """The path for SimpleITK. Raises `OSError` for one that is not UTF-8, where it would end the process (SIGABRT)."""
     if not is_utf8(path):
-        raise OSError(f"the path {printable(path)} is not UTF-8; rename the folder or file")
+        raise OSError(f"the path {printable(path)} is not UTF-8. Rename the folder or file.")
     return str(path)

@@ -56,28 +56,28 @@ def read_labels(texts: Sequence[str], option: str = "--labels") -> Labels:
         if match is None:
             raise ValueError(
                 f"{option} {text}: it must be NAME=VALUE, such as LV=1, or NAME=#RRGGBB, such as "
-                "LV=#ff0000 (in quotes), with a name of letters, digits, _ and -"
+                "LV=#ff0000 (in quotes), with a name of letters, digits, _ and -."
             )
         name, value = match["name"], match["value"]
         if name.lower() == BACKGROUND:
             name = BACKGROUND
         if name.lower() == "ignore":
-            raise ValueError(f"{option} {text}: partly labelled masks are not read; leave such images out")
+            raise ValueError(f"{option} {text}: partly labelled masks are not read. Leave such images out.")
         number = int(value[1:], 16) if value[0] == "#" else int(value)
         if name in values or number in values.values():
             twice = name if name in values else value
-            raise ValueError(f"{option} {text}: {twice} is there twice; each structure has one value of its own")
+            raise ValueError(f"{option} {text}: {twice} is there twice; each structure has one value of its own.")
         values[name] = number
         kinds.add(value[0] == "#")
     if len(kinds) > 1:
-        raise ValueError(f"{option}: values and colours side by side; give either NAME=VALUE or NAME=#RRGGBB for all")
+        raise ValueError(f"{option}: values and colours side by side. Give either NAME=VALUE or NAME=#RRGGBB for all.")
     background = values.pop(BACKGROUND, 0)
     if not values:
-        raise ValueError(f"{option} is missing; name the structures of the masks, such as {option} LV=1 MYO=2 LA=3")
+        raise ValueError(f"{option} is missing. Name the structures of the masks, such as {option} LV=1 MYO=2 LA=3.")
     if background in values.values():
         name = next(name for name in values if values[name] == background)
         raise ValueError(
-            f"{option} {name}={'#000000' if kinds == {True} else 0}: that is the background's; give it "
-            "another with background=VALUE"
+            f"{option} {name}={'#000000' if kinds == {True} else 0}: that is the background's. Give it "
+            "another with background=VALUE."
         )
     return Labels(values, background, kinds == {True})

@@ -85,12 +85,15 @@ def read_meta_image(path: Path, name: str, limit: int = MAX_BYTES) -> MetaImage:
             if rest.strip() or path.suffix == ".mha":
                 raise SourceError(
                     f"{name}: {'something follows' if rest.strip() else 'a .mha file names'} its "
-                    "ElementDataFile; copy the file again"
+                    "ElementDataFile. Copy the file again."
                 )
             if raw != path.with_suffix(Path(raw).suffix).name or raw == path.name:
-                raise SourceError(f"{name}: its ElementDataFile {raw!r} is not a file of the same folder and name")
+                raise SourceError(
+                    f"{name}: its ElementDataFile {raw!r} is not a file of the same folder and name. "
+                    "Copy both files again."
+                )
             if not (path.parent / raw).is_file():
-                raise SourceError(f"{name}: its data file {raw} is missing")
+                raise SourceError(f"{name}: its data file {raw} is missing. Copy both files again.")
             with (path.parent / raw).open("rb") as pixels:
                 data = _pixels(pixels, fields, name, expected)
     return MetaImage(np.frombuffer(data, dtype).reshape(sizes[::-1]), spacing)
@@ -105,14 +108,14 @@ def compare_with_itk(ours: MetaImage, image: sitk.Image, name: str) -> None:
         and np.array_equal(pixels, ours.pixels, equal_nan=pixels.dtype.kind == "f")
         and np.allclose(image.GetSpacing(), ours.spacing, rtol=1e-12, atol=0)
     ):
-        raise SourceError(f"{name}: its header can be read in more than one way; write the file again")
+        raise SourceError(f"{name}: its header can be read in more than one way. Write the file again.")
 
 
 def _split(start: bytes, name: str) -> tuple[bytes, bytes]:
     """The header, which ends with the line of ElementDataFile, and what follows."""
     match = re.search(rb"^ElementDataFile[^\n]*(\n|$)", start, re.MULTILINE)
     if match is None:
-        raise SourceError(f"{name}: damaged MetaImage header (no ElementDataFile); copy the file again")
+        raise SourceError(f"{name}: damaged MetaImage header (no ElementDataFile). Copy the file again.")
     return start[: match.end()], start[match.end() :]
 
 
@@ -123,22 +126,22 @@ def _fields(header: bytes, name: str) -> dict[str, str]:
         match = LINE.fullmatch(line)
         if match is None:
             raise SourceError(
-                f"{name}: damaged MetaImage header: {line[:60]!r} is not KEY = VALUE; copy the file again"
+                f"{name}: damaged MetaImage header: {line[:60]!r} is not KEY = VALUE. Copy the file again."
             )
         key, value = match.groups()
         if key in fields:
-            raise SourceError(f"{name}: its header has {key} twice; copy the file again")
+            raise SourceError(f"{name}: its header has {key} twice. Copy the file again.")
         if meant.get(key.lower(), key) != key:
-            raise SourceError(f"{name}: its header has {key} for {meant[key.lower()]}; correct it")
+            raise SourceError(f"{name}: its header has {key} for {meant[key.lower()]}. Correct it.")
         fields[key] = value
     missing = [key for key in REQUIRED if key not in fields]
     if missing:
-        raise SourceError(f"{name}: damaged MetaImage header (no {', '.join(missing)}); copy the file again")
+        raise SourceError(f"{name}: damaged MetaImage header (no {', '.join(missing)}). Copy the file again.")
     for key, only in FIXED.items():
         if fields.get(key, only) != only:
             raise SourceError(
-                f"{name}: its header has {key} = {fields[key][:60]}; only {only} is read: write the file "
-                "again without it"
+                f"{name}: its header has {key} = {fields[key][:60]}; only {only} is read. Write the file "
+                "again without it."
             )
     return fields
 
@@ -151,7 +154,7 @@ def _geometry(fields: dict[str, str], name: str) -> tuple[tuple[int, ...], tuple
         spacing = _numbers(fields["ElementSpacing"])
         lists = {key: _numbers(fields[key]) for key in (*MATRICES, *ORIGINS, "ElementSize") if key in fields}
     except ValueError as error:
-        raise SourceError(f"{name}: damaged MetaImage header ({error}); copy the file again") from error
+        raise SourceError(f"{name}: damaged MetaImage header ({error}). Copy the file again.") from error
     if (
         not 2 <= axes <= 4
         or {len(sizes), len(spacing)} != {axes}
@@ -160,12 +163,12 @@ def _geometry(fields: dict[str, str], name: str) -> tuple[tuple[int, ...], tuple
     ):
         raise SourceError(
             f"{name}: damaged MetaImage header (NDims {axes}, DimSize {fields['DimSize'][:60]}, "
-            f"ElementSpacing {fields['ElementSpacing'][:60]}); copy the file again"
+            f"ElementSpacing {fields['ElementSpacing'][:60]}). Copy the file again."
         )
     if not all(length > 0 for length in spacing):
         raise SourceError(
-            f"{name}: spacing {fields['ElementSpacing'][:60]}; each must be a positive number: copy the "
-            "file again, or correct its header"
+            f"{name}: spacing {fields['ElementSpacing'][:60]}; each must be a positive number. Copy the "
+            "file again, or correct its header."
         )
     for same in (
         MATRICES,
@@ -176,13 +179,17 @@ def _geometry(fields: dict[str, str], name: str) -> tuple[tuple[int, ...], tuple
         if len({fields[key] for key in same if key in fields}) > 1:
             raise SourceError(
                 f"{name}: its header has different {' and '.join(key for key in same if key in fields)}, "
-                "which mean the same; copy the file again"
+                "which mean the same. Copy the file again."
             )
     for key in ("CompressedData", "BinaryDataByteOrderMSB", "ElementByteOrderMSB"):
         if fields.get(key, "False") not in ("True", "False"):
-            raise SourceError(f"{name}: its header has {key} = {fields[key][:60]}; True or False is needed")
+            raise SourceError(
+                f"{name}: its header has {key} = {fields[key][:60]}; True or False is needed. Copy the file again."
+            )
     if fields["ElementType"] not in TYPES:
-        raise SourceError(f"{name}: its ElementType is {fields['ElementType'][:60]!r}; {', '.join(TYPES)} are read")
+        raise SourceError(
+            f"{name}: its ElementType is {fields['ElementType'][:60]!r}; {', '.join(TYPES)} are read. Convert it."
+        )
     swapped = "True" in (fields.get("BinaryDataByteOrderMSB"), fields.get("ElementByteOrderMSB"))
     return sizes, spacing, ">" if swapped else "<"
 
@@ -203,8 +210,8 @@ def _pixels(file: BinaryIO, fields: dict[str, str], name: str, expected: int) ->
         try:
             data = decompressor.decompress(file.read(expected + 2**16), expected + 1)
         except zlib.error as error:
-            raise SourceError(f"{name}: damaged compressed pixels ({error}); copy the file again") from error
+            raise SourceError(f"{name}: damaged compressed pixels ({error}). Copy the file again.") from error
         if len(data) == expected and (not decompressor.eof or decompressor.unused_data):
-            raise SourceError(f"{name}: damaged compressed pixels (no end, or more after it); copy the file again")
+            raise SourceError(f"{name}: damaged compressed pixels (no end, or more after it). Copy the file again.")
     compare_bytes(name, len(data), expected)
     return data

@@ -29,18 +29,18 @@ def read_natural_image(path: Path, name: str, *, colours: bool = False) -> tuple
     """
     name, kind = printable(name), KINDS[path.suffix.lower()]
     if not path.is_file():  # opening a pipe would wait for ever
-        raise SourceError(f"{name} is missing or not a file")
+        raise SourceError(f"{name} is missing or not a file.")
     try:
         with Image.open(path, formats=[kind]) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels")
             if getattr(image, "n_frames", 1) > 1:
-                raise SourceError(f"{name}: {image.n_frames} frames; one 2D image is needed, write each to a file")
+                raise SourceError(f"{name}: {image.n_frames} frames; one 2D image is needed. Write each to a file.")
             pixels = np.asarray(image.convert("RGBA") if colours else image)
             return pixels.astype(np.uint8) if pixels.dtype == bool else pixels, image.mode
     except SourceError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError, Image.DecompressionBombError) as why:
         raise SourceError(
-            f"{name}: cannot be read; truncated, too large or not a {kind} file ({printable(why)})"
+            f"{name}: cannot be read; truncated, too large or not a {kind} file ({printable(why)}). Copy it again."
         ) from why

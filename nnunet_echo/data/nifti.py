@@ -47,7 +47,7 @@ def verify_nifti(path: Path, name: str, limit: int = MAX_BYTES) -> None:
         try:
             _verify(gzip.GzipFile(fileobj=file) if packed else file, name, limit)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise SourceError(f"{name}: truncated or damaged gzip data ({error}); copy the file again") from error
+            raise SourceError(f"{name}: truncated or damaged gzip data ({error}). Copy the file again.") from error
 
 
 def compare_bytes(name: str, found: int, expected: int) -> None:
@@ -56,7 +56,7 @@ def compare_bytes(name: str, found: int, expected: int) -> None:
         number = f"{found}" if found < expected else f"more than {expected}"
         raise SourceError(
             f"{name}: {'truncated' if found < expected else 'damaged'}: {number} bytes of pixels where "
-            f"the header promises {expected}; copy the file again"
+            f"the header promises {expected}. Copy the file again."
         )
 
 
@@ -65,7 +65,7 @@ def check_promise(name: str, expected: int, limit: int) -> None:
     if expected > limit:
         raise SourceError(
             f"{name}: the header promises {expected} bytes of pixels, more than an echo can have "
-            f"({limit} are read); copy the file again, or cut it"
+            f"({limit} are read). Copy the file again, or cut it."
         )
 
 
@@ -74,14 +74,14 @@ def _verify(stream: IO[bytes] | gzip.GzipFile, name: str, limit: int) -> None:
     order = ">" if header[:4] == struct.pack(">i", 348) else "<"
     if len(header) < 348 or struct.unpack_from(order + "i", header)[0] != 348 or header[344:347] != b"n+1":
         size = f" ({len(header)} bytes)" if len(header) < 348 else ""
-        raise SourceError(f"{name}: not a NIfTI-1 file{size}; copy the file again")
+        raise SourceError(f"{name}: not a NIfTI-1 file{size}. Copy the file again.")
     axes, *sizes = struct.unpack_from(order + "8h", header, 40)
     kind, bits = struct.unpack_from(order + "2h", header, 70)
     offset = struct.unpack_from(order + "f", header, 108)[0]
     if not 1 <= axes <= 7 or min(sizes[:axes]) < 1 or BYTES.get(kind, 0) * 8 != bits or not 348 <= offset < 2**20:
         raise SourceError(
             f"{name}: damaged NIfTI header (size {' x '.join(map(str, sizes))}, datatype {kind}, {bits} "
-            f"bits, pixels at byte {offset:g}); copy the file again"
+            f"bits, pixels at byte {offset:g}). Copy the file again."
         )
     spacing = struct.unpack_from(order + "8f", header, 76)[1 : axes + 1]
     # An axis of slices or of time that was never measured has 0, which no length depends on.
@@ -90,7 +90,7 @@ def _verify(stream: IO[bytes] | gzip.GzipFile, name: str, limit: int) -> None:
     ):
         raise SourceError(
             f"{name}: spacing {' x '.join(f'{length:g}' for length in spacing)}; each must be a positive "
-            "number: copy the file again, or correct its header"
+            "number. Copy the file again, or correct its header."
         )
 
     left = expected = math.prod(sizes[:axes]) * bits // 8
@@ -100,6 +100,6 @@ def _verify(stream: IO[bytes] | gzip.GzipFile, name: str, limit: int) -> None:
         left -= len(chunk)
         whole = len(chunk) // (bits // 8) * (bits // 8)
         if kind in FLOATS and not np.isfinite(np.frombuffer(chunk[:whole], order + FLOATS[kind])).all():
-            raise SourceError(f"{name}: holds NaN or infinite values; copy the file again")
+            raise SourceError(f"{name}: holds NaN or infinite values. Copy the file again.")
     # Reading on to the end is what compares the checksum of a gzip file.
     compare_bytes(name, expected - left + len(stream.read(1)), expected)

@@ -65,10 +65,13 @@ def _why_broken(pool: ProcessPoolExecutor, workers: int) -> str:
     pool.shutdown()  # ends the others with SIGTERM, and waits for the exit codes
     codes = {process.exitcode for process in processes} - {None, 0, -signal.SIGTERM}
     if -signal.SIGKILL in codes or not codes:
-        return f"a worker process died, perhaps for want of memory; use fewer than {workers} workers (--workers)"
+        return f"a worker process died, perhaps for want of memory. Use fewer than {workers} workers (--workers)."
     code = min(codes)
     reason = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-    return f"a worker process crashed ({reason}), perhaps at a damaged file; --workers 1 shows after how many files"
+    return (
+        f"a worker process crashed ({reason}), perhaps at a damaged file. "
+        "Run it with --workers 1 to see after how many files."
+    )
 
 
 def _start_worker() -> None:

@@ -19,10 +19,10 @@ def patient_pattern(text: str, option: str = "--patients") -> str:
     try:
         groups = re.compile(pattern).groupindex
     except re.error as error:
-        raise ValueError(f"{option} {text!r}: neither a file nor a regular expression ({error})") from error
+        raise ValueError(f"{option} {text!r}: neither a file nor a regular expression ({error}).") from error
     if "patient" not in groups:
         raise ValueError(
             f"{option} {text!r}: no such file, and as a regular expression it needs a group patient, as "
-            r"in '(?P<patient>patient\d+)'; view, phase and frame may be groups, too"
+            r"in '(?P<patient>patient\d+)'; view, phase and frame may be groups, too."
         )
     return pattern

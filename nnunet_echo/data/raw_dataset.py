@@ -185,7 +185,7 @@ def _convert(case: Case, folder: Path, labels: Mapping[str, int]) -> Written:
     except SourceError as error:
         return Written(refusal=str(error))
     except (OSError, RuntimeError, ValueError, MemoryError) as error:  # whatever it holds, a named refusal
-        return Written(refusal=f"{case.source}: {type(error).__name__}: {error}")
+        return Written(refusal=f"{case.source}: {type(error).__name__}: {str(error).rstrip('.')}.")
     image_name, *label_name = file_names(case, label is not None)
     areas = {}
     if label is not None:

@@ -82,7 +82,7 @@ class Reading:
         strange = [case for case in self.cases if not is_utf8(case.source)]
         self.cases = [case for case in self.cases if case not in strange]
         for case in strange:
-            self.refuse("name not UTF-8", case.case_id, f"{case.source}: is not UTF-8; rename the folder or file")
+            self.refuse("name not UTF-8", case.case_id, f"{case.source}: is not UTF-8. Rename the folder or file.")
         for notes in (self.refused, self.warnings):
             notes[:] = [Note(note.kind, printable(note.subject), printable(note.message)) for note in notes]
 
@@ -164,7 +164,7 @@ class Reader(ABC):
         target = raw_folder(raw)
         for place in (Path(source), target):
             if not is_utf8(place):
-                raise ValueError(f"{printable(place)}: the name is not UTF-8; rename the folder")
+                raise ValueError(f"{printable(place)}: the name is not UTF-8. Rename the folder.")
         dataset_json = self.dataset_json()
         folder = new_dataset_folder(
             target, self.dataset_id() if dataset_id is None else dataset_id, dataset_json["name"]
@@ -221,7 +221,7 @@ class SequenceReader(Reader):
             value = getattr(self, option)
             if value is not None and (self.mode == "frames" or value < least):
                 raise ValueError(
-                    f"{option} is {value} and mode {self.mode!r}; it must be at least {least} and is for sequences"
+                    f"{option} is {value} and mode {self.mode!r}; it must be at least {least} and is for sequences."
                 )
 
     @classmethod

@@ -22,8 +22,8 @@ def walk_folders(top: Path, enter: Callable[[str], bool]) -> Iterator[tuple[Path
     ['data', 'data/patient0001']
     """
     if not top.is_dir():
-        hint = "; unpack the archive first" if top.is_file() else ""
-        raise FileNotFoundError(f"source folder {top} does not exist or is not a folder{hint}")
+        hint = " Unpack the archive first." if top.is_file() else ""
+        raise FileNotFoundError(f"source folder {top} does not exist or is not a folder.{hint}")
 
     def stop(error: OSError) -> None:
         raise error
@@ -57,10 +57,10 @@ def overlooked(
     ...     lambda path: bool(known.fullmatch(path.name)),
     ...     suspicious=re.compile("patient"),
     ...     case=re.compile(r"patient\d+"),
-    ...     hint="rename it like patient0001",
+    ...     hint="not read under this name. Rename it like patient0001.",
     ... )
     >>> [note.message for note in refused], warnings
-    (['patient02: rename it like patient0001'], [])
+    (['patient02: not read under this name. Rename it like patient0001.'], [])
     """
     seen, names = set(), set()
 

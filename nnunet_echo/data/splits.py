@@ -65,7 +65,7 @@ def splits_by_patient(
     if not 2 <= n_splits <= len(set(patients)):
         raise ValueError(
             f"n_splits is {n_splits} for {len(set(patients))} patients; it must be at least 2 and at most "
-            "the number of patients"
+            "the number of patients."
         )
 
     def position(patient: str) -> tuple[tuple[str, ...], str]:
@@ -89,7 +89,7 @@ def five_folds(
     [2, 2, 2, 2, 2]
     """
     count = len(set(patients) - set(test))
-    fewer = Note("fewer folds", "split", f"{count} patients make {count} folds, not 5")
+    fewer = Note("fewer folds", "split", f"{count} patients make {count} folds, not 5.")
     return Split(partial(_stratified_folds, strata=strata, seed=seed), frozenset(test), (fewer,) * (count < 5))
 
 
@@ -112,7 +112,7 @@ def seven_one_two(patients: Collection[str], seed: int) -> Split:
     drew, so the shares are theirs, not the patients. Raises `ValueError` for fewer than three patients.
     """
     if len(set(patients)) < 3:
-        raise ValueError(f"--split 7:1:2 needs at least 3 patients with masks; there are {len(set(patients))}")
+        raise ValueError(f"--split 7:1:2 needs at least 3 patients with masks; there are {len(set(patients))}.")
     shuffled = sorted(set(patients), key=partial(_lot, seed))
     validation, test = (max(1, round(len(shuffled) * share)) for share in (0.1, 0.2))
     return listed_split(shuffled[validation + test :], shuffled[test : validation + test], shuffled[:test])
@@ -130,11 +130,11 @@ def split_of_file(path: Path, patients: Collection[str]) -> Split:
     for line, row in read_table(path, ("patient", "subset"))[1]:
         patient, subset = known.get(row["patient"].strip(), row["patient"].strip()), row["subset"].strip()
         if subset not in SUBSETS:
-            raise ValueError(f"{path}, line {line}: subset is {subset!r}; it must be {', '.join(SUBSETS)}")
+            raise ValueError(f"{path}, line {line}: subset is {subset!r}; it must be {', '.join(SUBSETS)}.")
         if lines.setdefault(patient, line) != line:
             raise ValueError(
                 f"{path}, line {line}: {patient} is in line {lines[patient]} already; a patient belongs "
-                "to one subset, once"
+                "to one subset, once."
             )
         subsets[subset].add(patient)
     training, validation, test = (subsets[subset] for subset in SUBSETS)
@@ -145,7 +145,7 @@ def unmatched(listed: Collection[str], patients: Collection[str], role: str) -> 
     """Notes of the listed patients that are not there, and of those that no list names, who got this `role`.
 
     >>> [note.message for note in unmatched(["p1"], ["p1", "p2"], "trains in all folds")]
-    ['no split list names it; it trains in all folds']
+    ['no split list names it; it trains in all folds.']
     """
     absent, unlisted = sorted({*listed} - {*patients}), sorted({*patients} - {*listed})
     notes = (
@@ -154,13 +154,13 @@ def unmatched(listed: Collection[str], patients: Collection[str], role: str) -> 
                 "listed patient absent",
                 "split",
                 f"{len(absent)} patients of the split lists have no image of these "
-                f"views in the source: {', '.join(absent)}",
+                f"views in the source: {', '.join(absent)}.",
             )
         ]
         if absent
         else []
     )
-    return notes + [Note("patient in no list", name, f"no split list names it; it {role}") for name in unlisted]
+    return notes + [Note("patient in no list", name, f"no split list names it; it {role}.") for name in unlisted]
 
 
 def listed_folds(patients: set[str], lists: Sequence[tuple[set[str], set[str]]]) -> list[Fold]:
@@ -178,16 +178,16 @@ def listed_folds(patients: set[str], lists: Sequence[tuple[set[str], set[str]]])
         if len(patients) < 2:
             raise ValueError(
                 f"a fold of the split lists has no training or no validation patient here: "
-                f"{len(patients)} are left outside the test list, too few for any split; convert more, or "
-                "draw all of them again, the test patients too, with --split 7:1:2 or --split file"
+                f"{len(patients)} are left outside the test list, too few for any split. Convert more, or "
+                "draw all of them again, the test patients too, with --split 7:1:2 or --split file."
             )
-        raise ValueError("a fold of the split lists has no training or no validation patient here; use --split 5fold")
+        raise ValueError("a fold of the split lists has no training or no validation patient here. Use --split 5fold.")
     return folds
 
 
 def _stratified_folds(patients: set[str], strata: Mapping[str, Sequence[str]], seed: int) -> list[Fold]:
     if len(patients) < 2:
-        raise ValueError(f"--split 5fold needs at least 2 patients outside the test list; there are {len(patients)}")
+        raise ValueError(f"--split 5fold needs at least 2 patients outside the test list; there are {len(patients)}.")
     return splits_by_patient(sorted(patients), strata, n_splits=min(5, len(patients)), seed=seed)
 
 

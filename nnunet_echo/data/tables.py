@@ -62,7 +62,7 @@ def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], Iterator
         # Bytes that are not UTF-8 stay visible, in the names and numbers that they spoil.
         file = path.open(encoding="utf-8-sig", errors="backslashreplace", newline="")
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error}).") from error
     rows = _rows(path, file)
     _, header = next(rows, (0, []))
     header = [text.strip() for text in header]
@@ -70,7 +70,7 @@ def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], Iterator
     if missing:
         raise ValueError(
             f"{path}: its first line must name the columns {', '.join(required)}, separated by "
-            f"commas, in UTF-8; {', '.join(missing)} is not there, or twice"
+            f"commas, in UTF-8; {', '.join(missing)} is not there, or twice."
         )
     empty = [""] * (len(header) - 1)
     return header, (
@@ -86,7 +86,7 @@ def _rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
             yield from ((reader.line_num, [_text(field) for field in row]) for row in reader if row)
         except (csv.Error, OSError) as error:
             where = f"{path}, line {reader.line_num}"
-            raise ValueError(f"{where}: cannot be read ({error}); copy the file again") from error
+            raise ValueError(f"{where}: cannot be read ({error}). Copy the file again.") from error
 
 
 def number_between(text: str, low: float, high: float) -> float | None:

@@ -54,7 +54,7 @@ def locked(folder: Path) -> Iterator[None]:
             os.ftruncate(lock, 0)
             os.write(lock, owner.encode())
         except OSError as error:
-            raise OSError(f"cannot write {path} ({error.strerror}); is the disk full or read-only?") from error
+            raise OSError(f"cannot write {path} ({error.strerror}). Is the disk full or read-only?") from error
         yield
     finally:
         path.unlink(missing_ok=True)  # while it is locked: who opened it meanwhile looks again
@@ -67,15 +67,15 @@ def _open_locked(path: Path, folder: Path, fcntl: ModuleType) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise OSError(f"cannot create {path} ({error.strerror})") from error
+            raise OSError(f"cannot create {path} ({error.strerror}).") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             owner = os.read(lock, 1000).decode(errors="replace").strip() or "another process"
             os.close(lock)
             raise BlockingIOError(
-                f"{folder} is being written by {owner}; wait until that conversion has ended, or "
-                "choose another dataset id with -d"
+                f"{folder} is being written by {owner}. Wait until that conversion has ended, or "
+                "choose another dataset id with -d."
             ) from error
         except OSError as error:
             _warn_of_no_lock(folder, str(error))
@@ -89,7 +89,7 @@ def _open_locked(path: Path, folder: Path, fcntl: ModuleType) -> int:
 
 def _warn_of_no_lock(folder: Path, reason: str) -> None:
     logging.getLogger(__name__).warning(
-        "%s cannot be locked (%s): see that no other conversion writes to it", folder, reason
+        "%s cannot be locked (%s). See that no other conversion writes to it.", folder, reason
     )
 
 
@@ -118,7 +118,7 @@ def look(folder: Path, converter: str) -> Earlier:
     try:
         entries = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
     except OSError as error:
-        raise OSError(f"cannot read {folder} ({error.strerror or error})") from error
+        raise OSError(f"cannot read {folder} ({error.strerror or error}).") from error
     if not entries - {SCRATCH}:
         return Earlier()
     try:
@@ -127,17 +127,17 @@ def look(folder: Path, converter: str) -> Earlier:
         files = {name for name in record["files"] if OUR_FILE.fullmatch(name)}
     except (OSError, ValueError, KeyError, AttributeError, TypeError, IndexError, RecursionError) as error:
         raise FileExistsError(
-            f"{folder} exists without a readable {REPORT}, so this converter did not write it; "
-            "move it away or choose another dataset id"
+            f"{folder} exists without a readable {REPORT}, so this converter did not write it. "
+            "Move it away or choose another dataset id."
         ) from error
     if owner != converter.split()[0]:
-        raise FileExistsError(f"{folder} was written by {owner}; move it away or choose another dataset id")
+        raise FileExistsError(f"{folder} was written by {owner}. Move it away or choose another dataset id.")
     # Others, such as the .DS_Store of a Mac, nnU-Net passes over, and we do.
     there = {f"{part}/{path.name}" for part in IMAGE_FOLDERS for path in (folder / part).glob(f"*{FILE_ENDING}")}
     if foreign := sorted(there - files):
         raise FileExistsError(
             f"{folder} holds {len(foreign)} file(s) that this converter did not write, first "
-            f"{foreign[0]}; nnU-Net would take them for cases: move them away"
+            f"{foreign[0]}; nnU-Net would take them for cases. Move them away."
         )
     return Earlier(record, frozenset(files), frozenset(there))
 
@@ -147,7 +147,7 @@ def begin(folder: Path, record: Mapping[str, Any], earlier: Earlier, planned: Co
     try:
         (folder / SCRATCH).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"cannot create {folder} ({error.strerror or error})") from error
+        raise OSError(f"cannot create {folder} ({error.strerror or error}).") from error
     for leftover in (folder / SCRATCH).iterdir():
         leftover.unlink()
     _try_renaming(folder)
@@ -175,7 +175,7 @@ def give_way(folder: Path, contents: Mapping[str, str]) -> list[Note]:
         Note(
             "kept beside",
             path.name.partition(OLD)[0],
-            f"it was not what this conversion writes; what it was is {path} now: take from it what you need",
+            f"it was not what this conversion writes; what it was is {path} now. Take from it what you need.",
         )
         for path in old
     ]
@@ -206,8 +206,8 @@ def _try_renaming(folder: Path) -> None:
             trial.unlink(missing_ok=True)
             raise OSError(
                 f"cannot write {folder / part} ({error.strerror}). It must be a folder on the file system of "
-                f"{folder}, since files are written there and renamed; to keep the data elsewhere, make "
-                f"{folder.name} itself a link"
+                f"{folder}, since files are written there and renamed. To keep the data elsewhere, make "
+                f"{folder.name} itself a link."
             ) from error
 
 
@@ -225,7 +225,7 @@ def write_text(folder: Path, name: str, content: str) -> None:
         temporary.write_text(content, encoding="utf-8", errors="backslashreplace", newline="")
         os.replace(temporary, folder / name)
     except OSError as error:
-        raise OSError(f"cannot write {folder / name} ({error}); is the disk full or read-only?") from error
+        raise OSError(f"cannot write {folder / name} ({error}). Is the disk full or read-only?") from error
 
 
 def preprocessed_masks(name: str) -> Path | None:
@@ -244,7 +244,7 @@ def missing_in_preprocessed(folder: Path, training: Sequence[str]) -> list[Note]
     if not missing:
         return []
     text = f"{masks.parent} lacks {len(missing)} training cases, such as {missing[0]}"
-    return [Note("not preprocessed", folder.name, f"{text}; preprocess again before you train")]
+    return [Note("not preprocessed", folder.name, f"{text}. Preprocess again before you train.")]
 
 
 def set_aside(folder: Path) -> Path:

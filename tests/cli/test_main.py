@@ -115,7 +115,7 @@ def test_warnings_of_the_library_are_shown_once(monkeypatch: pytest.MonkeyPatch,
         assert main(["status", "751"]) == 0
         said = capsys.readouterr()
         assert said.out == ""
-        assert said.err == ("warning: there cannot be locked (no locks): see that no other conversion writes to it\n")
+        assert said.err == ("warning: there cannot be locked (no locks). See that no other conversion writes to it.\n")
 
 
 def test_doctor_takes_itself_for_no_stranger(capsys: pytest.CaptureFixture) -> None:

@@ -247,9 +247,9 @@ def test_a_path_that_is_no_utf8_is_an_error_in_words(tmp_path: Path) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     folder.mkdir()
     (folder / "a.nii.gz").write_bytes(write(tmp_path / "a.nii.gz").read_bytes())
-    with pytest.raises(SourceError, match=r"not UTF-8; rename the folder or file"):
+    with pytest.raises(SourceError, match=r"not UTF-8\. Rename the folder or file\."):
         read_image(folder / "a.nii.gz", "caf\udce9/a.nii.gz")
-    with pytest.raises(OSError, match=r"caf\\udce9.*not UTF-8; rename"):
+    with pytest.raises(OSError, match=r"caf\\udce9.*not UTF-8\. Rename"):
         write_image(sitk.Image(4, 4, sitk.sitkUInt8), folder / "b.nii.gz", folder)
 
 
@@ -279,7 +279,7 @@ def test_conversions_name_a_folder_that_is_no_utf8(
             finding for finding in check_dataset(Path(raw) / "Dataset751_CAMUS", 1) if "patient0002" in finding.text
         ]
     else:
-        assert code == 2 and "the name is not UTF-8; rename the folder" in error
+        assert code == 2 and "the name is not UTF-8. Rename the folder." in error
         assert r"caf\udce9" in error
 
 

@@ -84,7 +84,7 @@ def test_pixels_masks_and_phases_are_the_true_ones(echonet: Path, raw: Path) -> 
             assert (row["frame"], row["subset"]) == (str(frame), video.split)
             assert float(row["ef_percent"]) == pytest.approx(video.heart.ef_percent, abs=1e-3)
     assert [finding.text for finding in check_dataset(folder, 1)] == [
-        f"the conversion refused {ODD} source case(s); see conversion_report.txt"
+        f"the conversion refused {ODD} source case(s). See conversion_report.txt."
     ]
 
 

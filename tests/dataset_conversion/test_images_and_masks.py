@@ -139,7 +139,7 @@ def test_images_that_a_table_or_pattern_does_not_know_are_refused(own: Path, tmp
         ({"labels": ("LV=1", "MYO=#00ff00")}, "values and colours side by side"),
         ({"labels": ("LV=0",)}, "that is the background's"),
         ({"labels": ("ignore=4", "LV=1")}, "partly labelled masks are not read"),
-        ({"spacing": ()}, "has no spacing; give --spacing R C"),
+        ({"spacing": ()}, "has no spacing. Give --spacing R C"),
         ({"spacing": ("1",)}, "two lengths in mm are needed"),
         ({"spacing": ("1", "one")}, "two lengths in mm are needed"),
         ({"spacing": ("1", "0")}, "must be a positive number"),
@@ -160,11 +160,11 @@ def test_folders_are_guessed_or_named(own: Path) -> None:
     (own / "masks").rename(own / "Labels")
     assert convert(own).training_cases == 12
     (own / "gt").mkdir()
-    with pytest.raises(ValueError, match="has Labels and gt; choose one with --masks"):
+    with pytest.raises(ValueError, match=r"has Labels and gt\. Choose one with --masks"):
         convert(own)
     (own / "Labels").rename(own / "by hand")
     (own / "gt").rmdir()
-    with pytest.raises(FileNotFoundError, match="no folder called masks, .* or labelstr, but by hand, images; name it"):
+    with pytest.raises(FileNotFoundError, match=r"no folder called masks, .* or labelstr, but by hand, images\. Name"):
         convert(own)
     shutil.rmtree(own.parent / "raw")
     assert convert(own, masks="by hand").training_cases == 12

@@ -144,7 +144,7 @@ REFUSALS = [
     ("masks", "a.png", make(heart(9)[1] * 4), "unknown values 4, 8, 12; --labels has 0, 1, 2, 3"),
     ("masks", "a.png", make(RED_GREEN_BLUE[heart(9)[1]]), "its labels are colours, #000000, #0000ff, #00ff00, #ff0000"),
     ("masks", "a.png", make(heart(9)[1] * 0), "the mask is empty"),
-    ("masks", "a_mask.png", make(heart(9)[1]), "could be its mask; keep one"),
+    ("masks", "a_mask.png", make(heart(9)[1]), "could be its mask. Keep one."),
     ("masks", "d.png", make(heart(9)[1]), "masks/d.png: no image in images has its name"),
     ("images", "d.png", make(heart(9)[0]), "images/d.png: no file in masks has its name"),
     ("images", "a_0000.png", make(heart(9)[0]), "masks/a.png is the mask of"),

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy import ndarray
 
+from nnunet_echo.data.errors import SourceError, printable
+
 TIME_SOURCES = (
     "FrameTimeVector",
     "FrameTime",
@@ -38,6 +40,17 @@ class ClipError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.file}: {self.rule}. {self.remedy}."
+
+
+def as_clip_error(name: str, error: SourceError) -> ClipError:
+    """What a reader of other files raised, of clip `name`: the first sentence is the rule, the rest the remedy.
+
+    >>> print(as_clip_error("loop.avi", SourceError("loop.avi: holds no frames. Copy the file again.")))
+    loop.avi: holds no frames. Copy the file again.
+    """
+    text = str(error).removeprefix(f"{printable(name)}: ").removesuffix(".")
+    rule, _, remedy = text.partition(". ")
+    return ClipError(name, rule, remedy or "Copy the file again")
 
 
 @dataclass(frozen=True)

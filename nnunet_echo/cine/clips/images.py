@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from numpy import ndarray
 from PIL import Image
 
-from nnunet_echo.cine.clips.clip import Clip, ClipError, Finding
+from nnunet_echo.cine.clips.clip import Clip, ClipError, Finding, as_clip_error
 from nnunet_echo.cine.clips.colour import RGB, luma
 from nnunet_echo.cine.clips.scale import find_scale
 from nnunet_echo.cine.clips.timing import rate_findings
@@ -116,8 +116,7 @@ def _volume(path: Path, name: str) -> tuple[sitk.Image, float | None]:
             return sitk.JoinSeries(to_uint8(as_frame(image, name), name)), None
         return to_uint8(as_cine(image, name), name), step_s
     except SourceError as error:
-        rule, _, remedy = str(error).removeprefix(f"{printable(name)}: ").rpartition("; ")
-        raise ClipError(name, rule or remedy, (remedy[:1].upper() + remedy[1:]) if rule else COPY) from error
+        raise as_clip_error(name, error) from error
 
 
 def _volume_frames(path: Path, name: str) -> Iterator[ndarray]:

@@ -56,7 +56,7 @@ def _read(path: Path, name: str, region: int | None) -> Clip:
     if path.is_dir():
         return read_folder(path, name)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file")
+        raise FileNotFoundError(f"{path}: there is no such file.")
     if not path.is_file():  # opening a pipe would wait for ever
         raise ClipError(name, "it is not a file", "Give a file, or a folder of pictures")
     try:

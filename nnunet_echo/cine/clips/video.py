@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from nnunet_echo.cine.clips.clip import Clip, ClipError, Finding
+from nnunet_echo.cine.clips.clip import Clip, ClipError, Finding, as_clip_error
 from nnunet_echo.cine.clips.survey import FLOW, sampled, shows_flow
 from nnunet_echo.cine.clips.timing import rate_findings
 from nnunet_echo.data.avi import read_header, read_video
@@ -35,7 +35,7 @@ def read_avi_or_video(path: Path, name: str) -> Clip:
         try:
             header = read_header(path, name)
         except SourceError as error:
-            raise _clip_error(name, error) from error
+            raise as_clip_error(name, error) from error
         if header.codec == b"MJPG":
             if not header.chunks:
                 raise ClipError(name, "it has no frames", COPY)
@@ -161,12 +161,7 @@ def _motion_jpeg(path: Path, name: str) -> Iterator[ndarray]:
     try:
         yield from read_video(path, name)
     except SourceError as error:
-        raise _clip_error(name, error) from error
-
-
-def _clip_error(name: str, error: SourceError) -> ClipError:
-    rule = str(error).removeprefix(f"{name}: ").removesuffix("; copy the file again")
-    return ClipError(name, rule, COPY)
+        raise as_clip_error(name, error) from error
 
 
 def _no_scale(announced: int, found: int) -> list[Finding]:
