@@ -272,18 +272,18 @@ def _warnings(
     if dataset.unit == "mm" and ones:
         warnings.append(
             f'{ones} reference(s) have a spacing of 1 x 1 mm; if that means "unknown", distances and '
-            'volumes are wrong: say "spacing_unit": "px" in dataset.json'
+            'volumes are wrong. Say "spacing_unit": "px" in dataset.json.'
         )
     if "LV" in dataset.structures and not any(row["planes"] for row in patients):
         phases = ", ".join(sorted({case.phase or "none" for case in cases}))
         warnings.append(
             f"no patient has an EF, which needs the phases ED and ES of one view; by case_id_pattern the "
-            f"names of the cases give: {phases}"
+            f"names of the cases give: {phases}."
         )
     coarse = sum("coarse" in f"{row['reference_flags']} {row['prediction_flags']}" for row in patients)
     if coarse:
         warnings.append(
             f"EF by camus is not to be trusted in {coarse} of {len(patients)} patients, whose masks have "
-            "too few pixels for it (flag coarse); --ef-method ase does not need them"
+            "too few pixels for it (flag coarse); --ef-method ase does not need them."
         )
     return warnings

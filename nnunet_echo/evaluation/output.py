@@ -51,7 +51,7 @@ def check_free(out: Path, names: Iterable[str], command: str, mark: str) -> None
     if there and mark not in _summary(out):
         raise ValueError(
             f"{out / there[0]}: is there already, and not by {command}, whose summary.json would have "
-            f"{mark!r}; it is not replaced. Choose another folder with -o, or move it elsewhere"
+            f"{mark!r}; it is not replaced. Choose another folder with -o, or move it elsewhere."
         )
 
 

@@ -64,9 +64,9 @@ def find_dataset_json(*folders: Path) -> Path:
         if (folder / "dataset.json").is_file():
             return folder / "dataset.json"
     raise FileNotFoundError(
-        f"no dataset.json in {', '.join(map(str, places))}; name it with --dataset-json (it needs "
+        f"no dataset.json in {', '.join(map(str, places))}. Name it with --dataset-json (it needs "
         '"labels", such as {"background": 0, "LV": 1}, and "file_ending"), or name the structures: '
-        "--labels LV=1 MYO=2 LA=3"
+        "--labels LV=1 MYO=2 LA=3."
     )
 
 
@@ -79,22 +79,22 @@ def read_dataset(path: Path) -> Dataset:
         pattern = content.get("case_id_pattern")
         groups = re.compile(pattern or "(?P<patient>.*)").groupindex
     except (ValueError, KeyError, TypeError, AttributeError, re.error) as error:
-        raise ValueError(f"{path}: not a usable dataset.json ({type(error).__name__}: {error})") from error
+        raise ValueError(f"{path}: not a usable dataset.json ({type(error).__name__}: {error}).") from error
     if "patient" not in groups:
-        raise ValueError(f"{path}: case_id_pattern is {pattern!r}; it needs a group (?P<patient>...)")
+        raise ValueError(f"{path}: case_id_pattern is {pattern!r}; it needs a group (?P<patient>...).")
     if ending not in ENDINGS:
-        raise ValueError(f"{path}: file_ending is {ending!r}; {', '.join(ENDINGS)} can be evaluated")
+        raise ValueError(f"{path}: file_ending is {ending!r}; {', '.join(ENDINGS)} can be evaluated.")
     if "ignore" in labels:
         raise ValueError(
             f"{path}: has an ignore label; partly labelled references cannot be evaluated. Of sequences, "
-            "nnunet-echo frames writes the frames that have a reference"
+            "nnunet-echo frames writes the frames that have a reference."
         )
     has_spacing = ending != ".png"
     unit = content.get("spacing_unit", "mm" if has_spacing else "px")
     if unit not in UNITS or (unit == "mm" and not has_spacing):
         raise ValueError(
             f"{path}: spacing_unit is {unit!r}; {ending} files can have "
-            f"{' or '.join(UNITS if has_spacing else UNITS[1:])}"
+            f"{' or '.join(UNITS if has_spacing else UNITS[1:])}."
         )
     allowed = frozenset({0}.union(*found.values()))
     return Dataset(found, allowed, ending, unit, pattern)
@@ -109,16 +109,17 @@ def labelled_folder(folder: Path, labels: Sequence[str], patients: str | None = 
     """
     read = read_labels(labels)
     if read.colours:
-        raise ValueError(f"--labels {' '.join(labels)}: label maps hold values; give them, such as LV=1")
+        raise ValueError(f"--labels {' '.join(labels)}: label maps hold values. Give them, such as LV=1.")
     if read.background:
-        raise ValueError(f"--labels background={read.background}: the background of label maps is 0")
+        raise ValueError(f"--labels background={read.background}: the background of label maps is 0.")
     found = {ending: sorted(path.name for path in folder.glob(f"*{ending}")) for ending in ENDINGS}
     kinds = [ending for ending, names in found.items() if names]
     if not kinds:
-        raise FileNotFoundError(f"{folder}: no label maps ({', '.join(ENDINGS)}) there")
+        raise FileNotFoundError(f"{folder}: no label maps ({', '.join(ENDINGS)}) there.")
     if len(kinds) > 1:
         raise ValueError(
-            f"{folder}: holds {' and '.join(kinds)} files; keep one kind there, or give a dataset.json with file_ending"
+            f"{folder}: holds {' and '.join(kinds)} files. "
+            "Keep one kind there, or give a dataset.json with file_ending."
         )
     pattern = None if patients is None else patient_pattern(patients)
     return Dataset(
@@ -142,7 +143,7 @@ def given_dataset(
         if patients is not None:
             raise ValueError(
                 f"--patients {patients!r} goes with --labels; with a dataset.json its case_id_pattern "
-                "tells the patients"
+                "tells the patients."
             )
         path = Path(dataset_json) if dataset_json else find_dataset_json(*others, folder)
         return read_dataset(path), path
@@ -155,8 +156,8 @@ def given_dataset(
     )
     if there:
         raise ValueError(
-            f"--labels {' '.join(labels)}: {there[0]} says already what the labels are; leave --labels "
-            "out, or move that file elsewhere"
+            f"--labels {' '.join(labels)}: {there[0]} says already what the labels are. Leave --labels "
+            "out, or move that file elsewhere."
         )
     return labelled_folder(folder, labels, patients), None
 
@@ -168,7 +169,8 @@ def recorded_ef(dataset_json: Path) -> dict[str, float]:
         return {row["patient"]: float(row["ef_percent"]) for row in table if row.get("ef_percent")}
     except (ValueError, KeyError) as error:
         raise ValueError(
-            f"{dataset_json.with_name('cases.csv')}: not the table of a conversion ({error}); move it elsewhere"
+            f"{dataset_json.with_name('cases.csv')}: not the table of a conversion "
+            f"({str(error).rstrip('.')}). Move it elsewhere."
         ) from error
 
 
@@ -186,18 +188,18 @@ def pair_cases(
     for folder in (predictions, references):
         names[folder] = {path.name.removesuffix(dataset.file_ending) for path in folder.glob(f"*{dataset.file_ending}")}
         if not names[folder]:
-            raise FileNotFoundError(f"{folder}: no *{dataset.file_ending} file there")
+            raise FileNotFoundError(f"{folder}: no *{dataset.file_ending} file there.")
     strangers = sorted(names[predictions] - names[references])
     if strangers:
         raise ValueError(
             f"{predictions / strangers[0]}{dataset.file_ending}: has no reference of its name in "
-            f"{references}; {len(strangers)} such prediction(s)"
+            f"{references}; {len(strangers)} such prediction(s)."
         )
     missing = sorted(names[references] - names[predictions])
     if missing and not subset:
         raise ValueError(
             f"{references / missing[0]}{dataset.file_ending}: has no prediction in {predictions}; "
-            f"{len(missing)} such reference(s). --subset evaluates the others, as for one fold"
+            f"{len(missing)} such reference(s). --subset evaluates the others, as for one fold."
         )
     cases = [_case_id(name, dataset) for name in sorted(names[predictions])]
     seen: dict[tuple[object, ...], str] = {}
@@ -210,8 +212,8 @@ def pair_cases(
             if same in seen:
                 raise ValueError(
                     f"{case.name} and {seen[same]} are both {' '.join(str(part) for part in same if part)}"
-                    "; one frame of each is needed: give case_id_pattern the groups that tell them apart, "
-                    "or call only one of them ED or ES"
+                    "; one frame of each is needed. Give case_id_pattern the groups that tell them apart, "
+                    "or call only one of them ED or ES."
                 )
             seen[same] = case.name
         if case.frame is not None:
@@ -220,8 +222,8 @@ def pair_cases(
         if len(set(np.diff(sorted(frames)))) > 1:
             raise ValueError(
                 f"{' '.join(filter(None, sequence))}: frames {sorted(frames)} are not evenly spaced, so that "
-                "neighbours cannot be compared; complete them, or leave the group frame out of "
-                "case_id_pattern"
+                "neighbours cannot be compared. Complete them, or leave the group frame out of "
+                "case_id_pattern."
             )
     return cases, len(missing)
 
@@ -241,13 +243,13 @@ def read_pair(prediction: Path, reference: Path, dataset: Dataset) -> tuple[ndar
         if not np.allclose(found, expected, rtol=0, atol=tolerance):
             raise ValueError(
                 f"{prediction}: {what} {times(found)}, but the reference {reference} has "
-                f"{times(expected)}; predict on the original images or bring the prediction back to them"
+                f"{times(expected)}. Predict on the original images or bring the prediction back to them."
             )
     width, height = theirs.GetSpacing()
     if dataset.unit == "px" and not np.allclose((width, height), 1, rtol=0, atol=1e-4):
         raise ValueError(
             f'{reference}: spacing {width:g} x {height:g}, but dataset.json says spacing_unit "px", which '
-            "needs 1 x 1; if the spacing is in mm, remove spacing_unit"
+            "needs 1 x 1. If the spacing is in mm, remove spacing_unit."
         )
     return _labels(ours, prediction, dataset), _labels(theirs, reference, dataset), (height, width)
 
@@ -260,7 +262,7 @@ def _case_id(name: str, dataset: Dataset) -> CaseId:
     if frame is not None and not frame.isdecimal():
         raise ValueError(
             f"{name}: its frame is {frame!r} by case_id_pattern {dataset.case_id_pattern!r}; the group "
-            "frame must hold a number"
+            "frame must hold a number."
         )
     view, phase = (
         _capital(groups.get(group, ""), known) for group, known in (("view", BIPLANE_VIEWS), ("phase", PHASES))
@@ -278,7 +280,7 @@ def _read(path: Path, unit: str) -> sitk.Image:
     pixels, _ = read_natural_image(path, str(path))  # of a palette the indices, which are the labels
     if pixels.ndim != 2:
         raise ValueError(
-            f"{path}: {pixels.shape[2]} values a pixel; one label is needed: grey values, or the indices of a palette"
+            f"{path}: {pixels.shape[2]} values a pixel; one label is needed: grey values, or the indices of a palette."
         )
     return sitk.GetImageFromArray(pixels)
 
@@ -290,6 +292,6 @@ def _labels(image: sitk.Image, path: Path, dataset: Dataset) -> ndarray:
         unknown = sorted(set(np.unique(values).tolist()) - dataset.allowed)
         raise ValueError(
             f"{path}: unknown labels {', '.join(f'{value:g}' for value in unknown[:8])}; dataset.json has "
-            f"{sorted(dataset.allowed)}"
+            f"{sorted(dataset.allowed)}."
         )
     return labels

@@ -26,7 +26,7 @@ def test_a_table_that_is_not_of_a_conversion(predictions: Path, references: Path
     others = {"dataset_json": tmp_path / "dataset.json"}
     assert math.isnan(compare(predictions, references, **others).patients[0]["recorded_ef_percent"])
     (tmp_path / "cases.csv").write_text(f"case,patient,ef_percent\n{CASE},CAMUS_patient0002,high\n")
-    with pytest.raises(ValueError, match=r"cases\.csv: not the table of a conversion .*'high'.*; move it"):
+    with pytest.raises(ValueError, match=r"cases\.csv: not the table of a conversion .*'high'.*\. Move it"):
         compare(predictions, references, **others)
 
 

@@ -177,7 +177,7 @@ def test_what_cannot_be_measured_is_said(masks: Path, options: dict, reason: str
 
 def test_one_kind_of_file_is_needed(masks: Path, tmp_path: Path) -> None:
     write_mask(masks / "p3_4CH_ED.png", heart(8)[1])
-    with pytest.raises(ValueError, match=re.escape("holds .nii.gz and .png files; keep one kind there")):
+    with pytest.raises(ValueError, match=re.escape("holds .nii.gz and .png files. Keep one kind there")):
         measured(masks)
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no label maps"):
