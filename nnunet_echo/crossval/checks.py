@@ -31,11 +31,15 @@ def check_trainers(trainers: Sequence[str]) -> None:
                 recursive_find_trainer_class_by_name(trainer)
         except RuntimeError as error:
             hint = next((str(one.message) for one in told if str(one.message).startswith(f"{trainer}: ")), "")
-            problems.append(_not_found(trainer, hint) if "Could not find" in str(error) else f"{trainer}: {error}")
+            problems.append(
+                _not_found(trainer, hint) if "Could not find" in str(error) else f"{trainer}: {str(error).rstrip('.')}."
+            )
         except (Exception, SystemExit) as error:  # of other people's files, all of which nnU-Net imports
-            problems.append(f"{trainer}: nnU-Net's search for it ends in {type(error).__name__}: {error}")
+            problems.append(
+                f"{trainer}: nnU-Net's search for it ends in {type(error).__name__}: {str(error).rstrip('.')}."
+            )
     if problems:
-        raise ValueError("; ".join(problems))
+        raise ValueError(" ".join(problems))
 
 
 def check_device(device: str) -> None:
@@ -48,8 +52,8 @@ def check_device(device: str) -> None:
     if not there:
         what = "GPU that PyTorch can use" if device == "cuda" else "Apple GPU that PyTorch can use"
         raise ValueError(
-            f"--device {device}: this machine has no {what}; give --device cpu, which is slow, or run it "
-            "where there is one"
+            f"--device {device}: this machine has no {what}. Give --device cpu, which is slow, or run it "
+            "where there is one."
         )
 
 
@@ -59,10 +63,10 @@ def _not_found(trainer: str, hint: str) -> str:
         f"trainer {trainer}: nnU-Net finds none of that name, in its own package or in {TRAINERS_VARIABLE} ({folders})"
     )
     if hint:
-        return f"{text}; {hint.removeprefix(f'{trainer}: ').rstrip('.')}"
+        return f"{text}. {hint.removeprefix(f'{trainer}: ')}"
     if length := LENGTH.search(trainer):
-        text += (
-            f"; any length, as {length[0]} here, exists of this package's trainers only, in the form "
-            "_<N>epochs or _<N>epochs_<M>iterations"
+        return (
+            f"{text}. Any length, as {length[0]} here, exists of this package's trainers only, in the form "
+            "_<N>epochs or _<N>epochs_<M>iterations."
         )
-    return text
+    return f"{text}. Correct the name, or add the folder of its file to {TRAINERS_VARIABLE}."

@@ -71,7 +71,7 @@ class OnRay:
             self._ray = _connect()
         except Exception as error:
             self._restore_stderr()
-            raise RuntimeError(f"Ray does not start ({error}); its own words are in {stderr}") from error
+            raise RuntimeError(f"Ray does not start ({error}); its own words are in {stderr}.") from error
         self._task = self._ray.remote(num_gpus=gpus, num_cpus=0, max_retries=RETRIES)(_run_on_worker)
         self._gpus = gpus
         self._jobs: dict = {}  # what Ray returns of a job -> the job
@@ -118,7 +118,9 @@ def why_not_ray(device: str) -> str:
     installed = importlib.util.find_spec("ray") is not None
     if os.environ.get("RAY_ADDRESS"):
         if not installed:
-            raise RuntimeError("RAY_ADDRESS is set, but ray is not installed: pip install 'nnunet-echo[ray]'")
+            raise RuntimeError(
+                "RAY_ADDRESS is set, but ray is not installed. Install it: pip install 'nnunet-echo[ray]'."
+            )
         return ""
     if device != "cuda":
         return f"a training on {device} takes the whole machine"

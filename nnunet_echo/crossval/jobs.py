@@ -89,7 +89,7 @@ class Training:
             else:  # torch.save writes in place, and the archive's directory comes last
                 checkpoint.replace(f"{checkpoint}.torn")
         if (complete or is_done(self.folder)) and (other := self._other_split()):
-            raise RuntimeError(f"{self} is of another split: {other}. {REMEDY}")
+            raise RuntimeError(f"{self} is of another split: {other}. {REMEDY}.")
         if not complete and (now := cases_of_fold(self.model.dataset, self.fold)) is not None:
             keep_cases(self.folder, now)
         left = ["--val"] if CHECKPOINTS[0] in complete else ["--c"] if complete else []

@@ -69,12 +69,12 @@ def next_step(dataset: str, configuration: str, plans: str) -> list[str] | None:
     if not (folder / f"{plans}.json").is_file():
         if plans != DEFAULT_PLANS:
             raise FileNotFoundError(
-                f"{folder / plans}.json is not there; make these plans with nnUNetv2_plan_experiment"
+                f"{folder / plans}.json is not there. Make these plans with nnUNetv2_plan_experiment."
             )
         if configuration not in PLANNED:
             raise ValueError(
                 f"configuration {configuration}: {dataset} is not planned yet, and nnU-Net plans only "
-                f"{', '.join(PLANNED)}"
+                f"{', '.join(PLANNED)}."
             )
         return ["nnUNetv2_plan_and_preprocess", "-d", number, "-c", configuration, "--verify_dataset_integrity"]
     there = _preprocessed(folder, configuration, plans)
@@ -88,7 +88,7 @@ def _preprocessed(folder: Path, configuration: str, plans: str) -> set[str]:
     content = plan_configuration(file, read_configurations(file), configuration)
     identifier = content.get("data_identifier")
     if not isinstance(identifier, str):
-        raise ValueError(f"configuration {configuration}: in {file} it has no data_identifier; plan again")
+        raise ValueError(f"configuration {configuration}: in {file} it has no data_identifier. Plan again.")
     return {path.stem for path in (folder / identifier).glob("*.pkl")}  # nnU-Net writes it last of a case
 
 
@@ -110,9 +110,9 @@ def _incomplete(dataset: str, configuration: str, plans: str, step: list[str]) -
     missing = sorted(_expected(dataset) - _preprocessed(preprocessed_folder() / dataset, configuration, plans))
     first = f"{len(missing)} cases are missing in what it wrote, first {missing[0]}" if missing else "it wrote nothing"
     return (
-        f"{' '.join(step)} succeeded, but {first}. The split names them: see whether `nnunet-echo check {dataset}` "
+        f"{' '.join(step)} succeeded, but {first}. The split names them. See whether `nnunet-echo check {dataset}` "
         "finds them in nnUNet_raw, and convert the dataset again if not. Do not edit the split once a fold is "
-        "trained"
+        "trained."
     )
 
 
@@ -159,7 +159,7 @@ def _alone(dataset: str, wait_s: float, say: Callable[[str], None] = silent) -> 
             if wait_s:
                 say(f"{held}; waiting until that is done")
             if not take_lock(lock, wait_s):
-                raise RuntimeError(f"{held}; run the same command again when that is done")
+                raise RuntimeError(f"{held}. Run the same command again when that is done.")
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()

@@ -54,7 +54,7 @@ def checked_script(
     check_names(configuration, plans, trainers, folds)
     check_trainers(trainers)
     if step := what_is_missing(name, configuration, plans):
-        raise ValueError(f"{name} is not ready for its folds; first run {shlex.join(step)}")
+        raise ValueError(f"{name} is not ready for its folds. Run this first ({shlex.join(step)}).")
     return slurm_script(name, configuration, plans, trainers, parse_folds(folds, name), device)
 
 

@@ -73,7 +73,7 @@ def status(
     if not trainers:
         raise FileNotFoundError(
             f"no trainer has a folder TRAINER__{plans}__{configuration} in "
-            f"{results_folder() / name}; start with nnunet-echo crossval"
+            f"{results_folder() / name}. Start with nnunet-echo crossval."
         )
     table = read_table(name, configuration, plans, trainers, numbers)
     lines = screen(f"{name}, {configuration}", table)
@@ -111,7 +111,7 @@ def parse_folds(words: Sequence[str] | None, dataset: str, split: Path | None = 
     folds: set[int] = set()
     for first, last in map(fold_range, words):
         if last >= there:
-            raise ValueError(f"--folds {max(first, there)}: the split of {dataset} has folds 0 to {there - 1}")
+            raise ValueError(f"--folds {max(first, there)}: the split of {dataset} has folds 0 to {there - 1}.")
         folds.update(range(first, last + 1))
     return sorted(folds)
 
@@ -120,10 +120,10 @@ def fold_range(word: str) -> tuple[int, int]:
     """First and last of "0-4" or "2". Raises `ValueError` for what is neither."""
     match = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", word)
     if match is None:
-        raise ValueError(f"--folds {word!r}: give numbers, or a range such as 0-4")
+        raise ValueError(f"--folds {word!r}: neither a number nor a range. Give numbers, or a range such as 0-4.")
     first, last = int(match[1]), int(match[2] or match[1])
     if first > last:
-        raise ValueError(f"--folds {word}: the range ends before it begins; give {last}-{first}")
+        raise ValueError(f"--folds {word}: the range ends before it begins. Give {last}-{first}.")
     return first, last
 
 

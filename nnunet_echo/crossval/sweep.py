@@ -64,9 +64,9 @@ def crossval(
     Raises `ValueError`, `OSError` or `RuntimeError` for what cannot be trained, before anything starts.
     """
     if not 0 < gpus_per_job <= 1:
-        raise ValueError(f"--gpus-per-job {gpus_per_job}: a fold is trained on one GPU or on a share of it")
+        raise ValueError(f"--gpus-per-job {gpus_per_job}: a fold is trained on one GPU or on a share of it.")
     if predict is not None and not predict.is_dir():
-        raise FileNotFoundError(f"--predict {predict} is not a folder")
+        raise FileNotFoundError(f"--predict {predict} is not a folder.")
     check_names(configuration, plans, trainers, folds)
     trainers = list(dict.fromkeys(trainers))
     why_not = why_not_ray(device)
@@ -137,7 +137,7 @@ def _refuse_other_splits(table: Table) -> None:
         raise ValueError(
             f"{len(others)} folds are of another split than nnUNet_preprocessed has now:\n  "
             + "\n  ".join(others)
-            + f"\n{REMEDY}, or leave them out (--trainers, --folds)"
+            + f"\n{REMEDY}, or leave them out (--trainers, --folds)."
         )
 
 
@@ -199,7 +199,9 @@ def sweep(
 def _about_ray(engine: OnRay, gpus_per_job: float) -> str:
     gpus, address = engine.gpus(), os.environ.get("RAY_ADDRESS")
     if gpus < gpus_per_job and not address:
-        raise RuntimeError("Ray finds no GPU on this machine; train with --device cpu, or set RAY_ADDRESS to a cluster")
+        raise RuntimeError(
+            "Ray finds no GPU on this machine. Train with --device cpu, or set RAY_ADDRESS to a cluster."
+        )
     place = f"the Ray cluster at {address}" if address else "Ray on this machine"
     return (
         f"On {place}: {gpus:g} GPUs, {gpus_per_job:g} for each fold. This process has to live as long as the "

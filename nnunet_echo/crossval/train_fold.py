@@ -98,7 +98,7 @@ def run_alone(job: Training | Prediction, wait_s: float, parent: int | None, pro
             if status == 0:
                 job.finish()
                 if not job.is_done():
-                    raise RuntimeError(f"the command succeeded, but {job} has no results")
+                    raise RuntimeError(f"the command succeeded, but {job} has no results.")
         except (OSError, RuntimeError) as error:
             print(f"{type(error).__name__}: {error}", file=log)
             status = 1
@@ -152,7 +152,7 @@ def kill_recorded(record: Path) -> None:
     while host == socket.gethostname() and started is not None and start_time(group) == started:
         kill_group(group)
         if time.monotonic() > give_up:
-            raise RuntimeError(f"process group {group} of an earlier training cannot be killed")
+            raise RuntimeError(f"process group {group} of an earlier training cannot be killed.")
         time.sleep(0.05)
 
 

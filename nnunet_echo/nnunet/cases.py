@@ -31,13 +31,13 @@ def read_splits(file: Path) -> list[dict[str, list[str]]]:
         folds = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{file} is not there; `nnunet-echo convert`, `nnunet-echo crossval` or nnU-Net's training write it"
+            f"{file} is not there; `nnunet-echo convert`, `nnunet-echo crossval` or nnU-Net's training write it."
         ) from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON ({error}); convert the dataset again") from error
+        raise ValueError(f"{file} is not JSON ({error}). Convert the dataset again.") from error
     if not isinstance(folds, list) or not folds or not all(map(_is_fold, folds)):
         raise ValueError(
-            f'{file} is not a list of folds, each with the lists of cases "train" and "val"; convert the dataset again'
+            f'{file} is not a list of folds, each with the lists of cases "train" and "val". Convert the dataset again.'
         )
     return folds
 
@@ -53,7 +53,7 @@ def read_folds(dataset: str) -> list[dict[str, list[str]]]:
 def preprocessed_folder() -> Path:
     """The folder in nnUNet_preprocessed. Raises `ValueError` when that is not set."""
     if not os.environ.get(PREPROCESSED):
-        raise ValueError("nnUNet_preprocessed is not set; set it (export nnUNet_preprocessed=/path)")
+        raise ValueError("nnUNet_preprocessed is not set. Set it (export nnUNet_preprocessed=/path).")
     return Path(os.environ[PREPROCESSED])
 
 

@@ -33,7 +33,7 @@ def raw_folder(given: str | Path | None = None) -> Path:
     """The folder given, else the one in nnUNet_raw. Raises `ValueError` when neither is there, or for a tilde."""
     folder = _no_tilde(given, "--raw is") if given else nnunet_folder(RAW)
     if not folder:
-        raise ValueError("nnUNet_raw is not set; set it (export nnUNet_raw=/path) or give the folder with --raw")
+        raise ValueError("nnUNet_raw is not set. Set it (export nnUNet_raw=/path) or give the folder with --raw.")
     return folder
 
 
@@ -44,12 +44,12 @@ def new_dataset_folder(raw: Path, dataset_id: int, name: str) -> Path:
     datasets by their id and stops when two share one.
     """
     if not 1 <= dataset_id <= 999:
-        raise ValueError(f"dataset id {dataset_id}: nnU-Net takes 1 to 999")
+        raise ValueError(f"dataset id {dataset_id}: nnU-Net takes 1 to 999.")
     folder = f"Dataset{dataset_id:03d}_{name}"
     for place in filter(None, (raw, *map(nnunet_folder, (RAW, PREPROCESSED, RESULTS)))):
         others = [path for path in place.glob(f"Dataset{dataset_id:03d}*") if path.name != folder and path.is_dir()]
         if others:
-            raise ValueError(f"dataset id {dataset_id} is taken by {others[0]}; choose another id with -d")
+            raise ValueError(f"dataset id {dataset_id} is taken by {others[0]}. Choose another id with -d.")
     return raw / folder
 
 
@@ -64,11 +64,11 @@ def find_dataset(dataset: str, raw: str | Path | None = None) -> Path:
     pattern = f"Dataset{int(dataset):03d}_*" if re.fullmatch(r"\d{1,3}", dataset) else dataset
     found = sorted(path for path in folder.glob(pattern) if path.is_dir()) if "/" not in dataset else []
     if not found:
-        raise FileNotFoundError(f"no dataset {dataset} in {folder}; give an id, a name (Dataset751_CAMUS) or a path")
+        raise FileNotFoundError(f"no dataset {dataset} in {folder}. Give an id, a name (Dataset751_CAMUS) or a path.")
     if len(found) > 1:
         raise ValueError(
             f"dataset id {dataset} is used by {', '.join(path.name for path in found)}; nnU-Net needs one "
-            "folder an id: rename the others"
+            "folder an id. Rename the others."
         )
     return found[0]
 
@@ -116,7 +116,7 @@ def free_name(path: Path) -> Path:
 def _no_tilde(folder: str | Path, what: str) -> Path:
     if str(folder).startswith("~"):
         raise ValueError(
-            f"{what} {str(folder)!r}: nobody expands the ~ in it, so it would be a folder of that name; "
-            f"write the path in full or with $HOME, as in {str(folder).replace('~', '$HOME', 1)}"
+            f"{what} {str(folder)!r}: nobody expands the ~ in it, so it would be a folder of that name. "
+            f"Write the path in full or with $HOME, as in {str(folder).replace('~', '$HOME', 1)}."
         )
     return Path(folder)

@@ -141,11 +141,11 @@ def add_configuration(
     except ValueError as error:
         raise ValueError(f"base={base!r}: {error}") from error
     if "architecture" not in of_base:
-        raise ValueError(f"base={base!r}: in {plans_file} it has no architecture; plan again.")
+        raise ValueError(f"base={base!r}: in {plans_file} it has no architecture. Plan again.")
     shape = unet_architecture(patch_size, spacing_mm, features)
     fitting = divisible(patch_size, shape["strides"])
     if fitting != tuple(patch_size):
-        raise ValueError(f"patch_size={tuple(patch_size)}: its stages need {fitting}, take that.")
+        raise ValueError(f"patch_size={tuple(patch_size)}: its stages need {fitting}. Take that.")
     stages = shape["n_stages"]
     architecture = deepcopy(of_base["architecture"])
     arguments = architecture["arch_kwargs"]
@@ -186,15 +186,15 @@ def plan_configuration(file: Path, configurations: Mapping[str, Any], name: str)
     while True:
         if not isinstance(name, str) or name not in configurations:
             what = f"configuration {chain[-1]} inherits from {name}" if chain else f"configuration {name}"
-            raise ValueError(f"{what}: {file} has {', '.join(configurations)}")
+            raise ValueError(f"{what}: {file} has {', '.join(configurations)}.")
         if name in chain:
             raise ValueError(
                 f"configuration {chain[0]}: in {file} it inherits from itself, "
-                f"{' -> '.join([*chain, name])}; correct inherits_from there"
+                f"{' -> '.join([*chain, name])}. Correct inherits_from there."
             )
         content = configurations[name]
         if not isinstance(content, dict):
-            raise ValueError(f"configuration {name}: in {file} it is not an object with settings; plan again")
+            raise ValueError(f"configuration {name}: in {file} it is not an object with settings. Plan again.")
         chain.append(name)
         contents.append(content)
         if "inherits_from" not in content:
@@ -207,5 +207,5 @@ def read_configurations(file: Path) -> dict[str, Any]:
     content = read_json(file)
     configurations = content.get("configurations") if isinstance(content, dict) else None
     if not isinstance(configurations, dict) or not configurations:
-        raise ValueError(f"{file} holds no plans of nnU-Net (an object with configurations); plan again")
+        raise ValueError(f"{file} holds no plans of nnU-Net (an object with configurations). Plan again.")
     return configurations

@@ -88,7 +88,7 @@ def dataset_name(dataset: str) -> str:
     if not re.fullmatch(r"Dataset[0-9]{3}_.+", name) or not name.isprintable():
         raise ValueError(
             f"dataset {name!r}: nnU-Net takes folders called Dataset, three digits, _ and a name, such as "
-            "Dataset751_CAMUS"
+            "Dataset751_CAMUS."
         )
     return name
 
@@ -101,16 +101,16 @@ def check_name(what: str, name: str) -> None:
     if what == "trainer":
         if not name.isidentifier() or "__" in name:
             raise ValueError(
-                f"trainer {name!r}: a trainer is called as its Python class: letters, digits and single underscores"
+                f"trainer {name!r}: a trainer is called as its Python class: letters, digits and single underscores."
             )
     elif not re.fullmatch(r"\w[\w.+-]*", name):
-        raise ValueError(f"{what} {name!r}: a name of letters, digits and _ . + - is needed, the first no sign")
+        raise ValueError(f"{what} {name!r}: a name of letters, digits and _ . + - is needed, the first no sign.")
 
 
 def results_folder() -> Path:
     """The folder in nnUNet_results. Raises `ValueError` when that is not set."""
     if not os.environ.get(RESULTS):
-        raise ValueError("nnUNet_results is not set; set it (export nnUNet_results=/path)")
+        raise ValueError("nnUNet_results is not set. Set it (export nnUNet_results=/path).")
     return Path(os.environ[RESULTS])
 
 

@@ -280,4 +280,4 @@ def test_slurm_script_ends_as_the_training_does() -> None:
 def test_no_slurm_script_before_the_data_are_ready(dataset: Dataset, capsys: pytest.CaptureFixture) -> None:
     (dataset.data / f"{CASES[3]}.pkl").unlink()
     assert main(["slurm-script", "751", "--trainers", "A"]) == 2
-    assert "first run nnUNetv2_preprocess -d 751 -c 2d" in capsys.readouterr().err
+    assert "Run this first (nnUNetv2_preprocess -d 751 -c 2d" in capsys.readouterr().err

@@ -26,18 +26,18 @@ pytest_plugins = ("crossval_dataset",)
 @pytest.mark.parametrize(
     ("word", "reason"),
     [
-        ("1-0", "--folds 1-0: the range ends before it begins; give 0-1"),
+        ("1-0", "--folds 1-0: the range ends before it begins. Give 0-1."),
         ("0-99999999999", "--folds 2: the split of Dataset751_CAMUS has folds 0 to 1"),
-        ("9" * 5000, "give numbers"),
-        ("-1", "give numbers"),
-        ("", "give numbers"),
-        (" ", "give numbers"),
-        ("0-", "give numbers"),
-        ("0,1", "give numbers"),
-        ("0-1-2", "give numbers"),
-        ("²", "give numbers"),
-        ("1.0", "give numbers"),
-        ("all", "give numbers"),
+        ("9" * 5000, "Give numbers"),
+        ("-1", "Give numbers"),
+        ("", "Give numbers"),
+        (" ", "Give numbers"),
+        ("0-", "Give numbers"),
+        ("0,1", "Give numbers"),
+        ("0-1-2", "Give numbers"),
+        ("²", "Give numbers"),
+        ("1.0", "Give numbers"),
+        ("all", "Give numbers"),
         ("2", "--folds 2: the split"),
     ],
 )
@@ -131,17 +131,19 @@ def test_every_trainer_is_looked_up_as_nnunet_does(tmp_path: Path, monkeypatch: 
         checks.check_trainers(
             ["nnUNetTrainer_2epochs_8iterations", "nnUNetTrainer", "nnUNetTrainerLKMUnet", "nnUNetTrainerOfMine"]
         )
-    first, second, third = re.split("; (?=nnUNetT|trainer )", str(error.value))
+    first, second, third = re.split(r"(?<=\.) (?=nnUNetT|trainer )", str(error.value))
     assert first.startswith("trainer nnUNetTrainer_2epochs_8iterations: nnU-Net finds none of that name")
-    assert "any length, as _2epochs_8iterations here, exists of this package's trainers only" in first
-    assert second.startswith("trainer nnUNetTrainerLKMUnet: ") and "any length" not in second
+    assert "Any length, as _2epochs_8iterations here, exists of this package's trainers only" in first
+    assert second.startswith("trainer nnUNetTrainerLKMUnet: ") and second.endswith(
+        "add the folder of its file to nnUNet_extTrainer."
+    )
     assert third.startswith("nnUNetTrainerOfMine: ") and "must inherit" in third
     checks.check_trainers(["nnUNetTrainerViL_vil30", "nnUNetTrainerViL_samus_2epochs_8iterations"])
     with pytest.raises(
-        ValueError, match="none of that name.*; nnUNetTrainerViL has no such form.*Recipes: vil30, "
+        ValueError, match=r"none of that name.*\. nnUNetTrainerViL has no such form.*Recipes: vil30, "
     ) as error:
         checks.check_trainers(["nnUNetTrainerViL_vil3_5epochs"])
-    assert "any length" not in str(error.value)
+    assert "Any length" not in str(error.value)
     (tmp_path / "nnUNetTrainerBad.py").write_text("import nothing_of_that_name\n")
     with pytest.raises(ValueError, match="ModuleNotFoundError: No module named 'nothing_of_that_name'"):
         checks.check_trainers(["nnUNetTrainerBad"])

@@ -72,7 +72,7 @@ def test_twice_stopped_and_a_node_lost(place: Place, slurm: Slurm) -> None:
     ]
     refused = nnunet_echo(place, *command)
     assert refused.returncode == 2
-    prepare = shlex.split(refused.stderr.partition("first run ")[2])
+    prepare = shlex.split(refused.stderr.partition("Run this first (")[2].rpartition(").")[0])
     subprocess.run([str(Path(sys.executable).with_name(prepare[0])), *prepare[1:]], env=place.environment, check=True)
     script = nnunet_echo(place, *command).stdout
     for default, here in (("--cpus-per-task=12", "--cpus-per-task=1"), ("--mem=48G", "--mem=1G")):  # as a user edits it
