@@ -52,7 +52,7 @@ def network_costs(model_folder: Path, trainer: str, configuration: str) -> Costs
     except OSError as error:  # without the folders of this machine: reports are passed on
         return Costs(reason=f"{Path(error.filename or '').name}: {error.strerror}")
     except Exception as error:  # other people's trainers
-        message = (str(error).strip() or "no message").splitlines()[0]
+        message = (str(error).strip() or "no message").splitlines()[0].rstrip(".")  # tables join reasons
         return Costs(costs.parameters, patch=costs.patch, reason=f"{type(error).__name__}: {message}")
 
 
@@ -68,7 +68,7 @@ def build_network(plans: dict, dataset: dict, trainer: str, configuration: str) 
     try:
         build = recursive_find_trainer_class_by_name(trainer).build_network_architecture
     except RuntimeError as error:  # its message lists this machine's folders
-        raise LookupError(f"{trainer} is not installed here; set nnUNet_extTrainer to the folder it is in") from error
+        raise LookupError(f"{trainer} is not installed here. Set nnUNet_extTrainer to the folder it is in.") from error
     manager = PlansManager(plans)
     plan = manager.get_configuration(configuration)
     check_classes(plan)

@@ -83,7 +83,7 @@ def effective_receptive_field(network: nn.Module, images: Tensor) -> ndarray:
             field += gradient[0].abs().sum(dim=0)
     total = float(field.sum())
     if not 0 < total < math.inf:
-        raise ValueError(f"gradients of {type(network).__name__} sum to {total}; they must be finite and not all 0")
+        raise ValueError(f"gradients of {type(network).__name__} sum to {total}; they must be finite and not all 0.")
     return (field / total).cpu().numpy()
 
 
@@ -117,8 +117,8 @@ def trained_network(folder: Path, size: tuple[int, int] | None) -> Subject:
     finished = sorted(folder.glob("fold_*/checkpoint_final.pth"), key=lambda file: (len(str(file)), file))
     if not finished:
         raise FileNotFoundError(
-            f"{folder}: has no fold_*/checkpoint_final.pth; name a folder of nnUNet_results, "
-            "TRAINER__PLANS__CONFIGURATION, in which a fold is trained to its end"
+            f"{folder}: has no fold_*/checkpoint_final.pth. Name a folder of nnUNet_results, "
+            "TRAINER__PLANS__CONFIGURATION, in which a fold is trained to its end."
         )
     checkpoint = load_checkpoint(finished[0])  # not by nnU-Net, which would run what the file says
     try:
@@ -129,9 +129,9 @@ def trained_network(folder: Path, size: tuple[int, int] | None) -> Subject:
             network, (channels, *patch) = build_network(plans, dataset, trainer, configuration)
         network.load_state_dict(weights)
     except Exception as error:  # of nnU-Net's, for whatever plans may say
-        raise ValueError(f"{finished[0]} and {folder}/plans.json do not make a network: {error}") from error
+        raise ValueError(f"{finished[0]} and {folder}/plans.json do not make a network ({error}).") from error
     if len(patch) != 2:
-        raise ValueError(f"{folder}: its patches have {len(patch)} axes; only 2D networks can be drawn")
+        raise ValueError(f"{folder}: its patches have {len(patch)} axes; only 2D networks can be drawn.")
     return Subject(folder.name, str(folder), network, (channels, *(size or patch)))
 
 
@@ -154,11 +154,11 @@ def draw_fields(
     network that is named twice and for no inputs, and as `trained_network` and `random_network`.
     """
     if inputs < 1:
-        raise ValueError(f"--inputs {inputs}: must be 1 or more")
+        raise ValueError(f"--inputs {inputs}: must be 1 or more.")
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     folders = _distinct_names([folder.resolve() for folder in checkpoints])
     if trainers and len(set(trainers)) < len(trainers):
-        raise ValueError(f"--trainers {' '.join(trainers)}: one is named twice; name each once")
+        raise ValueError(f"--trainers {' '.join(trainers)}: one is named twice. Name each once.")
     out.mkdir(parents=True, exist_ok=True)
     fields, rows = {}, []
     for subject in _subjects(trainers, folders, size):
@@ -188,7 +188,7 @@ def _distinct_names(folders: Sequence[Path]) -> dict[str, Path]:
     Raises ValueError for a folder that is named twice.
     """
     if len(set(folders)) < len(folders):
-        raise ValueError(f"--checkpoint: {max(folders, key=folders.count)} is named twice; name each folder once")
+        raise ValueError(f"--checkpoint: {max(folders, key=folders.count)} is named twice. Name each folder once.")
     names: dict[str, Path] = {}
     for folder in folders:
         others = [other for other in folders if other != folder]
@@ -223,7 +223,7 @@ def _configuration(size: tuple[int, int]) -> ConfigurationManager:
     shape = unet_architecture(size)
     fitting = divisible(size, shape["strides"])
     if fitting != size:
-        raise ValueError("size is {}x{}, which its stages do not divide; take {}x{}".format(*size, *fitting))
+        raise ValueError("size is {}x{}, which its stages do not divide. Take {}x{}.".format(*size, *fitting))
     return ConfigurationManager(
         {
             "patch_size": list(size),

@@ -165,7 +165,7 @@ def leaderboard(
     references = raw / "labelsTr"
     if "sequence" in dataset_json:
         if scratch is None:
-            raise ValueError(f"{raw.name} holds sequences; `scratch` is None and must be a folder for their frames")
+            raise ValueError(f"{raw.name} holds sequences; `scratch` is None and must be a folder for their frames.")
         phases = "ignore" in dataset_json["labels"]
         cines = {
             name: (case, number)

@@ -73,22 +73,22 @@ def read_split(path: Path, dataset_json: dict, folds: Sequence[int] | None = Non
     content = read_splits(path)
     chosen = sorted(set(range(len(content)) if folds is None else folds))
     if not chosen or not 0 <= chosen[0] <= chosen[-1] < len(content):
-        raise ValueError(f"folds {chosen}: {path} has folds 0 to {len(content) - 1}")
+        raise ValueError(f"folds {chosen}: {path} has folds 0 to {len(content) - 1}.")
     training, validation = ({fold: frozenset(content[fold][side]) for fold in chosen} for side in ("train", "val"))
     for fold in chosen:
         patients = [{patient_of(case, dataset_json) for case in side[fold]} for side in (training, validation)]
         if both := sorted(patients[0] & patients[1]):
             raise ValueError(
                 f"{path}: fold {fold} trains and validates on {both[0]} ({len(both)} such patients); its "
-                "scores say nothing about new patients. Split by patient and train again"
+                "scores say nothing about new patients. Split by patient and train again."
             )
     repeated = sorted(
         case for case, n in Counter(case for cases in validation.values() for case in cases).items() if n > 1
     )
     if repeated:
         raise ValueError(
-            f"{path}: {repeated[0]} is validated in several folds ({len(repeated)} such cases); choose "
-            "folds that validate each case once with --folds"
+            f"{path}: {repeated[0]} is validated in several folds ({len(repeated)} such cases). Choose "
+            "folds that validate each case once with --folds."
         )
     canonical = json.dumps([[fold, sorted(training[fold]), sorted(validation[fold])] for fold in chosen])
     return ComparedFolds(
@@ -120,14 +120,14 @@ def find_models(
     ]
     if not models:
         raise FileNotFoundError(
-            f"{results}: no folder TRAINER__{plans or 'PLANS'}__{configuration} there; train one, "
-            "or choose a configuration with -c" + (" or other plans with -p" if plans else "")
+            f"{results}: no folder TRAINER__{plans or 'PLANS'}__{configuration} there. Train one, "
+            "or choose a configuration with -c" + (" or other plans with -p." if plans else ".")
         )
     if names is None:
         return models
     known = {model.trainer for model in models} | {f"{model.trainer}__{model.plans}" for model in models}
     if unknown := sorted(set(names) - known):
-        raise ValueError(f"trainer {unknown[0]} has no results in {results}; there are {', '.join(sorted(known))}")
+        raise ValueError(f"trainer {unknown[0]} has no results in {results}; there are {', '.join(sorted(known))}.")
     return [model for model in models if {model.trainer, f"{model.trainer}__{model.plans}"} & set(names)]
 
 

@@ -48,7 +48,7 @@ def find_baseline(models: Sequence[TrainedModel], given: str | None, plans: str 
         return model.name
     if given:
         state = f"is {model.status} ({'; '.join(model.reasons)})" if model else f"is none of {', '.join(sorted(names))}"
-        raise ValueError(f"baseline {given} {state}; choose a complete one")
+        raise ValueError(f"baseline {given} {state}. Choose a complete one.")
     return ""
 
 

@@ -102,7 +102,7 @@ def rank(values: ndarray, weights: ndarray, *, higher_is_better: bool) -> Rankin
     if undefined.any():
         raise ValueError(
             f"model {undefined.argmax()} has no defined score of {undefined.max()} of {len(values)} "
-            "patients; it cannot be ranked with the others, which are averaged over all of them"
+            "patients; it cannot be ranked with the others, which are averaged over all of them."
         )
     sign = -1 if higher_is_better else 1
     tolerance = TIE * np.abs(values).max(initial=0)

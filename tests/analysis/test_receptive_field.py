@@ -124,7 +124,7 @@ def test_command_with_a_checkpoint(few_features: None, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--size", "250x256"], "size is 250x256, which its stages do not divide; take 256x256"),
+        (["--size", "250x256"], "size is 250x256, which its stages do not divide. Take 256x256."),
         (["--checkpoint", "nowhere"], "has no fold_*/checkpoint_final.pth"),
         (["--inputs", "0"], "--inputs 0: must be 1 or more"),
     ],
