@@ -191,7 +191,7 @@ def biplane_refusal(
         return Refusal(name, numbers, text)
 
     if sorted(views) != ["2CH", "4CH"]:
-        return refuse("biplane_views", "Biplane needs one clip of each, 4CH and 2CH; name the views.")
+        return refuse("biplane_views", "Biplane needs one clip of each, 4CH and 2CH. Name the views.")
     first, second = shapes
     if first is None or second is None:
         return refuse("biplane_no_ef", "One of the two views has no ejection fraction.")

@@ -66,7 +66,7 @@ def partition_windows(x: Tensor, window: Sequence[int], strided: bool = False) -
     """
     if strided:
         if any(size % w for size, w in zip(x.shape[2:], window, strict=True)):
-            raise ValueError(f"map {tuple(x.shape[2:])}: expected a multiple of the stride {tuple(window)}; pad it.")
+            raise ValueError(f"map {tuple(x.shape[2:])}: expected a multiple of the stride {tuple(window)}. Pad it.")
     else:
         x = pad_to_multiple(x, window)
     axes = len(window)

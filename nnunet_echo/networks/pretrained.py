@@ -120,7 +120,7 @@ def _read(file: Path) -> tuple[Any, str]:
             "weight could run code. If you trust it, save its weights alone, as torch.save(model.state_dict(), FILE)."
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
-        raise ValueError(f"{file} is not a whole file of weights ({error}): download it again.") from error
+        raise ValueError(f"{file} is not a whole file of weights ({error}). Download it again.") from error
 
 
 def _hash_of_file(file: Path) -> str:  # hashlib.file_digest is of Python 3.11

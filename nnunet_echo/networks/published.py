@@ -106,12 +106,12 @@ def _raise_misfit(ours: Mapping[str, Tensor], found: list[tuple[str, dict[str, T
     if prefix is not None:
         others = sorted(key for key in weights if not key.startswith(prefix))
         remedy = (
-            f"They are under {prefix!r}, beside {len(others)} others ({', '.join(others[:KEYS_SHOWN])}): pass those "
+            f"They are under {prefix!r}, beside {len(others)} others ({', '.join(others[:KEYS_SHOWN])}). Pass those "
             "alone, without the prefix."
         )
     elif any(map(is_computed_from, weights)):
         remedy = (
-            "Some are what weights are computed from, by pruning, weight_norm or another parametrisation: save them "
+            "Some are what weights are computed from, by pruning, weight_norm or another parametrisation. Save them "
             "again after prune.remove, remove_weight_norm or parametrize.remove_parametrizations of torch.nn.utils."
         )
     raise ValueError(

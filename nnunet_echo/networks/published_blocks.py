@@ -36,7 +36,7 @@ def slstm_block(
     for name, value in {"act_fn": "gelu", "bias": False}.items():
         _only(name, options.pop(name, value), value)
     if options:
-        raise ValueError(f"feedforward: {', '.join(options)} is not offered; take proj_factor, act_fn, bias.")
+        raise ValueError(f"feedforward: {', '.join(options)} is not offered. Take proj_factor, act_fn, bias.")
     cell = slstm_layer(embedding_dim, block=_block_idx, blocks=_num_blocks, **layer)
     return SLSTMBlock(cell, GatedFeedForward(embedding_dim, factor, _num_blocks), embedding_dim)
 

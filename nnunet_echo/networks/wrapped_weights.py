@@ -42,7 +42,7 @@ def without_wrapping(weights: Mapping[str, Tensor], where: str) -> dict[str, Ten
             continue
         name = ".".join(part for part in parts if part not in _WRAPPERS)
         if name in found:
-            raise ValueError(f"the weights{where} hold {name} twice, as {found[name]} and {key}: pass one set of them.")
+            raise ValueError(f"the weights{where} hold {name} twice, as {found[name]} and {key}. Pass one set of them.")
         found[name] = key
     return {name: weights[key] for name, key in found.items()}
 

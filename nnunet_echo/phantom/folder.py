@@ -41,8 +41,8 @@ def claim(out: Path, mark: str, recipe: str) -> None:
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(
-            f"{out}: is not empty and holds no phantom made with the same arguments ({recipe}); "
-            "choose another folder or delete this one."
+            f"{out}: is not empty and holds no phantom made with the same arguments ({recipe}). "
+            "Choose another folder or delete this one."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, [text])

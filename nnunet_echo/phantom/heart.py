@@ -152,7 +152,7 @@ class Section:
 
     def __init__(self, heart: Heart, view: str, contraction: float) -> None:
         if view not in heart.views:
-            raise ValueError(f"view={view!r}: the phantom draws {' and '.join(VIEWS)}; choose one of them.")
+            raise ValueError(f"view={view!r}: the phantom draws {' and '.join(VIEWS)}. Choose one of them.")
         if not 0 <= contraction <= 1:
             raise ValueError(f"contraction={contraction}: must lie between 0 (end diastole) and 1 (end systole).")
         self.view = heart.views[view]

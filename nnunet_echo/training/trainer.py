@@ -144,7 +144,7 @@ class EchoTrainer(SafeTrainer):
         if missing:
             raise RuntimeError(
                 f"{len(missing)} cases of fold {self.fold} in {file} are not in {self.preprocessed_dataset_folder}: "
-                f"{some(missing)}. Run nnUNetv2_preprocess again; if they are no longer in nnUNet_raw either, convert "
+                f"{some(missing)}. Run nnUNetv2_preprocess again. If they are no longer in nnUNet_raw either, convert "
                 "the dataset again."
             )
         train_patients = {patient_of(case, self.dataset_json) for case in train}

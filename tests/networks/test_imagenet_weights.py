@@ -229,8 +229,8 @@ def test_slstm_blocks_keep_their_values() -> None:
 def test_files_of_vision_lstm_that_do_not_fit() -> None:
     network = VisionLSTM(**VIL, depth=2)
     file = vil_file(1)
-    refused(VisionLSTM(**VIL, depth=4), file, "the file has 2 blocks, the network 4: build it with depth=2")
-    refused(VisionLSTM2(**VIL, depth=2), vil_file(2), "the file has 2 blocks, the network 4: build it with depth=1")
+    refused(VisionLSTM(**VIL, depth=4), file, "the file has 2 blocks, the network 4. Build it with depth=2")
+    refused(VisionLSTM2(**VIL, depth=2), vil_file(2), "the file has 2 blocks, the network 4. Build it with depth=1")
     refused(
         VisionLSTM2(**VIL, depth=1), file, "weights of Vision-LSTM 1, and the network is VisionLSTM2: they are for vil"
     )

@@ -71,8 +71,8 @@ def _check_size(weights: Weights, network: SAMUS) -> None:
     theirs, ours = size(weights), size(network.state_dict())
     if theirs != ours:
         raise ValueError(
-            f"the file's encoder has {theirs[1]} blocks of width {theirs[0]}, the network {ours[1]} of {ours[0]}: "
-            f"build it with embed_dim={theirs[0]}, depth={theirs[1]} and the num_heads and global_attn_indexes of the "
+            f"the file's encoder has {theirs[1]} blocks of width {theirs[0]}, the network {ours[1]} of {ours[0]}. "
+            f"Build it with embed_dim={theirs[0]}, depth={theirs[1]} and the num_heads and global_attn_indexes of the "
             "file's, or take a file of SAM's ViT-B for the defaults."
         )
 

@@ -80,7 +80,7 @@ def moves(version: int, weights: Weights, network: nn.Module) -> Iterator[Move]:
     ours = encoder.state_dict()
     depth = len({key.split(".")[1] for key in ours if key.startswith("blocks.")}) * version  # pairs in version 2
     if blocks != depth:
-        raise ValueError(f"the file has {blocks} blocks, the network {depth}: build it with depth={blocks // version}.")
+        raise ValueError(f"the file has {blocks} blocks, the network {depth}. Build it with depth={blocks // version}.")
     scalar = tuple(f"{name}." for name, module in encoder.named_modules() if isinstance(module, SLSTMBlock))
     needed = {key for key in ours if not key.startswith(scalar) and not key.startswith("legacy_norm.")}
     if missing := sorted(needed - set(names.values())):
