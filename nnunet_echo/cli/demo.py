@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--{name} {getattr(args, name)}: the demo trains at least one.")
     if length := LENGTH.search(args.trainer):
         raise ValueError(
-            f"--trainer {args.trainer}: leave out {length[0]}; the demo's length is set by --epochs and --iterations."
+            f"--trainer {args.trainer}: the demo's length is set by --epochs and --iterations. Leave out {length[0]}."
         )
     device = args.device or _default_device()
     trainer = f"{args.trainer}_{args.epochs}epochs_{args.iterations}iterations"
@@ -158,10 +158,10 @@ def _claim(out: Path, options: dict) -> None:
     marker = out / "demo.json"
     if marker.is_file():
         if read_json(marker) != options:
-            raise ValueError(f"{out} holds a demo with other options ({marker}); delete it or choose another --out.")
+            raise ValueError(f"{out} holds a demo with other options ({marker}). Delete it or choose another --out.")
         return
     if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} exists and is not a demo of ours; choose another --out.")
+        raise ValueError(f"{out} exists and is not a demo of ours. Choose another --out.")
     out.mkdir(parents=True, exist_ok=True)
     marker.write_text(json.dumps(options))
 

@@ -74,7 +74,7 @@ def _versions(problems: list[str]) -> bool:
                 problems.append(f"{package} is installed, but its import fails: {error}.{_way_out(error)}")
         elif found == "not installed" and package in NEEDED:
             usable = False
-            problems.append(f"{package} is not installed: install nnunet-echo again.")
+            problems.append(f"{package} is not installed. Install nnunet-echo again.")
         print(f"{package:<15} {found}")
     return usable
 
@@ -140,7 +140,7 @@ def _trainers(problems: list[str]) -> None:
 
     folder = trainers_folder()
     if folder is None:
-        problems.append("the trainers folder is missing from the installation: install nnunet-echo again.")
+        problems.append("the trainers folder is missing from the installation. Install nnunet-echo again.")
         return
     print(f"\ntrainers in {folder}")
     titles = {name: (title, row) for row in NETWORKS.values() for name, title in row.trainers.items()}
@@ -167,11 +167,13 @@ def _folders(problems: list[str]) -> None:
         new = path and not os.path.exists(path)
         print(f"  {name:<20} {path or 'not set'}{' (does not exist yet)' if new else ''}")
         if not path:
-            problems.append(f"{name} is not set: export {name}=/some/folder (see setting_up_paths.md of nnU-Net).")
+            problems.append(
+                f"{name} is not set. Set it (see setting_up_paths.md of nnU-Net): export {name}=/some/folder"
+            )
         elif path.startswith("~"):
             problems.append(
                 f"{name} is {path!r}, which neither nnU-Net nor Python expands: they would make a folder called '~'. "
                 f"Set it without the quotes, or with $HOME: export {name}=$HOME/some/folder"
             )
         elif not path.strip() or not (new or os.path.isdir(path)):
-            problems.append(f"{name} is {path!r}, which is not a folder: export {name}=/some/folder")
+            problems.append(f"{name} is {path!r}, which is not a folder. Name one: export {name}=/some/folder")

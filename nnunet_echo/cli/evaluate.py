@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, write, and print the means; 0 when done. Errors are raised as `evaluate` raises them."""
     if args.output.resolve() in (args.predictions.resolve(), args.references.resolve()):
         raise ValueError(
-            f"{args.output}: holds the label maps, and nnU-Net may keep its summary.json there; choose "
-            "another folder with -o"
+            f"{args.output}: holds the label maps, and nnU-Net may keep its summary.json there. Choose "
+            "another folder with -o."
         )
     check_free(args.output, ["summary.json", *(f"{name}.csv" for name in TABLES)], "evaluate", "nnunet_echo")
     evaluation = evaluate(

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.output or masks.with_name(f"{masks.name}_measured")
     if out.resolve() == masks.resolve():
         raise ValueError(
-            f"{out}: holds the label maps, and nnU-Net may keep its summary.json there; choose another folder with -o"
+            f"{out}: holds the label maps, and nnU-Net may keep its summary.json there. Choose another folder with -o."
         )
     check_free(out, ["summary.json", *(f"{name}.csv" for name in TABLES)], "measure", MARK)
     measured = measure(

@@ -85,7 +85,7 @@ def fold_numbers(words: Sequence[str] | None) -> list[int] | None:
     folds: set[int] = set()
     for word, (first, last) in zip(words, map(fold_range, words), strict=True):
         if last > MOST_FOLDS:
-            raise ValueError(f"--folds {word}: no split has that many folds")
+            raise ValueError(f"--folds {word}: no split has that many folds.")
         folds.update(range(first, last + 1))
     return sorted(folds)
 

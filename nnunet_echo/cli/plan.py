@@ -70,16 +70,16 @@ def run(args: argparse.Namespace) -> int:
         ("--steps", [args.steps + 1]),
     ):
         if not all(math.isfinite(value) and value > 0 for value in values):
-            raise ValueError(f"{option} {' '.join(f'{value:g}' for value in values)}: numbers above 0 are needed")
+            raise ValueError(f"{option} {' '.join(f'{value:g}' for value in values)}: numbers above 0 are needed.")
     if args.features[0] > args.features[1]:
-        raise ValueError(f"--features {args.features[0]} {args.features[1]}: the first stage has no more than MOST")
+        raise ValueError(f"--features {args.features[0]} {args.features[1]}: the first stage has no more than MOST.")
     dataset = dataset_name(args.dataset)
     number, folder = int(dataset[7:10]), preprocessed_folder() / dataset
     file = folder / f"{args.plans}.json"
     if not file.is_file():
         raise FileNotFoundError(
-            f"{file} is not there; let nnU-Net plan first: nnUNetv2_extract_fingerprint -d "
-            f"{number} && nnUNetv2_plan_experiment -d {number}"
+            f"{file} is not there. Let nnU-Net plan first (nnUNetv2_extract_fingerprint -d "
+            f"{number} && nnUNetv2_plan_experiment -d {number})."
         )
     base = plan_configuration(file, read_configurations(file), args.configuration)
     dataset_json = read_json(folder / "dataset.json") or {}
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         )
     )
     if len(patch) != len(spacing):
-        raise ValueError(f"--patch {' '.join(map(str, patch))}: {args.configuration} has {len(spacing)} axes")
+        raise ValueError(f"--patch {' '.join(map(str, patch))}: {args.configuration} has {len(spacing)} axes.")
     unit = dataset_json.get("spacing_unit", "mm")
     name = args.name or f"{args.configuration}_{'x'.join(f'{n:g}' for n in dict.fromkeys(spacing))}{unit}"
     check_name("configuration", name)
@@ -120,8 +120,8 @@ def _for_all_axes(given: list[float], planned: list[float]) -> tuple[float, ...]
         return (given[0],) * 2
     if len(given) != len(planned):
         raise ValueError(
-            f"--spacing {' '.join(f'{n:g}' for n in given)}: the configuration has {len(planned)} axes; "
-            "give a number for each"
+            f"--spacing {' '.join(f'{n:g}' for n in given)}: the configuration has {len(planned)} axes. "
+            "Give a number for each."
         )
     return tuple(given)
 

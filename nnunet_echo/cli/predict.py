@@ -127,5 +127,5 @@ def fold_or_all(text: str) -> int | str:
     if text == "all":
         return text
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number such as 0, or all")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number such as 0, or all.")
     return int(text)

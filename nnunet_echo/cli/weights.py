@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     file = folder / f"{args.plans}.json"
     if not file.is_file():
         raise FileNotFoundError(
-            f"{file} is not there; let nnU-Net plan first: nnUNetv2_plan_and_preprocess -d {int(dataset[7:10])}"
+            f"{file} is not there. Let nnU-Net plan first (nnUNetv2_plan_and_preprocess -d {int(dataset[7:10])})."
         )
     plan_configuration(file, read_configurations(file), args.configuration)
     check_trainers([args.trainer])

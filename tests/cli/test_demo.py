@@ -80,9 +80,9 @@ def test_demo_keeps_out_of_other_folders(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--trainer", "nnUNetTrainerNoMamba_50epochs"), "leave out _50epochs; the demo's length is set by --epochs"),
-        (("--trainer", "nnUNetTrainerNoMamba_50epochs_9iterations"), "leave out _50epochs_9iterations"),
-        (("--trainer", "nnUNetTrainer_5epoch"), "leave out _5epoch;"),
+        (("--trainer", "nnUNetTrainerNoMamba_50epochs"), "by --epochs and --iterations. Leave out _50epochs."),
+        (("--trainer", "nnUNetTrainerNoMamba_50epochs_9iterations"), "Leave out _50epochs_9iterations."),
+        (("--trainer", "nnUNetTrainer_5epoch"), "Leave out _5epoch."),
         (("--trainer", "nnUNetTrainer"), "exists of this package's trainers only"),
         (("--trainer", "nnUNetTrainerNoSuch"), "nnU-Net finds none of that name"),
         (("--trainer", "../x"), "is called as its Python class"),

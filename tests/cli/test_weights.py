@@ -70,7 +70,7 @@ def test_what_cannot_be_is_said_and_nothing_is_written(released: Path, capsys: p
     nothing = str(released.parent / "none.pth")
     for arguments, message in (
         (["weights", nothing, *line(released)[2:]], "none.pth is not there: expected a file of released weights"),
-        (line(released, "-p", "OtherPlans"), "OtherPlans.json is not there; let nnU-Net plan first"),
+        (line(released, "-p", "OtherPlans"), "OtherPlans.json is not there. Let nnU-Net plan first"),
         (line(released, "-c", "3d_fullres"), "3d_fullres"),
         (line(released, "-tr", "nnUNetTrainerNone"), "trainer nnUNetTrainerNone: nnU-Net finds none of that name"),
         (line(released, "-tr", "nnUNetTrainerNoMamba"), "weights of SAM or SAMUS, and the network is NoMamba"),
