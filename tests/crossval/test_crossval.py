@@ -101,7 +101,7 @@ def test_an_interrupted_loop_leaves_no_training(dataset: Dataset, monkeypatch: p
         (["--gpus-per-job", "2"], "on one GPU or on a share"),
         (["--predict", "nowhere"], "nowhere is not a folder"),
         (["--folds", "0-4"], "--folds 2: the split of Dataset751_CAMUS has folds 0 to 1"),
-        (["--folds", "x"], "give numbers"),
+        (["--folds", "x"], "Give numbers"),
         (["-c", "3d"], "configuration 3d: .*nnUNetPlans.json has 2d, 2d_small"),
         (["-p", "other"], "other.json is not there"),
     ],
@@ -119,7 +119,7 @@ def test_errors(dataset: Dataset, capsys: pytest.CaptureFixture, options: list[s
 def test_status(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.delenv("nnUNet_raw")
     assert main(["status", "751"]) == 2
-    assert "start with nnunet-echo crossval" in capsys.readouterr().err
+    assert "Start with nnunet-echo crossval." in capsys.readouterr().err
     dataset.a[0].run("train")
     dataset.b[0].run("fail")
     running = dataset.b[1].start("hang")

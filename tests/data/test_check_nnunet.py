@@ -132,7 +132,7 @@ FAULTS: list[tuple[dict, Callable[[Path], object], str]] = [
     (
         {"ending": ".png", "label": lambda mask: (mask > 0) * np.uint8(255)},
         None,
-        "labelsTr/c0.png: label values 255 are not in dataset.json; 255 stands for 1?",
+        "labelsTr/c0.png: label values 255 are not in dataset.json. 255 stands for 1?",
     ),
     ({"label": lambda mask: mask * np.uint8(2)}, None, "label values 4 are not in dataset.json"),
     ({"ending": ".png"}, at("labelsTr/c1.png", palette), "labelsTr/c1.png: nnU-Net sees 3 values a pixel"),

@@ -114,7 +114,7 @@ def test_a_cine_that_cannot_be_used_is_refused_by_name(cines: Path, damage: Dama
 def test_the_release_without_masks_of_cines_is_named(cines: Path) -> None:
     for path in cines.rglob("*half_sequence*"):
         path.unlink()
-    with pytest.raises(FileNotFoundError, match="the release of 2019 has no masks of its cines"):
+    with pytest.raises(FileNotFoundError, match="The release of 2019 has no masks of its cines"):
         convert(cines)
 
 

@@ -88,7 +88,7 @@ def test_a_list_in_a_file(tmp_path: Path) -> None:
         ("patient in no list", "A_p004"),
         ("patient in no list", "A_p005"),
     ]
-    assert split.warnings[0].message.endswith("in the source: p777")
+    assert split.warnings[0].message.endswith("in the source: p777.")
 
 
 @pytest.mark.parametrize(

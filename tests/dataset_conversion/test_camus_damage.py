@@ -206,7 +206,7 @@ def test_fewer_than_five_patients_make_fewer_folds(source: Path) -> None:
         shutil.rmtree(source / "database_nifti" / f"patient000{number}")
     report = convert(source)
     assert report.exit_code == 0 and report.folds == 3
-    assert "3 patients make 3 folds, not 5" in [note.message for note in report.warnings]
+    assert "3 patients make 3 folds, not 5." in [note.message for note in report.warnings]
     for number in (4, 5):
         shutil.rmtree(source / "database_nifti" / f"patient000{number}")
     with pytest.raises(ValueError, match="needs at least 2 patients outside the test list; there are 1"):

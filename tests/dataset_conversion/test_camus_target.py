@@ -105,7 +105,7 @@ def test_a_full_disk_is_an_error_and_not_a_dataset(source: Path, raw: Path) -> N
         "from nnunet_echo.cli.main import main; sys.exit(main(['convert', 'camus', *sys.argv[1:]]))"
     )
     done = subprocess.run([sys.executable, "-c", limit, str(source), "--workers", "1"], capture_output=True, text=True)
-    assert done.returncode == 2 and "cannot write" in done.stderr and "is the disk full" in done.stderr
+    assert done.returncode == 2 and "cannot write" in done.stderr and "Is the disk full" in done.stderr
     assert "Traceback" not in done.stderr and not (raw / "Dataset751_CAMUS" / "dataset.json").exists()
     convert(source)
     assert not [finding for finding in check_dataset(raw / "Dataset751_CAMUS", 1) if finding.problem]

@@ -222,7 +222,7 @@ def rewrite(name: str, change: Callable[[bytes], bytes]) -> Damage:
         (shutil.rmtree, "does not exist"),
         (lambda source: (source / "FileList.csv").unlink(), "no FileList.csv below"),
         (lambda source: (source / "VolumeTracings.csv").unlink(), "has no VolumeTracings.csv beside"),
-        (lambda source: shutil.copytree(source, source / "copy"), "give the folder of one copy"),
+        (lambda source: shutil.copytree(source, source / "copy"), "Give the folder of one copy"),
         (rewrite("FileList.csv", lambda data: b""), "must name the columns FileName, EF"),
         (rewrite("FileList.csv", lambda data: data.partition(b"\n")[2]), "must name the columns"),
         (rewrite("VolumeTracings.csv", lambda data: data.replace(b"X1", b"X", 1)), "X1 is not there, or twice"),

@@ -119,7 +119,7 @@ def test_patients_that_are_all_packed_are_named(
     (tmp_path / "packed" / release / f"{packed}.tar").touch()
     (tmp_path / "packed" / "LICENCE").touch()
     assert convert(SOURCES[name], tmp_path / "packed", raw) == 2
-    assert f"there is {release}/{packed}.tar\n" in capsys.readouterr().err
+    assert f"there is {release}/{packed}.tar.\n" in capsys.readouterr().err
 
 
 def test_a_document_about_patients_is_no_case(copy: Callable[[str], Path], raw: Path) -> None:

@@ -93,7 +93,7 @@ def test_arguments_that_do_not_fit(references: Path, tmp_path: Path, capsys: pyt
     with pytest.raises(ValueError, match="method='simpson'"):
         compare(references, references, method="simpson")
     alone = shutil.copytree(references, tmp_path / "alone" / "labels")
-    with pytest.raises(FileNotFoundError, match="name it with --dataset-json"):
+    with pytest.raises(FileNotFoundError, match="Name it with --dataset-json"):
         compare(alone, alone)
     assert main(["evaluate", str(alone), str(references), "-o", f"{alone}/."]) == 2
     assert "holds the label maps" in capsys.readouterr().err

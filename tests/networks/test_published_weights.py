@@ -98,7 +98,7 @@ def test_published_weights_as_people_save_them(wrapping: str) -> None:
         *(
             (
                 lambda w, end=end: {key.replace(".weight", end): value for key, value in w.items()},
-                "parametrisation: save",
+                "parametrisation. Save",
             )
             for end in (".weight_orig", ".weight_g", ".parametrizations.weight.original")
         ),

@@ -117,7 +117,7 @@ def test_a_folder_of_something_else_is_left_alone(out: Path, tmp_path: Path) -> 
     (tmp_path / "thesis.tex").write_text("precious")
     for folder, videos in ((tmp_path, 2), (out, VIDEOS + 1)):
         before = hashes(folder)
-        with pytest.raises(FileExistsError, match="choose another folder"):
+        with pytest.raises(FileExistsError, match="Choose another folder"):
             write_echonet(folder, videos, SEED)
         assert hashes(folder) == before
     with pytest.raises(ValueError, match="videos=0: must be 1 or more"):

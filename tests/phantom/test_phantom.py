@@ -149,11 +149,11 @@ def test_bad_arguments_write_nothing(name: str, value: float, tmp_path: Path) ->
 
 def test_a_folder_of_something_else_is_left_alone(camus: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(FileExistsError, match="choose another folder"):
+    with pytest.raises(FileExistsError, match="Choose another folder"):
         write_camus(tmp_path, 1, SEED)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     before = tree_hashes(camus)
-    with pytest.raises(FileExistsError, match="choose another folder"):
+    with pytest.raises(FileExistsError, match="Choose another folder"):
         write_camus(camus, PATIENTS + 1, SEED, spacing_mm=SPACING)
     assert tree_hashes(camus) == before
 

@@ -135,7 +135,7 @@ def test_same_seed_same_bytes(challenge: Path, ted: Path, tmp_path: Path) -> Non
         patients = len({path.parent for path in folder.rglob("*.cfg")})
         write(folder, patients, SEED, spacing_mm=SPACING_MM)
         assert tree(folder) == before
-        with pytest.raises(FileExistsError, match="choose another folder"):
+        with pytest.raises(FileExistsError, match="Choose another folder"):
             write(folder, patients + 1, SEED, spacing_mm=SPACING_MM)
         with pytest.raises(ValueError, match="spacing_mm=9: must"):
             write(tmp_path / "new", 1, SEED, spacing_mm=9)
