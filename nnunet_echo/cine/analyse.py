@@ -54,6 +54,7 @@ def analyse(
     view: str = "",
     second: tuple[Clip, Iterable[Any], str] | None = None,
     smooth: Iterable[Any] | None = None,
+    second_smooth: Iterable[Any] | None = None,
     sector: ndarray | None = None,
     second_sector: ndarray | None = None,
     entropy_limit: float | None = None,
@@ -64,9 +65,9 @@ def analyse(
     `masks` are label maps (H, W) of all frames, or objects with `mask` and `entropy`, as a model streams them; `labels`
     maps names to values. `second` is a clip of the other view of the same study, its masks and its view: with "4CH" and
     "2CH" there are biplane numbers as well. `smooth` are masks of the clip after `smooth.smooth_masks`: numbers are
-    theirs then, and the curve and EF of `masks` stand beside. `sector` (H, W), bool, is found where it is not given.
-    `entropy_limit` is the mean entropy above which the model is less sure than in training; `model` says which it was,
-    such as {"hash": ...}, and goes into result.json as it is.
+    theirs then, and the curve and EF of `masks` stand beside; `second_smooth` are those of the second clip. `sector`
+    (H, W), bool, is found where it is not given. `entropy_limit` is the mean entropy above which the model is less sure
+    than in training; `model` says which it was, such as {"hash": ...}, and goes into result.json as it is.
     Raises ValueError where clip and masks do not have the same frames.
 
     >>> from nnunet_echo.cine.clips.clip import clip_of
@@ -79,16 +80,10 @@ def analyse(
     >>> round(result.numbers["heart_rate"]), [refusal.name for refusal in result.refusals]
     (60, ['no_scale'])
     """
-    first = _one(clip, masks if smooth is None else smooth, labels, view, sector, entropy_limit)
+    first = _one(clip, masks, labels, view, sector, entropy_limit, smooth)
     numbers, refusals, flags, loops = first.numbers, first.refusals, first.flags, [first.loop]
-    if smooth is not None:
-        plain = _one(clip, masks, labels, view, first.loop.sector, entropy_limit)
-        loops[0] = first.loop.beside(plain.loop.curve)
-        numbers["ef_percent_unsmoothed"] = plain.numbers["ef_percent"]
-        refusals += _renamed(plain.refusals, {"ef_percent": "ef_percent_unsmoothed"})
-        flags.append(Finding("smoothed", "Masks were averaged over time; numbers without it stand beside."))
     if second is not None:
-        other = _one(second[0], second[1], labels, second[2], second_sector, entropy_limit)
+        other = _one(second[0], second[1], labels, second[2], second_sector, entropy_limit, second_smooth)
         loops.append(other.loop)
         names = {name: f"{name}_second" for name in other.numbers}
         numbers |= {names[name]: value for name, value in other.numbers.items()}
@@ -106,6 +101,27 @@ def analyse(
 
 
 def _one(
+    clip: Clip,
+    masks: Iterable[Any],
+    labels: Labels,
+    view: str,
+    sector: ndarray | None,
+    entropy_limit: float | None,
+    smooth: Iterable[Any] | None,
+) -> _Outcome:
+    """One clip; by the masks `smooth` where they are given, and what `masks` say beside it."""
+    if smooth is None:
+        return _measured(clip, masks, labels, view, sector, entropy_limit)
+    one = _measured(clip, smooth, labels, view, sector, entropy_limit)
+    plain = _measured(clip, masks, labels, view, one.loop.sector, entropy_limit)
+    one.loop = one.loop.beside(plain.loop.curve)
+    one.numbers["ef_percent_unsmoothed"] = plain.numbers["ef_percent"]
+    one.refusals += _renamed(plain.refusals, {"ef_percent": "ef_percent_unsmoothed"})
+    one.flags.append(Finding("smoothed", "Masks were averaged over time; numbers without it stand beside."))
+    return one
+
+
+def _measured(
     clip: Clip, masks: Iterable[Any], labels: Labels, view: str, sector: ndarray | None, entropy_limit: float | None
 ) -> _Outcome:
     masks = masks if isinstance(masks, Masks) else Masks(masks)

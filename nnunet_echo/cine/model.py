@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy import ndarray
+from torch import Tensor
 
 from nnunet_echo.cine.clips.clip import Clip
 from nnunet_echo.cine.loading import Fold, load_folder
@@ -109,21 +110,29 @@ class CineModel:
 
         Computes on as many threads as PyTorch has here; `map` and `stream` on one for each worker.
         """
-        return self._predict(image, dict(properties), None)[0]
+        properties = dict(properties)
+        return self.steps.segmentation(self._logits(image, properties), properties)
 
     def map(self, items: Iterable[Any], work: Callable[[CineModel, Any], Any]) -> Iterator[Any]:
         """``work(model, item)`` of each item, in order, by this model's workers; see `stream.in_order`."""
         return in_order(items, lambda item: work(self, item), self.workers)
 
     def stream(
-        self, clip: Clip | Iterable[ndarray], *, spacing_mm: tuple[float, float] | None = None, edge_of: str = ""
+        self,
+        clip: Clip | Iterable[ndarray],
+        *,
+        spacing_mm: tuple[float, float] | None = None,
+        edge_of: str = "",
+        probabilities: bool = False,
     ) -> Iterator[FrameResult]:
         """The label map of each frame, in order, while the clip is read: memory does not grow with its length.
 
         `clip` is what `read_clip` gives, or any iterable of grey frames (H, W), whose pixels are `spacing_mm` (height,
         width) large. Only the clip's `region`, if it has one, is looked at, and outside it the mask is 0. Without a
         spacing it is assumed by `assumed_spacing`. `edge_of` names a structure: results then have the entropy along
-        its edge. Raises ValueError for a model of several channels, an unknown structure and frames that are none.
+        its edge. With `probabilities` they have those too, (K, H, W), background beyond the region; class k of them is
+        label k of the masks. Raises ValueError for a model of several channels, an unknown structure, frames that are
+        none, and probabilities of a model of regions, which may be in several of them at once.
         """
         if self.steps.channels != 1:
             raise ValueError(
@@ -132,6 +141,11 @@ class CineModel:
             )
         if edge_of and (edge_of not in self.labels or self.steps.label_manager.has_regions):
             raise ValueError(f"edge_of={edge_of!r}: expected one of {', '.join(self.labels)}, and no regions.")
+        if probabilities and self.steps.label_manager.has_regions:
+            raise ValueError(
+                "probabilities=True: the model predicts regions that overlap, of which masks cannot be averaged over "
+                "time. Use it without smoothing."
+            )
         region = None
         frames: Iterable[ndarray]
         if isinstance(clip, Clip):
@@ -141,7 +155,9 @@ class CineModel:
         if spacing_mm is not None and not (len(spacing_mm) == 2 and all(0 < n < np.inf for n in spacing_mm)):
             raise ValueError(f"spacing_mm={spacing_mm!r}: expected height and width of a pixel, both above 0.")
         label = self.labels[edge_of] if edge_of else None
-        return in_order(frames, lambda frame: self._frame(frame, spacing_mm, region, label), self.workers)
+        return in_order(
+            frames, lambda frame: self._frame(frame, spacing_mm, region, label, probabilities), self.workers
+        )
 
     def assumed_spacing(self, shape: tuple[int, int]) -> tuple[float, float]:
         """Height and width (mm) of a pixel for frames (H, W) of unknown scale, assumed square.
@@ -174,19 +190,26 @@ class CineModel:
         spacing: tuple[float, float] | None,
         region: tuple[int, int, int, int] | None,
         label: int | None,
+        with_probabilities: bool,
     ) -> FrameResult:
         if frame.ndim != 2 or not frame.size or frame.dtype.kind not in "uif":
             raise ValueError(f"frame: expected grey numbers (H, W), got {frame.dtype} {frame.shape}.")
         y0, y1, x0, x1 = region or (0, frame.shape[0], 0, frame.shape[1])
         seen = frame[y0:y1, x0:x1]
         pixel = spacing or self.assumed_spacing(seen.shape)
-        labels, entropy = self._predict(seen[None, None], self.frame_properties(pixel), label)
+        image, properties = seen[None, None], self.frame_properties(pixel)
+        logits = self._logits(image, properties)
+        whole = None
+        if with_probabilities:
+            labels, probabilities = self.steps.probabilities(logits, properties)
+            whole = np.zeros((len(probabilities), *frame.shape), np.float32)
+            whole[0] = 1
+            whole[:, y0:y1, x0:x1] = probabilities[:, 0]
+        else:
+            labels = self.steps.segmentation(logits, properties)
         mask = np.zeros(frame.shape, labels.dtype)
         mask[y0:y1, x0:x1] = labels[0]
-        return FrameResult(mask, entropy)
+        return FrameResult(mask, None if label is None else edge_entropy(logits[:, 0], label), whole)
 
-    def _predict(self, image: ndarray, properties: Properties, label: int | None) -> tuple[ndarray, float | None]:
-        data = self.steps.preprocess(image, properties)
-        logits = self.steps.logits(data, self.networks)
-        entropy = None if label is None else edge_entropy(logits[:, 0], label)
-        return self.steps.segmentation(logits, properties), entropy
+    def _logits(self, image: ndarray, properties: Properties) -> Tensor:
+        return self.steps.logits(self.steps.preprocess(image, properties), self.networks)

@@ -134,6 +134,25 @@ class Steps:
         segmentation[box] = labels[None]
         return segmentation.transpose(self.manager.transpose_backward)
 
+    def probabilities(self, logits: Tensor, properties: Properties) -> tuple[ndarray, ndarray]:
+        """The label map (Z, H, W), and the probabilities (K, Z, H, W) float32 as nnU-Net resamples them.
+
+        Where nnU-Net cuts off a black border the background is certain. Probabilities that round to the same number
+        hide which logit was larger, so the label map is that of `segmentation`.
+        """
+        from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+
+        _, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
+            logits,
+            self.manager,
+            self.plan,
+            self.label_manager,
+            properties,
+            return_probabilities=True,
+            num_threads_torch=1,
+        )
+        return self.segmentation(logits, properties), probabilities
+
     def _labels_of_a_frame(self, logits: Tensor, properties: Properties) -> ndarray | None:
         """By the fast way, where it is nnU-Net's formula; None where it is not."""
         from nnunetv2.preprocessing.resampling.default_resampling import (

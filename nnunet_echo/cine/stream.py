@@ -26,10 +26,14 @@ _MOST_WORKERS = 8
 
 @dataclass(frozen=True)
 class FrameResult:
-    """Of one frame: its label map `mask` (H, W) uint8, and the mean entropy along an edge, if asked for."""
+    """Of one frame: its label map `mask` (H, W) uint8; if asked for, the mean entropy along an edge, and probabilities.
+
+    `probabilities` (K, H, W) float32 are those of the softmax, at the frame's own pixels.
+    """
 
     mask: ndarray
     entropy: float | None = None
+    probabilities: ndarray | None = None
 
 
 def default_workers() -> int:

@@ -1,0 +1,132 @@
+"""From the files of a study to its numbers: clips are read, go through a model frame by frame, and are measured.
+
+model = CineModel.load("nnUNet_results/Dataset751_CAMUS/nnUNetTrainerLKMUNet__nnUNetPlans__2d")
+result = measure_study(model, ["loop.dcm"], views=["4CH"])
+result.save("out")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from numpy import ndarray
+
+from nnunet_echo.cine.analyse import analyse
+from nnunet_echo.cine.clips import Clip, ClipError, read_clip
+from nnunet_echo.cine.masks import Masks
+from nnunet_echo.cine.model import CineModel
+from nnunet_echo.cine.result import CineResult
+from nnunet_echo.cine.smooth import smooth_masks
+from nnunet_echo.cine.stream import FrameResult
+
+Progress = Callable[[int, int], None]
+_LV = "LV"
+
+
+def measure_study(
+    model: CineModel,
+    paths: Sequence[str | Path],
+    *,
+    views: Sequence[str] = (),
+    spacing: tuple[float, float] | None = None,
+    fps: float | None = None,
+    region: int | None = None,
+    smooth: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> CineResult:
+    """Masks, beats and numbers of one clip, or of two clips of one study, by a model that is loaded.
+
+    `paths` are files, or folders of pictures that are one clip each. `views` has a name for each of them, such as
+    ["4CH", "2CH"]; two clips need both, and are biplane with these. `spacing`, `fps` and `region` as `read_clip` takes
+    them, for all clips. `smooth` averages the masks over time; numbers without it stand beside. `progress` is told how
+    many frames of how many are done, of all clips together.
+    Raises `ClipError` for a file that is no clip or is damaged, FileNotFoundError, and ValueError for arguments that
+    cannot be, a model of several channels, and `smooth` with one that predicts regions.
+    """
+    names = _views_of(paths, views)
+    clips = [read_clip(path, spacing=spacing, fps=fps, region=region) for path in paths]
+    count = _Counter(sum(clip.count for clip in clips), progress)
+    masks = [_masks(model, clip, smooth, count) for clip in clips]
+    plain, smoothed = zip(*masks, strict=True)
+    return analyse(
+        clips[0],
+        plain[0],
+        structures(model),
+        view=names[0],
+        second=(clips[1], plain[1], names[1]) if len(clips) == 2 else None,
+        smooth=smoothed[0],
+        second_smooth=smoothed[-1] if len(clips) == 2 else None,
+        model=about(model),
+    )
+
+
+def structures(model: CineModel) -> dict[str, int | list[int]]:
+    """Structure -> its values in the model's masks, as `analyse` takes labels; of a region all that lie in it."""
+    named = model.steps.dataset_json["labels"]
+    return {name: value for name, value in named.items() if name != "ignore" and value not in (0, [0])}
+
+
+def about(model: CineModel) -> dict[str, str]:
+    """What result.json says of a model; no path."""
+    return {
+        "hash": model.hash,
+        "network": model.network,
+        "trainer": model.trainer,
+        "configuration": model.steps.configuration,
+        "folds": " ".join(map(str, model.folds)),
+        "engine": model.engine,
+    }
+
+
+class _Counter:
+    """Counts frames of all clips for `progress`."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self.done, self.total, self.progress = 0, total, progress
+        progress(0, total)
+
+    def one_more(self) -> None:
+        self.done += 1
+        self.progress(self.done, self.total)
+
+
+def _masks(model: CineModel, clip: Clip, smooth: bool, count: _Counter) -> tuple[Masks, Masks | None]:
+    """The masks of a clip, and those averaged over time where they are asked for, in one pass of the network."""
+    plain, averaged = Masks(), Masks()
+    entropies: list[float | None] = []
+    edge = _LV if _LV in model.labels and not model.steps.label_manager.has_regions else ""
+
+    def frames() -> Iterator[FrameResult]:
+        for frame in model.stream(clip, edge_of=edge, probabilities=smooth):
+            plain.append(frame)
+            entropies.append(frame.entropy)
+            count.one_more()
+            yield frame
+
+    def probabilities() -> Iterator[ndarray]:
+        for frame in frames():
+            assert frame.probabilities is not None
+            yield frame.probabilities
+
+    if not smooth:
+        for _ in frames():
+            pass
+        return plain, None
+    for number, (_, mask) in enumerate(smooth_masks(probabilities())):
+        averaged.append(FrameResult(mask, entropies[number]))
+    return plain, averaged
+
+
+def _views_of(paths: Sequence[str | Path], views: Sequence[str]) -> list[str]:
+    if len(paths) not in (1, 2):
+        raise ValueError(f"paths: a study is one clip or two, got {len(paths)}. Measure others one by one.")
+    names = list(views) or [""] * len(paths)
+    if len(names) != len(paths):
+        raise ValueError(f"views={names}: {len(names)} for {len(paths)} clips. Name one for each, or none.")
+    if len(names) == 2 and ("" in names or names[0] == names[1]):
+        raise ValueError(f"views={names}: two clips are two views. Name both, such as 4CH and 2CH.")
+    return names
+
+
+__all__ = ["ClipError", "measure_study"]

@@ -1,0 +1,132 @@
+"""From files to numbers: every frame through the model once, progress, two views, smoothing, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cine_models import dataset_json, write_model
+from cine_results import drawn_dicom, flags, refused
+from clip_files import phantom_frames, write_folder, write_volume
+
+from nnunet_echo.cine.clips import ClipError, read_clip
+from nnunet_echo.cine.model import CineModel
+from nnunet_echo.cine.study import measure_study
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> CineModel:
+    return CineModel.load(write_model(tmp_path_factory.mktemp("model")), workers=2)
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return drawn_dicom(tmp_path_factory.mktemp("loop") / "loop.dcm")
+
+
+def test_one_clip(model: CineModel, loop: Path) -> None:
+    told: list[tuple[int, int]] = []
+    result = measure_study(model, [loop], views=["4CH"], progress=lambda done, total: told.append((done, total)))
+    clip = read_clip(loop)
+    assert told == [(k, clip.count) for k in range(clip.count + 1)]
+    [found] = result.loops
+    assert found.view == "4CH" and found.unsmoothed is None
+    expected = list(model.stream(clip, edge_of="LV"))
+    assert len(found.masks) == len(expected) and len({mask.tobytes() for mask in found.masks}) > 1
+    assert all((mask == frame.mask).all() for mask, frame in zip(found.masks, expected, strict=True))
+    assert found.curve.entropy == pytest.approx(
+        [np.nan if f.entropy is None else f.entropy for f in expected], nan_ok=True
+    )
+    assert result.model == {
+        "hash": model.hash,
+        "network": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+        "trainer": "nnUNetTrainer",
+        "configuration": "2d",
+        "folds": "0",
+        "engine": "torch",
+    }
+
+
+def test_two_clips_are_counted_together(model: CineModel, loop: Path, tmp_path: Path) -> None:
+    write_volume(tmp_path / "other.nii.gz", phantom_frames())
+    told: list[tuple[int, int]] = []
+    result = measure_study(
+        model,
+        [loop, tmp_path / "other.nii.gz"],
+        views=["4CH", "2CH"],
+        fps=30,
+        spacing=(1.0, 2.0),
+        progress=lambda done, total: told.append((done, total)),
+    )
+    total = read_clip(loop).count + 8
+    assert told[-1] == (total, total) and len(told) == total + 1
+    assert [one.view for one in result.loops] == ["4CH", "2CH"]
+    assert (
+        {one.clip.time_source for one in result.loops}
+        == {one.clip.spacing_source for one in result.loops}
+        == {"by the user"}
+    )
+    assert result.loops[1].clip.spacing_mm == (1.0, 2.0)
+    assert "ef_percent_biplane" in {number for numbers in refused(result).values() for number in numbers}
+
+
+def test_smoothing_is_that_of_the_probabilities(model: CineModel, loop: Path) -> None:
+    clip = read_clip(loop)
+    result = measure_study(model, [loop], smooth=True)
+    frames = list(model.stream(clip, edge_of="LV", probabilities=True))
+    for k in (0, 7, clip.count - 1):
+        near = [(2 if j == k else 1) * frames[j].probabilities for j in (k - 1, k, k + 1) if 0 <= j < clip.count]
+        assert (result.loops[0].masks[k] == sum(near).argmax(0)).all()
+    changed = [int((mask != frame.mask).sum()) for mask, frame in zip(result.loops[0].masks, frames, strict=True)]
+    assert sum(changed) > 0
+    assert "smoothed" in flags(result) and "ef_percent_unsmoothed" in result.numbers
+    plain = measure_study(model, [loop])
+    [found] = result.loops
+    assert found.unsmoothed is not None
+    assert (found.unsmoothed.values["lv_area"] == plain.loops[0].curve.values["lv_area"]).all()
+    assert (found.curve.values["lv_area"] != plain.loops[0].curve.values["lv_area"]).any()
+    assert found.curve.entropy == pytest.approx(plain.loops[0].curve.entropy, nan_ok=True)
+
+
+def test_both_views_are_smoothed(model: CineModel, loop: Path) -> None:
+    result = measure_study(model, [loop, loop], views=["4CH", "2CH"], smooth=True)
+    assert all(one.unsmoothed is not None for one in result.loops)
+    assert {"ef_percent_unsmoothed", "ef_percent_unsmoothed_second"} <= set(result.numbers)
+    areas = [one.curve.values["lv_area"] for one in result.loops]
+    assert (areas[0] == areas[1]).all()
+
+
+def test_a_folder_of_pictures_is_a_clip(model: CineModel, tmp_path: Path) -> None:
+    write_folder(tmp_path / "pictures", phantom_frames(3))
+    [found] = measure_study(model, [tmp_path / "pictures"], spacing=(1.5, 1.5)).loops
+    assert found.clip.count == 3 and found.clip.spacing_mm == (1.5, 1.5)
+
+
+def test_a_model_of_regions(loop: Path, tmp_path: Path) -> None:
+    regions = dataset_json(regions=True) | {"labels": {"background": 0, "heart": [1, 2, 3], "LV": [1, 2], "LA": [3]}}
+    model = CineModel.load(write_model(tmp_path, dataset=regions), workers=2)
+    [found] = measure_study(model, [loop]).loops
+    assert found.structures == {"LV": (1, 2), "LA": (3,)}
+    with pytest.raises(ValueError, match="the model predicts regions that overlap"):
+        measure_study(model, [loop], smooth=True)
+
+
+def test_what_is_refused(model: CineModel, loop: Path, tmp_path: Path) -> None:
+    def error_of(paths: list[Path], **options: object) -> str:
+        with pytest.raises(ValueError) as caught:
+            measure_study(model, paths, **options)
+        return str(caught.value)
+
+    assert "a study is one clip or two, got 0" in error_of([])
+    assert "got 3" in error_of([loop] * 3)
+    assert "1 for 2 clips" in error_of([loop] * 2, views=["4CH"])
+    assert "two clips are two views" in error_of([loop] * 2)
+    assert "two clips are two views" in error_of([loop] * 2, views=["4CH", "4CH"])
+    assert "spacing=(0.0, 1.0)" in error_of([loop], spacing=(0.0, 1.0))
+    cut = tmp_path / "cut.dcm"
+    cut.write_bytes(loop.read_bytes()[:-900])
+    with pytest.raises(ClipError, match="cut.dcm: it ends within frame"):
+        measure_study(model, [cut])
+    with pytest.raises(FileNotFoundError):
+        measure_study(model, [tmp_path / "none.dcm"])
