@@ -23,6 +23,13 @@ def test_a_mask_without_mitral_plane_says_so() -> None:
     assert math.isnan(measured.length)
 
 
+def test_a_mask_without_a_long_axis_says_so() -> None:
+    """The points that are farthest from its base lie on both sides of it; a network's scraps look like this."""
+    scrap = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 0], [0, 1, 1]], bool)
+    measured = lv_shape(np.pad(scrap, 2), (1.0, 1.0))
+    assert measured.flag == "no_base" and math.isnan(measured.length)
+
+
 def test_a_curved_mitral_plane_is_closed_between_its_hinges() -> None:
     """With myocardium, L ends on the line between the hinges of the valve however far the LV bulges beyond.
 

@@ -112,6 +112,8 @@ def lv_shape(
     base = np.mean(ends, axis=0)
     apex = farthest(points, base)
     length = float(np.linalg.norm(apex - base))
+    if length == 0:  # points that are equally far on all sides have their middle there
+        return LvShape(flag=" ".join(["no_base", *_cut(part)]))
     return LvShape(
         length, tuple(_diameters(part, points, base, apex, spacing).tolist()), area, " ".join([*flags, *_cut(part)])
     )
