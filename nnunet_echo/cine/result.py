@@ -197,8 +197,7 @@ class CineResult:
             raise ValueError(f"save={unknown[0]!r}: must be among {SAVED}.")
         if {"sr", "seg"} & set(wanted) and source is None:
             raise ValueError("source=None: SR and SEG refer to the DICOM file of the clip. Give it, or leave them out.")
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise FileExistsError(f"{out}: is there already and not empty; it is not replaced. Choose another folder.")
+        check_new(out)
         out.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.unfinished.", dir=out.parent))
         try:
@@ -236,6 +235,12 @@ class CineResult:
             from nnunet_echo.cine.sr import write_sr
 
             write_sr(folder / "sr.dcm", self, source)
+
+
+def check_new(out: Path) -> None:
+    """Raise FileExistsError for a folder that has anything in it, or a file."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out}: is there already and not empty; it is not replaced. Choose another folder.")
 
 
 def _time(loop: Loop, frame: int) -> float:

@@ -69,12 +69,17 @@ def read_source(source: Any, loop: Loop) -> Any:
             f"source: it has {found[0]} frames of {found[1]} x {found[2]} pixels, the loop {loop.clip.count} of "
             f"{loop.clip.shape[0]} x {loop.clip.shape[1]}. Give the file that the masks were made from."
         )
-    if "StudyInstanceUID" not in data:
-        raise ValueError("source: it has no StudyInstanceUID, to which a report belongs. Give the scanner's own file.")
+    check_study(data)
     for name in _MAY_BE_EMPTY:
         if name not in data:
             setattr(data, name, "")
     return data
+
+
+def check_study(data: Any) -> None:
+    """Raise ValueError where a `Dataset` does not say to which study it belongs."""
+    if "StudyInstanceUID" not in data:
+        raise ValueError("source: it has no StudyInstanceUID, to which a report belongs. Give the scanner's own file.")
 
 
 def make_seg(loop: Loop, source: Any) -> Any:

@@ -7,7 +7,8 @@ result.save("out")
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from numpy import ndarray
@@ -17,10 +18,12 @@ from nnunet_echo.cine.clips import Clip, ClipError, read_clip
 from nnunet_echo.cine.masks import Masks
 from nnunet_echo.cine.model import CineModel
 from nnunet_echo.cine.result import CineResult
+from nnunet_echo.cine.seg import check_study
 from nnunet_echo.cine.smooth import smooth_masks
 from nnunet_echo.cine.stream import FrameResult
 
 Progress = Callable[[int, int], None]
+VIEWS = ("4CH", "2CH")
 _LV = "LV"
 
 
@@ -37,8 +40,8 @@ def measure_study(
 ) -> CineResult:
     """Masks, beats and numbers of one clip, or of two clips of one study, by a model that is loaded.
 
-    `paths` are files, or folders of pictures that are one clip each. `views` has a name for each of them, such as
-    ["4CH", "2CH"]; two clips need both, and are biplane with these. `spacing`, `fps` and `region` as `read_clip` takes
+    `paths` are files, or folders of pictures that are one clip each. `views` has one of `VIEWS` for each of them; two
+    clips need both, and are biplane. `spacing`, `fps` and `region` as `read_clip` takes
     them, for all clips. `smooth` averages the masks over time; numbers without it stand beside. `progress` is told how
     many frames of how many are done, of all clips together.
     Raises `ClipError` for a file that is no clip or is damaged, FileNotFoundError, and ValueError for arguments that
@@ -68,8 +71,8 @@ def structures(model: CineModel) -> dict[str, int | list[int]]:
 
 
 def about(model: CineModel) -> dict[str, str]:
-    """What result.json says of a model; no path."""
-    return {
+    """What result.json says of a model; no path. One of another engine says what its self-test gave."""
+    told = {
         "hash": model.hash,
         "network": model.network,
         "trainer": model.trainer,
@@ -77,6 +80,32 @@ def about(model: CineModel) -> dict[str, str]:
         "folds": " ".join(map(str, model.folds)),
         "engine": model.engine,
     }
+    if model.engine != "torch" and model.test_frame is not None:
+        test = model.self_test()
+        told["self_test"] = f"{test.different} of {test.pixels} labels differ from PyTorch's"
+    return told
+
+
+def check_sources(save: Iterable[str], path: str | Path) -> None:
+    """Raise before any work what would stop SR and SEG, where they are among `save`, after it.
+
+    ValueError for a first clip that is no DICOM file or has no study, RuntimeError without highdicom.
+    """
+    wanted = [name for name in ("sr", "seg") if name in save]
+    if not wanted:
+        return
+    import pydicom
+
+    try:
+        data = pydicom.dcmread(path, stop_before_pixels=True)
+    except (pydicom.errors.InvalidDicomError, IsADirectoryError) as error:
+        raise ValueError(
+            f"{Path(path).name}: {' and '.join(name.upper() for name in wanted)} refer to a DICOM file, which this is "
+            "not. Leave them out of --save."
+        ) from error
+    check_study(data)
+    if "sr" in wanted and find_spec("highdicom") is None:
+        raise RuntimeError("SR is written by highdicom. Install it: pip install 'nnunet-echo[dicom]'.")
 
 
 class _Counter:
@@ -124,8 +153,10 @@ def _views_of(paths: Sequence[str | Path], views: Sequence[str]) -> list[str]:
     names = list(views) or [""] * len(paths)
     if len(names) != len(paths):
         raise ValueError(f"views={names}: {len(names)} for {len(paths)} clips. Name one for each, or none.")
+    if unknown := [name for name in names if name not in ("", *VIEWS)]:  # names of files are made of them
+        raise ValueError(f"views={unknown[0]!r}: must be among {', '.join(VIEWS)}.")
     if len(names) == 2 and ("" in names or names[0] == names[1]):
-        raise ValueError(f"views={names}: two clips are two views. Name both, such as 4CH and 2CH.")
+        raise ValueError(f"views={names}: two clips are two views. Name both, 4CH and 2CH.")
     return names
 
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "status": "how far every fold is, from the disk, and what finishes the rest",
     "slurm-script": "print an sbatch script that does what crossval does",
     "predict": "masks of images by a trained 2D model, those of nnUNetv2_predict, sooner",
+    "cine": "from a clip to masks, beats, ejection fraction and a report of one page",
     "export": "a trained 2D model as one file: network, preprocessing, labels, self-test",
     "frames": "write sequences of label maps as single frames, to evaluate",
     "evaluate": "score predictions: overlap, distances, ejection fraction",

@@ -87,7 +87,7 @@ def read_folder(folder: Path, name: str) -> Clip:
         raise ClipError(
             name, f"the folder holds {printable(kinds)}", f"Give a folder of pictures of one kind: {', '.join(KINDS)}"
         )
-    paths.sort(key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)])
+    paths.sort(key=lambda path: by_numbers(path.name))
     shape = _picture(paths[0], 1, name).shape
     findings = [
         Finding("scale_missing", "Pictures do not say how large a pixel is."),
@@ -103,6 +103,15 @@ def read_folder(folder: Path, name: str) -> Clip:
         count=len(paths),
         findings=tuple(findings[: 1 if len(paths) == 1 else None]),
     )
+
+
+def by_numbers(name: str) -> list[str | int]:
+    """A key to sort names by, in which numbers count by their value.
+
+    >>> sorted(["frame_10.png", "frame_9.png", "frame_²_1.png"], key=by_numbers)
+    ['frame_9.png', 'frame_10.png', 'frame_²_1.png']
+    """
+    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+)", name))]
 
 
 def _volume(path: Path, name: str) -> tuple[sitk.Image, float | None]:
