@@ -100,6 +100,8 @@ def find_rhythm(times_s: ndarray | None, area: Sequence[float] | ndarray) -> Rhy
     step = float(np.median(np.diff(times_s)))
     if 1 / step < LOWEST_RATE_HZ:
         return Rhythm(extremes, "extremes", "frame_rate_low")
+    if len(values) < 3:
+        return Rhythm(why="no_complete_beat")
 
     # Frames need not be evenly spaced; the search is.
     grid = np.arange(times_s[0], times_s[-1] + step / 2, step)

@@ -181,3 +181,8 @@ def test_frames_need_not_be_evenly_spaced() -> None:
 def test_what_does_not_beat(area: list[float], why: str) -> None:
     rhythm = find_rhythm(np.arange(len(area)) / 50, area)
     assert (rhythm.method, rhythm.why) == ("none", why)
+
+
+@pytest.mark.filterwarnings("error")
+def test_two_frames_are_no_beat() -> None:
+    assert find_rhythm(np.array([0.0, 0.02]), [900.0, 700.0]).why == "no_complete_beat"
