@@ -202,3 +202,27 @@ def test_single_frames_of_patients(phantom_model: Path, tmp_path: Path) -> None:
         image = sitk.ReadImage(str(file))
         assert pixels(out / "masks.nii.gz").shape == (1, *image.GetSize()[::-1])
         assert sitk.ReadImage(str(out / "masks.nii.gz")).GetSpacing()[:2] == pytest.approx(image.GetSpacing(), rel=1e-5)
+
+
+def test_every_command_of_the_page(phantom_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of docs/how-to/cine.md, each in what those before it left."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "cine.md").read_text()
+    commands = re.findall(r"^    nnunet-echo (.*)$", page, re.MULTILINE)
+    assert len(commands) == 8
+    monkeypatch.chdir(tmp_path)
+    frames = beating_loop()[0]
+    for name in ("loop.dcm", "a4c.dcm"):
+        write_dicom(Path(name), frames=frames[:40])
+    write_dicom(Path("a2c.dcm"), frames=beating_loop("2CH", seed=8)[0][:40])
+    write_mp4(Path("loop.mp4"), frames[:40], fps=FPS)
+    Path("clips").mkdir()
+    write_dicom(Path("clips", "one.dcm"), frames=frames[:6])
+    Path("clips", "notes.txt").write_text("no clip")
+    for command in commands:
+        words = [{"MODEL": str(phantom_model)}.get(word, word) for word in command.split()]
+        assert main(words) in (0, 1), command
+        assert Path(words[words.index("-o") + 1]).exists()
+    assert {"sr.dcm", "seg.dcm"} <= {path.name for path in Path("dicom").iterdir()}
+    assert json.loads(Path("from_file", "result.json").read_text())["numbers"] == pytest.approx(
+        json.loads(Path("result", "result.json").read_text())["numbers"], rel=1e-2
+    )

@@ -40,7 +40,7 @@ def beating_loop(view: str = "4CH", seed: int = 5, spacing_mm: float = SPACING_M
 @pytest.fixture(scope="session")
 def phantom_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a model as nnU-Net leaves it; its weights are of a training of seconds, here, without nnU-Net."""
-    content = plans(PATCH, (SPACING_MM, SPACING_MM))
+    content = plans(PATCH, (SPACING_MM, SPACING_MM), median_image_size_in_voxels=[82.0, 100.0])
     configuration = content["configurations"]["2d"]
     configuration["architecture"]["arch_kwargs"] |= unet_architecture(PATCH, features=(12, 48))
     torch.manual_seed(0)
