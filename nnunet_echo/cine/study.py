@@ -100,8 +100,8 @@ def check_sources(save: Iterable[str], path: str | Path) -> None:
         data = pydicom.dcmread(path, stop_before_pixels=True)
     except (pydicom.errors.InvalidDicomError, IsADirectoryError) as error:
         raise ValueError(
-            f"{Path(path).name}: {' and '.join(name.upper() for name in wanted)} refer to a DICOM file, which this is "
-            "not. Leave them out of --save."
+            f"{Path(path).name}: is no DICOM file, to which {' and '.join(map(str.upper, wanted))} have to refer. "
+            "Leave them out of --save."
         ) from error
     check_study(data)
     if "sr" in wanted and find_spec("highdicom") is None:

@@ -205,7 +205,7 @@ def test_what_is_refused_before_the_model_is_loaded(
     assert "Name one view that all have" in error_of(tmp_path, options=("--view", "4CH", "2CH"))
     assert "no DICOM" not in error_of(tmp_path / "none.dcm", options=("--save", "seg"))
     write_gif(tmp_path / "loop.gif", phantom_frames(2))
-    assert "loop.gif: SR refer to a DICOM file" in error_of(tmp_path / "loop.gif", options=("--save", "sr"))
+    assert "loop.gif: is no DICOM file" in error_of(tmp_path / "loop.gif", options=("--save", "sr"))
     out.mkdir()
     (out / "mine.txt").touch()
     assert "is there already and not empty" in error_of(loop)

@@ -156,9 +156,9 @@ def test_what_sr_and_seg_need_is_seen_before_any_work(
     check_sources(["masks", "sr", "seg"], loop)
     write_volume(tmp_path / "loop.nii", phantom_frames(3))
     check_sources(["masks"], tmp_path / "loop.nii")
-    with pytest.raises(ValueError, match="loop.nii: SR and SEG refer to a DICOM file, which this is not"):
+    with pytest.raises(ValueError, match="loop.nii: is no DICOM file, to which SR and SEG have to refer"):
         check_sources(["sr", "seg"], tmp_path / "loop.nii")
-    with pytest.raises(ValueError, match="SEG refer"):
+    with pytest.raises(ValueError, match="to which SEG have to refer"):
         check_sources(["seg"], tmp_path)
     with pytest.raises(FileNotFoundError):
         check_sources(["seg"], tmp_path / "none.dcm")
