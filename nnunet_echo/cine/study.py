@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 from numpy import ndarray
 
 from nnunet_echo.cine.analyse import analyse
 from nnunet_echo.cine.clips import Clip, ClipError, read_clip
+from nnunet_echo.cine.clips.sector import find_sector
 from nnunet_echo.cine.masks import Masks
 from nnunet_echo.cine.model import CineModel
 from nnunet_echo.cine.result import CineResult
@@ -50,7 +52,8 @@ def measure_study(
     names = _views_of(paths, views)
     clips = [read_clip(path, spacing=spacing, fps=fps, region=region) for path in paths]
     count = _Counter(sum(clip.count for clip in clips), progress)
-    masks = [_masks(model, clip, smooth, count) for clip in clips]
+    sectors = [find_sector(clip) for clip in clips]
+    masks = [_masks(model, clip, sector, smooth, count) for clip, sector in zip(clips, sectors, strict=True)]
     plain, smoothed = zip(*masks, strict=True)
     return analyse(
         clips[0],
@@ -60,6 +63,8 @@ def measure_study(
         second=(clips[1], plain[1], names[1]) if len(clips) == 2 else None,
         smooth=smoothed[0],
         second_smooth=smoothed[-1] if len(clips) == 2 else None,
+        sector=sectors[0],
+        second_sector=sectors[-1],
         model=about(model),
     )
 
@@ -120,14 +125,22 @@ class _Counter:
         self.progress(self.done, self.total)
 
 
-def _masks(model: CineModel, clip: Clip, smooth: bool, count: _Counter) -> tuple[Masks, Masks | None]:
-    """The masks of a clip, and those averaged over time where they are asked for, in one pass of the network."""
+def _masks(model: CineModel, clip: Clip, sector: ndarray, smooth: bool, count: _Counter) -> tuple[Masks, Masks | None]:
+    """The masks of a clip, and those averaged over time where they are asked for, in one pass of the network.
+
+    Where the size of a pixel is not known, the sector is taken to be as large as the images of the training: a picture
+    of a screen is larger than what the probe sees.
+    """
+    spacing = clip.spacing_mm
+    if spacing is None and sector.any():
+        rows, columns = (int(np.ptp(np.flatnonzero(sector.any(axis)))) + 1 for axis in (1, 0))
+        spacing = model.assumed_spacing((rows, columns))
     plain, averaged = Masks(), Masks()
     entropies: list[float | None] = []
     edge = _LV if _LV in model.labels and not model.steps.label_manager.has_regions else ""
 
     def frames() -> Iterator[FrameResult]:
-        for frame in model.stream(clip, edge_of=edge, probabilities=smooth):
+        for frame in model.stream(clip, spacing_mm=spacing, edge_of=edge, probabilities=smooth):
             plain.append(frame)
             entropies.append(frame.entropy)
             count.one_more()

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from cine_models import dataset_json, write_model
 from cine_results import drawn, flags, refused
-from clip_files import phantom_frames, write_folder, write_volume
+from clip_files import phantom_frames, write_folder, write_gif, write_volume
 
 from nnunet_echo.cine.clips import ClipError, read_clip
 from nnunet_echo.cine.model import CineModel
@@ -107,6 +107,21 @@ def test_a_folder_of_pictures_is_a_clip(model: CineModel, tmp_path: Path) -> Non
     write_folder(tmp_path / "pictures", phantom_frames(3))
     [found] = measure_study(model, [tmp_path / "pictures"], spacing=(1.5, 1.5)).loops
     assert found.clip.count == 3 and found.clip.spacing_mm == (1.5, 1.5)
+
+
+def test_without_a_scale_the_sector_is_what_the_model_was_trained_on(model: CineModel, tmp_path: Path) -> None:
+    """Not the screen around it, which may be of any size."""
+    frames = phantom_frames(3)
+    write_gif(tmp_path / "loop.gif", np.pad(frames, ((0, 0), (30, 50), (70, 20))))
+    [found] = measure_study(model, [tmp_path / "loop.gif"]).loops
+    assert found.clip.spacing_mm is None and not found.sector[:29].any() and not found.sector[:, :69].any()
+    rows, columns = (np.flatnonzero(found.sector.any(axis)) for axis in (1, 0))
+    spacing = model.assumed_spacing((rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1))
+    assert spacing[0] > 1.2 * model.assumed_spacing(found.clip.shape)[0]
+    expected = [frame.mask for frame in model.stream(found.clip, spacing_mm=spacing)]
+    assert all((mask == other).all() for mask, other in zip(found.masks, expected, strict=True))
+    write_folder(tmp_path / "still", np.full((3, 40, 50), 90, np.uint8))
+    assert measure_study(model, [tmp_path / "still"]).loops[0].clip.count == 3
 
 
 def test_a_model_of_regions(loop: Path, tmp_path: Path) -> None:
