@@ -167,9 +167,11 @@ def test_a_folder_of_which_all_is_well_and_one_of_nothing(
     (clips / "a.dcm").touch()
     measured(a=drawn_result())
     assert main(["cine", "-i", str(clips), "-o", str(tmp_path / "out"), "-m", "x", "--save", "masks"]) == 0
+    (clips / "b.dcm").touch()  # cannot be read, while nothing of the other is refused
+    assert main(["cine", "-i", str(clips), "-o", str(tmp_path / "some"), "-m", "x", "--save", "masks"]) == 1
     measured()
     assert main(["cine", "-i", str(clips), "-o", str(tmp_path / "none"), "-m", "x"]) == 2
-    assert "none of its 1 files could be measured" in capsys.readouterr().err
+    assert "none of its 2 files could be measured" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
 

@@ -95,6 +95,16 @@ def test_smoothing_is_that_of_the_probabilities(model: CineModel, loop: Path) ->
     assert found.curve.entropy == pytest.approx(plain.loops[0].curve.entropy, nan_ok=True)
 
 
+def test_probabilities_beyond_the_region_are_those_of_background(model: CineModel, loop: Path) -> None:
+    clip = replace(read_clip(loop), region=(10, 60, 20, 80))
+    frame = next(iter(model.stream(clip, probabilities=True)))
+    assert frame.probabilities.sum(0) == pytest.approx(np.ones(clip.shape), abs=1e-5)
+    assert (frame.probabilities.argmax(0) == frame.mask).all() and frame.mask.any()
+    outside = np.ones(clip.shape, bool)
+    outside[10:60, 20:80] = False
+    assert (frame.probabilities[0][outside] == 1).all()
+
+
 def test_both_views_are_smoothed(model: CineModel, loop: Path) -> None:
     result = measure_study(model, [loop, loop], views=["4CH", "2CH"], smooth=True)
     assert all(one.unsmoothed is not None for one in result.loops)
