@@ -8,11 +8,14 @@ file stays below `LIMIT_BYTES`. Everything is escaped, and its policy allows no 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader
+from markupsafe import Markup
 from PIL import Image
 
 from nnunet_echo.cine.overlay import sector_frames, shown_structures
@@ -45,8 +48,8 @@ TITLES = {
 }
 
 
-def write_report(path: Path, result: CineResult) -> None:
-    """Write the page of a result to the new file `path`."""
+@cache
+def _environment() -> Environment:
     environment = Environment(
         loader=ChoiceLoader(
             [PackageLoader("nnunet_echo.cine", "page"), PackageLoader("nnunet_echo.leaderboard", "page")]
@@ -56,15 +59,46 @@ def write_report(path: Path, result: CineResult) -> None:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    return environment
+
+
+@cache
+def _inline() -> dict[str, Markup]:
+    """What the page has between <style> and </style>, and between <script> and </script>."""
+    files = {"style": ("report.css", "cine.css"), "script": ("charts.js", "cine.js")}
+    return {
+        kind: Markup("\n".join(_environment().get_template(name).render() for name in names))
+        for kind, names in files.items()
+    }
+
+
+@cache
+def report_policy() -> str:
+    """The page's Content-Security-Policy: no request, and of scripts and styles its own alone, told by their hashes."""
+    own = {kind: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for kind, text in _inline().items()}
+    return (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{own['style']}'; script-src 'sha256-{own['script']}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def write_report(path: Path, result: CineResult) -> None:
+    """Write the page of a result to the new file `path`."""
     loops = [loop_data(loop, _LOOP_BYTES // len(result.loops)) for loop in result.loops]
-    text = environment.get_template("cine.html.jinja").render(
-        result=result,
-        summary=result.summary(),
-        notice=NOTICE,
-        numbers=number_rows(result),
-        beats=result.beat_rows(),
-        data={"loops": loops, "colours": structure_colours(shown_structures(result.loops[0]))},
-        loops=list(zip(result.loops, loops, strict=True)),
+    text = (
+        _environment()
+        .get_template("cine.html.jinja")
+        .render(
+            **_inline(),
+            policy=Markup(report_policy()),
+            result=result,
+            summary=result.summary(),
+            notice=NOTICE,
+            numbers=number_rows(result),
+            beats=result.beat_rows(),
+            data={"loops": loops, "colours": structure_colours(shown_structures(result.loops[0]))},
+            loops=list(zip(result.loops, loops, strict=True)),
+        )
     )
     with path.open("x", encoding="utf-8") as file:
         file.write(text)

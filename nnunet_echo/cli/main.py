@@ -32,6 +32,7 @@ COMMANDS = {
     "predict": "masks of images by a trained 2D model, those of nnUNetv2_predict, sooner",
     "cine": "from a clip to masks, beats, ejection fraction and a report of one page",
     "export": "a trained 2D model as one file: network, preprocessing, labels, self-test",
+    "serve": "a page on this computer to drop a clip on: outlines, beats, ejection fraction, a report",
     "frames": "write sequences of label maps as single frames, to evaluate",
     "evaluate": "score predictions: overlap, distances, ejection fraction",
     "measure": "volumes, ejection fraction, sizes and anatomy of one set of masks",

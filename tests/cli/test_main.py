@@ -25,6 +25,7 @@ LINES = {
     "slurm-script": ["751", "--trainers", "A"],
     "predict": ["-i", "images", "-o", "masks", "-m", "model"],
     "export": ["model", "-o", "model.zip"],
+    "serve": ["-m", "model"],
     "frames": ["maps", "-d", "753", "-o", "out"],
     "evaluate": ["predictions", "references", "-o", "out"],
     "measure": ["masks"],
