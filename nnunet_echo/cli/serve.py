@@ -1,4 +1,4 @@
-"""`nnunet-echo serve -m MODEL`: a page on this computer to drop a clip on; it measures the clip and shows the report."""
+"""`nnunet-echo serve -m MODEL`: a page on this computer to drop a clip on; it is measured, and the report shown."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _until_told() -> Iterator[list[int]]:
-    """A list that is empty until a signal asks for the end. A second one changes nothing: what is cleaned up stays so."""
+    """A list that is empty until a signal asks for the end. A second one changes nothing."""
     ended: list[int] = []
     asking = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {number: signal.signal(number, lambda number, _: ended.append(number)) for number in asking}

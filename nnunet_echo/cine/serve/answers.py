@@ -82,12 +82,14 @@ class Answers(BaseHTTPRequestHandler):
     """One request of one connection."""
 
     server: PageServer
-    server_version, sys_version = "nnunet-echo", ""
 
     def setup(self) -> None:
         super().setup()
         self.pieces = _Pieces(self.connection, self.server.headers_s)
         self.rfile = io.BufferedReader(self.pieces, _PIECE)
+
+    def version_string(self) -> str:
+        return "nnunet-echo"
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing."""

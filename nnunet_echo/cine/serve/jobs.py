@@ -146,16 +146,18 @@ class Jobs:
         with self._changed:
             self._forget(job)
 
-    def stop(self, patience_s: float = 20.0) -> None:
-        """Take no more, forget all, and wait until nothing can be written any more."""
+    def stop(self, patience_s: float = 5.0) -> None:
+        """Take no more, forget all, and wait for the worker, or until it can make no new folder any more."""
         with self._changed:
             self._stopped = True
             for job in list(self._jobs.values()):
                 self._forget(job)
             self._changed.notify_all()
         self._thread.join(patience_s)
-        with self._saving:  # a worker that still runs, within a long step, does not save once this is passed
-            pass
+        # A worker in a long step: it either sees below this lock that all is over, or is past making its folder, and
+        # fails at the next file, since the folder is gone.
+        if self._saving.acquire(timeout=patience_s):
+            self._saving.release()
 
     def _forget(self, job: Job) -> None:
         self._jobs.pop(job.name, None)

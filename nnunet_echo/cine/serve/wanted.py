@@ -50,9 +50,8 @@ def read_wanted(content: Any, limit_bytes: int) -> Wanted:
     if not _is_list(endings, str, (len(sizes),)):
         raise ValueError("endings: expected one for each clip.")
     if max(sizes) > limit_bytes:
-        raise TooLarge(
-            f"A clip has {_mb(max(sizes))} MB, and {_mb(limit_bytes)} are allowed. Start with a larger --limit."
-        )
+        found, most = max(sizes) / 1e6, limit_bytes / 1e6
+        raise TooLarge(f"A clip has {found:.1f} MB, and at most {most:.0f} MB are taken. Start with a larger --limit.")
     views = content.get("views") or []
     if views and (not _is_list(views, str, (len(sizes),)) or not set(views) <= set(VIEWS)):
         raise ValueError("views: expected 4CH or 2CH for each clip.")
@@ -83,7 +82,3 @@ def _is_list(value: Any, kind: type | tuple[type, ...], lengths: tuple[int, ...]
 
 def _above_0(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:.3g}" if size < 1e8 else f"{size / 1e6:.0f}"

@@ -85,7 +85,7 @@ function wanted() {
   if (!places[0].file) throw new Error(given.length ? "Give a single clip in the first place." : "Give a clip first.");
   for (const { file } of given) {
     if (file.size > limits.bytes) {
-      throw new Error(`A clip has ${size(file.size)}, and ${size(limits.bytes)} are allowed. Start with a larger --limit.`);
+      throw new Error(`A clip has ${size(file.size)}, and at most ${size(limits.bytes)} are taken. Start with a larger --limit.`);
     }
   }
   const views = given.map((place) => place.view.value);
@@ -151,7 +151,7 @@ async function follow() {
   if (now.state === "waiting") working(`Waiting for ${now.ahead === 1 ? "another study" : `${now.ahead} other studies`}`, 0, 0);
   else if (!now.total) working("Reading the clip", 0, 0);
   else if (now.done < now.total) working("Outlining the heart", now.done, now.total);
-  else working("Measuring beats and writing the report", now.done, now.total);
+  else working("Measuring beats and writing the report", 0, 0);
   timer = setTimeout(follow, 250);
 }
 
