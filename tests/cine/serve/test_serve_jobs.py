@@ -12,6 +12,7 @@ import socket
 import stat
 import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -84,11 +85,24 @@ def test_from_a_clip_to_a_report(drawn_client: Client, loop: bytes) -> None:
     assert client.files() == [] and client("GET", path).status == client("GET", f"{path}/report.html").status == 404
 
 
-def test_refused_numbers_are_told(drawn_client: Client, tmp_path: Path) -> None:
-    data = drawn_dicom(tmp_path / "loop.dcm", tags={"SequenceOfUltrasoundRegions": None}).read_bytes()
-    path = drawn_client.send(data)
-    assert drawn_client.finished(path)["refused"] is True
-    assert b"scale_missing" in drawn_client("GET", f"{path}/report.html").body
+@dataclass
+class Quick:
+    """A result whose files are written at once."""
+
+    exit_code: int
+    identifier: str = "0a1b2c"
+
+    def save(self, out: Path) -> Path:
+        out.mkdir(parents=True)
+        (out / "report.html").write_text("report")
+        return out
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_refused_numbers_are_told(temporary: Path, refused: bool) -> None:
+    with serving(lambda paths, **options: Quick(int(refused)), LIMIT) as server:
+        client = Client(server, next(temporary.iterdir()))
+        assert client.finished(client.send(b"1"))["refused"] is refused
 
 
 def test_options_reach_the_measuring(client: Client, gate: Gate) -> None:
@@ -182,8 +196,8 @@ def test_a_cancelled_clip_is_gone_and_the_next_one_has_its_turn(client: Client, 
     assert len(gate.seen) == 2
 
 
-def test_cancelled_while_the_result_is_written(temporary: Path, loop: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(measure_drawn, LIMIT) as server:
+def test_cancelled_while_the_result_is_written(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(lambda paths, **options: Quick(0), LIMIT) as server:
         client = Client(server, next(temporary.iterdir()))
         pack = jobs.pack
 
@@ -192,8 +206,8 @@ def test_cancelled_while_the_result_is_written(temporary: Path, loop: bytes, mon
             pack(*of)
 
         monkeypatch.setattr(jobs, "pack", slow)
-        path = client.send(loop)
-        assert until(lambda: client("GET", path).status == 404, 60)
+        path = client.send(b"1")
+        assert until(lambda: client("GET", path).status == 404)
         assert until(lambda: list(client.folder.iterdir()) == [client.folder / "lock"])
 
 
