@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import tempfile
 import threading
 import time
@@ -64,6 +65,19 @@ class Gate:
 
 
 @dataclass
+class Quick:
+    """A result whose files are written at once."""
+
+    exit_code: int
+    identifier: str = "0a1b2c"
+
+    def save(self, out: Path) -> Path:
+        out.mkdir(parents=True)
+        (out / "report.html").write_text("report")
+        return out
+
+
+@dataclass
 class Reply:
     status: int
     headers: dict[str, str]
@@ -101,6 +115,17 @@ class Client:
         connection.close()
         return reply
 
+    def raw(self, request: str, wait: bool = False) -> bytes:
+        """The answer to these bytes; unless `wait`, nothing more will come, and the server sees that."""
+        with socket.create_connection(("127.0.0.1", self.server.server_port), timeout=10) as connection:
+            connection.sendall(request.encode())
+            if not wait:
+                connection.shutdown(socket.SHUT_WR)
+            found = b""
+            while piece := connection.recv(4096):
+                found += piece
+            return found
+
     @property
     def host(self) -> str:
         return f"127.0.0.1:{self.server.server_port}"
@@ -128,6 +153,16 @@ class Client:
         """What lies in the server's folder, but for its lock."""
         paths = (path for path in self.folder.rglob("*") if path.is_file() and path.name != "lock")
         return sorted(path.relative_to(self.folder).as_posix().partition("/")[2] for path in paths)
+
+
+def until(true: Callable[[], object], within_s: float = 10.0) -> bool:
+    """Whether it becomes true in time."""
+    end = time.monotonic() + within_s
+    while not true():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 @pytest.fixture

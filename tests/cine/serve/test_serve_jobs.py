@@ -5,25 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import os
 import re
 import shutil
 import socket
-import stat
-import time
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from cine_results import drawn_dicom
-from serving import LIMIT, Client, Gate, Reply, measure_drawn
+from serving import LIMIT, Client, Gate, Quick, Reply, until
 
 from nnunet_echo.cine.clips import ClipError
 from nnunet_echo.cine.report import report_policy
-from nnunet_echo.cine.serve import folder as folders
 from nnunet_echo.cine.serve import jobs
-from nnunet_echo.cine.serve.folder import PREFIX, private_folder
 from nnunet_echo.cine.serve.server import serving
 from nnunet_echo.phantom.dicom import PATIENT
 
@@ -33,15 +27,6 @@ pytest_plugins = ("serving",)
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return drawn_dicom(tmp_path_factory.mktemp("loop") / "Zzyzx.dcm").read_bytes()
-
-
-def until(true: object, within_s: float = 10.0) -> bool:
-    end = time.monotonic() + within_s
-    while not true():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def check_policy(report: Reply) -> None:
@@ -85,19 +70,6 @@ def test_from_a_clip_to_a_report(drawn_client: Client, loop: bytes) -> None:
     assert client.files() == [] and client("GET", path).status == client("GET", f"{path}/report.html").status == 404
 
 
-@dataclass
-class Quick:
-    """A result whose files are written at once."""
-
-    exit_code: int
-    identifier: str = "0a1b2c"
-
-    def save(self, out: Path) -> Path:
-        out.mkdir(parents=True)
-        (out / "report.html").write_text("report")
-        return out
-
-
 @pytest.mark.parametrize("refused", [False, True])
 def test_refused_numbers_are_told(temporary: Path, refused: bool) -> None:
     with serving(lambda paths, **options: Quick(int(refused)), LIMIT) as server:
@@ -115,38 +87,6 @@ def test_options_reach_the_measuring(client: Client, gate: Gate) -> None:
     assert [path.name for path in seen["paths"]] == ["clip_1", "clip_2"] and seen["bytes"] == [b"on", b"two"]
     assert seen["views"] == ("4CH", "2CH") and seen["spacing"] == (0.3, 0.4) and seen["fps"] == 50.0
     assert seen["smooth"] is True
-
-
-@pytest.mark.parametrize(
-    ("given", "kept"),
-    [
-        (".avi", ".avi"),
-        (".nii.gz", ".nii.gz"),
-        (".mp4", ".mp4"),
-        (".dcm", ""),
-        (".mhd", ""),
-        ("/../../x", ""),
-        ("", ""),
-    ],
-)
-def test_only_known_endings_are_kept(client: Client, gate: Gate, given: str, kept: str) -> None:
-    """Of the name of a file nothing else is told."""
-    client.send(b"1", ending=given)
-    assert gate.began.acquire(timeout=10)
-    assert gate.seen[0]["paths"][0].name == f"clip_1{kept}"
-    assert gate.seen[0]["paths"][0].parent.parent == client.folder
-
-
-def test_temporary_files_are_their_owners_alone(client: Client, gate: Gate) -> None:
-    before = os.umask(0)
-    try:
-        client.send(b"1")
-        assert gate.began.acquire(timeout=10)
-    finally:
-        os.umask(before)
-    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [client.folder, *client.folder.rglob("*")]}
-    assert len(modes) == 4 and {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
-    assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
 
 
 def test_one_at_a_time(client: Client, gate: Gate) -> None:
@@ -194,21 +134,6 @@ def test_a_cancelled_clip_is_gone_and_the_next_one_has_its_turn(client: Client, 
     assert client("DELETE", third).status == client("DELETE", second).status == 204
     assert until(lambda: list(client.folder.iterdir()) == [client.folder / "lock"])
     assert len(gate.seen) == 2
-
-
-def test_cancelled_while_the_result_is_written(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(lambda paths, **options: Quick(0), LIMIT) as server:
-        client = Client(server, next(temporary.iterdir()))
-        pack = jobs.pack
-
-        def slow(*of: object) -> None:
-            client("DELETE", path)
-            pack(*of)
-
-        monkeypatch.setattr(jobs, "pack", slow)
-        path = client.send(b"1")
-        assert until(lambda: client("GET", path).status == 404)
-        assert until(lambda: list(client.folder.iterdir()) == [client.folder / "lock"])
 
 
 def test_a_clip_that_comes_in_part_is_not_measured(client: Client, gate: Gate) -> None:
@@ -286,57 +211,3 @@ def test_what_is_no_clip_says_so(drawn_client: Client) -> None:
     assert state["state"] == "failed" and state["text"].startswith(
         "clip_1: it is not a clip that can be read. Give DICOM"
     )
-
-
-def test_nothing_is_left_at_the_end(temporary: Path, gate: Gate) -> None:
-    with serving(gate, LIMIT) as server:
-        client = Client(server, next(temporary.iterdir()))
-        client.send(b"1")
-        client.send(b"1")
-        client.announce(1)
-        assert gate.began.acquire(timeout=10)
-    assert list(temporary.iterdir()) == []
-
-
-def test_nothing_is_left_by_a_worker_that_does_not_listen(temporary: Path, loop: bytes, monkeypatch) -> None:
-    """It comes to its saving after the end, and may not make its folder again."""
-    gate, stop = Gate(), jobs.Jobs.stop
-    monkeypatch.setattr(jobs.Jobs, "stop", lambda self: stop(self, 0.2))
-    results: list[object] = []
-
-    def deaf(paths: list[Path], **options: object) -> object:
-        result = measure_drawn(paths, progress=lambda done, total: None)
-        gate.began.release()
-        gate.go.acquire(timeout=20)
-        results.append(result)
-        return result
-
-    with serving(deaf, LIMIT) as server:
-        Client(server, next(temporary.iterdir())).send(loop)
-        assert gate.began.acquire(timeout=60)
-        worker = server.jobs._thread
-    assert worker.is_alive() and list(temporary.iterdir()) == []
-    gate.go.release()
-    worker.join(20)
-    assert results and not worker.is_alive() and list(temporary.iterdir()) == []
-
-
-def test_what_a_kill_left_goes_with_the_next_start(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left, young, foreign = (temporary / name for name in (f"{PREFIX}left", f"{PREFIX}young", "other-left"))
-    for path in (left, young, foreign):
-        path.mkdir()
-        (path / "clip_1").write_bytes(b"1")
-    for path in (left, foreign):
-        os.utime(path, (time.time() - 100, time.time() - 100))
-    with private_folder() as running:
-        assert not left.exists() and young.exists() and foreign.exists()
-        monkeypatch.setattr(folders, "_YOUNG_S", -100.0)
-        with private_folder():
-            assert running.exists() and not young.exists()  # whose lock is held
-    assert list(temporary.iterdir()) == [foreign]
-
-
-def test_a_folder_that_cannot_be_removed_is_named(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)
-    with pytest.raises(RuntimeError, match="could not be removed, and may hold clips"), private_folder():
-        pass

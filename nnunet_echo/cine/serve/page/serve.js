@@ -5,7 +5,7 @@
 const byId = (id) => document.getElementById(id);
 const places = [...document.querySelectorAll(".clip")].map((box) => ({
   box, drop: box.querySelector(".drop"), what: box.querySelector(".what"), input: box.querySelector("input"),
-  view: box.querySelector("select"), file: null,
+  view: box.querySelector("select"), remove: box.querySelector(".remove"), file: null,
 }));
 const empty = places[0].what.textContent;
 let limits = null, job = null, timer = 0, said = "";
@@ -29,6 +29,8 @@ function take(place, file) {
   place.file = file;
   place.what.textContent = file ? `${file.name}, ${size(file.size)}` : empty;
   place.drop.classList.toggle("full", Boolean(file));
+  place.remove.hidden = !file;
+  if (!file) place.input.value = "";
   trouble("");
 }
 
@@ -45,6 +47,7 @@ function dropped(place, transfer) {
 
 for (const place of places) {
   place.input.addEventListener("change", () => take(place, place.input.files[0] ?? null));
+  place.remove.addEventListener("click", () => { take(place, null); place.input.focus(); });
   let inside = 0;
   const mark = (step) => place.drop.classList.toggle("over", (inside = Math.max(0, inside + step)) > 0);
   place.drop.addEventListener("dragenter", () => mark(1));
@@ -192,7 +195,7 @@ byId("study").addEventListener("submit", (event) => {
 byId("cancel").addEventListener("click", () => { giveUp(); back(); tell("Cancelled."); });
 byId("again").addEventListener("click", () => {
   giveUp();
-  for (const place of places) { place.input.value = ""; take(place, null); }
+  for (const place of places) take(place, null);
   back();
 });
 
