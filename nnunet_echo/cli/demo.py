@@ -1,19 +1,26 @@
-"""`nnunet-echo demo`: phantom hearts through nnU-Net's own commands, from raw data to pictures, in one folder."""
+"""`nnunet-echo demo`: phantom hearts through nnU-Net's own commands, from raw data to a report, in one folder."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import shutil
 import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_echo.cli.options import add_device
 from nnunet_echo.crossval.checks import LENGTH, check_device, check_trainers
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
+from nnunet_echo.dataset_conversion.creatis import camus_heart
 from nnunet_echo.nnunet.commands import run_command
 from nnunet_echo.nnunet.logs import read_json
+from nnunet_echo.phantom.cine import draw_beats
+
+if TYPE_CHECKING:
+    from nnunet_echo.phantom.heart import Heart
 
 DATASET = "751"
 CONFIGURATION = "2d_demo"
@@ -21,6 +28,7 @@ SEED = 0
 SPACING_MM = 2.0  # of phantom and plan: coarse, so that two CPU cores are enough
 PATCH = (80, 96)  # rows, columns: most of an image
 TRAINER = "nnUNetTrainerLKMUNet"
+BEATS, FPS = 3, 25.0  # of the loop that is measured in the end
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -149,6 +157,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"  {name:<4} {scores[str(label)]['Dice']:.3f}")
     print("Phantom hearts and a training this short: it shows that everything works, not how good a network is.")
     print(f"Pictures (reference dashed, prediction solid): {pictures[0].parent}")
+    model = out / "nnUNet_results" / dataset / f"{trainer}__nnUNetPlans__{CONFIGURATION}"
+    _measure_loop(out / "cine", camus_heart(SEED, args.patients), model, device, trainer)
     print(f"Done in {(time.monotonic() - began) / 60:.1f} minutes.")
     return 0
 
@@ -170,6 +180,27 @@ def _default_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _measure_loop(out: Path, heart: Heart, model: Path, device: str, name: str) -> None:
+    """Measure a loop of a held-out patient's heart, write its report to `out`/`name`, and say what EF was found."""
+    from nnunet_echo.cine.model import CineModel
+    from nnunet_echo.cine.study import measure_study
+    from nnunet_echo.phantom.dicom import write_dicom_cine
+
+    print(f"\nA loop of a held-out heart, {BEATS} beats, from frames to ejection fraction", flush=True)
+    out.mkdir(exist_ok=True)
+    shutil.rmtree(out / name, ignore_errors=True)  # of this demo's last run, as the predictions
+    loop = out / "loop.dcm"
+    frames = draw_beats(heart, "4CH", BEATS, fps=FPS, spacing_mm=SPACING_MM)
+    write_dicom_cine(loop, frames, spacing_mm=(SPACING_MM,) * 2, frame_time_ms=1000 / FPS, patient={})
+    result = measure_study(CineModel.load(model, (0,), device), [loop], views=["4CH"])
+    result.save(out / name, ("masks", "report"))
+    ef, refused = result.numbers["ef_percent"], "ef_percent" in {n for r in result.refusals for n in r.numbers}
+    found = f"not shown: {result.refusal_of('ef_percent').text}" if refused else f"{ef:.0f} %"
+    print(f"  EF measured in {len(frames)} frames: {found}")
+    print(f"  EF of the phantom: {heart.ef_percent:.0f} %")
+    print(f"Report: {out / name / 'report.html'}")
 
 
 def _draw(raw: Path, predictions: Path, out: Path) -> list[Path]:

@@ -20,7 +20,7 @@ from nnunet_echo.nnunet.folders import check_folders
 # The module of a command is called as the command; it is imported when the command is used.
 COMMANDS = {
     "doctor": "what is installed, which scan backend runs, whether the trainers are found",
-    "demo": "phantom hearts, training, prediction and pictures, in one go",
+    "demo": "phantom hearts, training, prediction, pictures and a report, in one go",
     "phantom": "write synthetic beating hearts in the layout of a dataset",
     "convert": "convert a dataset to nnU-Net's raw format",
     "check": "verify a converted dataset before nnU-Net reads it",

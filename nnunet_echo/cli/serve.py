@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if args.limit < 1:
         raise ValueError(f"--limit {args.limit}: must be at least 1 MB.")
     model = load_model(args)
+    model.stream([])  # raises where the model takes no frames
     measure = partial(measure_study, model)
     with _until_told() as ended, serving(measure, args.limit * 10**6, args.port) as server:
         print(f"The page is at {server.url}")

@@ -73,6 +73,21 @@ def draw_cine(
     }
 
 
+def draw_beats(
+    heart: Heart, view: str, beats: int, *, bpm: float = 75.0, fps: float = 25.0, spacing_mm: float = CAMUS_SPACING_MM
+) -> ndarray:
+    """A loop (T, H, W) uint8 of a steady heart: so many complete beats from ED to ED, and a fifth of one on both sides.
+
+    >>> from nnunet_echo.phantom.heart import sample_heart
+    >>> draw_beats(sample_heart(np.random.default_rng(0)), "4CH", 2, spacing_mm=3.0).shape  # 2.4 beats of 0.8 s
+    (48, 53, 65)
+    """
+    times_s = np.arange(round((beats + 0.4) * 60 / bpm * fps)) / fps
+    contraction = (1 - np.cos(2 * np.pi * (times_s * bpm / 60 - 0.2))) / 2
+    frames = [render(heart, view, float(c), frame=k, spacing_mm=spacing_mm)[0] for k, c in enumerate(contraction, 1)]
+    return np.stack(frames)
+
+
 def check_spacing(spacing_mm: float) -> None:
     """Raise ValueError for pixels that no such picture has.
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from nnunet_echo.cine import study
+from nnunet_echo.cine.analyse import analyse
+from nnunet_echo.cine.clips import read_clip
+from nnunet_echo.cine.model import CineModel
+from nnunet_echo.cine.result import CineResult
+from nnunet_echo.cli import demo
 from nnunet_echo.cli.main import main
+from nnunet_echo.dataset_conversion.creatis import camus_heart
 from nnunet_echo.nnunet.commands import run_command
 from nnunet_echo.nnunet.plans import add_configuration
+from nnunet_echo.phantom.cine import render
 
 
 @pytest.fixture
@@ -117,3 +127,46 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     frames = ("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES")
     assert [picture.name for picture in pictures] == [f"CAMUS_patient0010_{frame}.png" for frame in frames]
     assert all(p.stat().st_size > 20_000 for p in pictures)
+    measured = out / "cine" / "nnUNetTrainerNoMamba_1epochs_2iterations"
+    assert "EF measured in 68 frames: " in printed and f"Report: {measured / 'report.html'}" in printed
+    assert f"EF of the phantom: {camus_heart(0, 10).ef_percent:.0f} %" in printed
+    assert {file.name for file in measured.iterdir()} >= {"result.json", "masks.nii.gz", "frames.csv", "report.html"}
+    assert len(list((out / "nnUNet_raw" / "Dataset751_CAMUS" / "imagesTs").glob("*0010*"))) == 4  # not trained on
+
+
+def test_demo_measures_a_loop(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the true masks in place of a network's, EF is that of the heart; a second run replaces the first report."""
+    heart = camus_heart(demo.SEED, 10)
+
+    def measure(model: object, paths: list[Path], *, views: list[str]) -> CineResult:
+        assert model == ("model", (0,), "cpu")
+        clip = read_clip(paths[0])
+        contraction = (1 - np.cos(2 * np.pi * (clip.times_s / 0.8 - 0.2))) / 2
+        masks = [render(heart, "4CH", float(c), spacing_mm=demo.SPACING_MM)[1] for c in contraction]
+        return analyse(clip, masks, {"LV": 1, "MYO": 2, "LA": 3}, view=views[0])
+
+    monkeypatch.setattr(study, "measure_study", measure)
+    monkeypatch.setattr(CineModel, "load", lambda *of: of)
+    reports = set()
+    for _ in range(2):
+        demo._measure_loop(tmp_path / "cine", heart, "model", "cpu", "trainer")
+        printed = capsys.readouterr().out
+        found = int(re.search(r"EF measured in 68 frames: (\d+) %", printed)[1])
+        assert abs(found - heart.ef_percent) < 3 and f"EF of the phantom: {heart.ef_percent:.0f} %" in printed
+        reports.add((tmp_path / "cine" / "trainer" / "report.html").read_text())
+    assert len(reports) == 2  # each has its own name
+    table = (tmp_path / "cine" / "trainer" / "frames.csv").read_text()
+    assert len(table.splitlines()) == 69
+
+
+def test_demo_says_why_a_loop_has_no_ef(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(model: object, paths: list[Path], *, views: list[str]) -> CineResult:
+        clip = read_clip(paths[0])
+        return analyse(clip, [np.zeros(clip.shape, np.uint8)] * clip.count, {"LV": 1}, view=views[0])
+
+    monkeypatch.setattr(study, "measure_study", measure)
+    monkeypatch.setattr(CineModel, "load", lambda *of: None)
+    demo._measure_loop(tmp_path / "cine", camus_heart(demo.SEED, 10), "model", "cpu", "trainer")
+    assert re.search(r"EF measured in 68 frames: not shown: 100%.*\.\n", capsys.readouterr().out)

@@ -16,7 +16,7 @@ from signal import SIGKILL, SIGTERM
 from types import SimpleNamespace
 
 import pytest
-from cine_models import write_model
+from cine_models import dataset_json, write_model
 from cine_results import drawn_dicom
 from serving import Client
 
@@ -26,6 +26,7 @@ from nnunet_echo.cli.main import main
 # The command with a measuring that never ends, and without a model: that takes seconds to load.
 STAND_IN = """
 import sys, time
+from types import SimpleNamespace
 from nnunet_echo.cine import study
 from nnunet_echo.cli import main, serve
 
@@ -34,7 +35,7 @@ def measure(model, paths, *, progress, **options):
         progress(done, 10**6)
         time.sleep(0.01)
 
-study.measure_study, serve.load_model = measure, lambda args: None
+study.measure_study, serve.load_model = measure, lambda args: SimpleNamespace(stream=list)
 sys.exit(main.main(sys.argv[1:]))
 """
 
@@ -140,6 +141,12 @@ def test_what_cannot_be_served(tmp_path: Path, capsys: pytest.CaptureFixture, op
     assert reason in capsys.readouterr().err
 
 
+def test_a_model_that_takes_no_frames_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    model = write_model(tmp_path, dataset=dataset_json(channels=2))
+    assert main(["serve", "-m", str(model), "-f", "0", "--no-browser"]) == 2
+    assert "the model takes 2 channels" in capsys.readouterr().err
+
+
 def test_the_browser_gets_an_address_that_works_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -155,7 +162,7 @@ def test_the_browser_gets_an_address_that_works_once(
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(webbrowser, "open", open_page)
-    monkeypatch.setattr(serve, "load_model", lambda args: None)
+    monkeypatch.setattr(serve, "load_model", lambda args: SimpleNamespace(stream=list))
     before = signal.getsignal(SIGTERM)
     assert main(["serve", "-m", "model"]) == 0
     printed = re.search(r"http://\S+", capsys.readouterr().out)[0]
