@@ -155,10 +155,10 @@ def run(args: argparse.Namespace) -> int:
     for name, label in labels.items():
         if label:
             print(f"  {name:<4} {scores[str(label)]['Dice']:.3f}")
-    print("Phantom hearts and a training this short: it shows that everything works, not how good a network is.")
     print(f"Pictures (reference dashed, prediction solid): {pictures[0].parent}")
     model = out / "nnUNet_results" / dataset / f"{trainer}__nnUNetPlans__{CONFIGURATION}"
     _measure_loop(out / "cine", camus_heart(SEED, args.patients), model, device, trainer)
+    print("Phantom hearts and a training this short: it shows that everything works, not how good a network is.")
     print(f"Done in {(time.monotonic() - began) / 60:.1f} minutes.")
     return 0
 

@@ -203,7 +203,6 @@ class Jobs:
                 smooth=wanted.smooth,
                 progress=lambda done, total: self._progress(job, done, total),
             )
-            self._progress(job, job.total, job.total)
             with self._saving:
                 self._progress(job, job.total, job.total)
                 saved = result.save(job.folder / "result")

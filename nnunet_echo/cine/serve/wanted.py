@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from nnunet_echo.cine.clips.images import ITK_ENDINGS
 from nnunet_echo.cine.clips.video import ENDINGS
@@ -74,7 +74,7 @@ def read_wanted(content: Any, limit_bytes: int) -> Wanted:
     )
 
 
-def _is_list(value: Any, kind: type | tuple[type, ...], lengths: tuple[int, ...]) -> bool:
+def _is_list(value: Any, kind: type | tuple[type, ...], lengths: tuple[int, ...]) -> TypeGuard[list[Any]]:
     if not isinstance(value, list) or len(value) not in lengths:
         return False
     return all(isinstance(item, kind) and not isinstance(item, bool) for item in value)

@@ -99,6 +99,13 @@ def test_slow_headers_are_not_waited_for(client: Client) -> None:
         assert 0.3 < time.monotonic() - began < 3
 
 
+def test_headers_that_do_not_come_are_not_waited_for(client: Client) -> None:
+    client.server.headers_s = 0.3
+    with socket.create_connection(("127.0.0.1", client.server.server_port), timeout=5) as connection:
+        began = time.monotonic()
+        assert connection.recv(1) == b"" and 0.1 < time.monotonic() - began < 3
+
+
 def test_a_clip_that_stops_coming_is_given_up(client: Client, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "SILENCE_S", 0.3)
     head = f"PUT /{client.server.token}/jobs/{job}/clips/1 HTTP/1.1\r\nHost: {client.host}\r\n"

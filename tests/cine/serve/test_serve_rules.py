@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import socket
 from pathlib import Path
@@ -182,13 +183,18 @@ def test_a_port_that_is_taken_is_named(client: Client, gate: Gate) -> None:
         pass
 
 
-def test_nothing_is_said_of_requests(client: Client, job: str, capfd: pytest.CaptureFixture) -> None:
+def test_nothing_is_said_of_requests(
+    client: Client, job: str, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client("GET", "limits")
     client("GET", raw="/secret/")
     client("PUT", f"jobs/{job}/clips/1", b"12345")
     client.raw("<b>\r\n\r\n")
     with socket.create_connection(("127.0.0.1", client.server.server_port)) as connection:
         connection.sendall(f"PUT /{client.server.token}/jobs/{job}/clips/1 HTTP/1.1\r\n".encode())
+    monkeypatch.setattr(answers.Answers, "_limits", lambda self: {}["Zzyzx"])  # a mistake of the program
+    with pytest.raises(http.client.HTTPException):
+        client("GET", "limits")
     said = capfd.readouterr()
     assert said.out == said.err == ""
     assert "Python" not in client("GET").headers["Server"]
