@@ -59,9 +59,9 @@ def read_wanted(content: Any, limit_bytes: int) -> Wanted:
         raise ValueError("Two clips are the two views of one study: one 4CH, the other 2CH.")
     spacing, fps, smooth = content.get("spacing"), content.get("fps"), content.get("smooth", False)
     if spacing is not None and (not _is_list(spacing, (int, float), (2,)) or not all(map(_above_0, spacing))):
-        raise ValueError("Pixel size: give height and width in mm, both above 0.")
+        raise ValueError("Pixel size: height and width must be above 0. Give both in mm.")
     if fps is not None and not _above_0(fps):
-        raise ValueError("Frames per second: give a number above 0.")
+        raise ValueError("Frames per second: must be above 0.")
     if not isinstance(smooth, bool):
         raise ValueError("smooth: expected true or false.")
     return Wanted(

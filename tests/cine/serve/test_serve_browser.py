@@ -163,9 +163,9 @@ def test_what_cannot_be_measured_is_said_at_once(tab: Any, loop: bytes) -> None:
     assert not tab.locator("[data-place='1'] .remove").is_visible()
     tab.locator("summary").click()
     tab.locator("#rows").fill("0.3")
-    said("give height and width")
+    said("height and width are needed")
     tab.locator("#columns").fill("-1")
-    said("Pixel width: give a number above 0")
+    said("Pixel width: must be a number above 0")
     assert not any("jobs" in url for url in tab.asked)
 
 

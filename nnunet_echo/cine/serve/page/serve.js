@@ -73,7 +73,7 @@ function number(id, name) {
   const text = byId(id).value.trim().replace(",", ".");
   if (!text) return null;
   const value = Number(text);
-  if (!(value > 0 && Number.isFinite(value))) throw new Error(`${name}: give a number above 0.`);
+  if (!(value > 0 && Number.isFinite(value))) throw new Error(`${name}: must be a number above 0.`);
   return value;
 }
 
@@ -96,7 +96,7 @@ function wanted() {
     throw new Error("Two clips are the two views of one study: choose 4CH for one, 2CH for the other.");
   }
   const [rows, columns] = [number("rows", "Pixel height"), number("columns", "Pixel width")];
-  if ((rows === null) !== (columns === null)) throw new Error("Pixel size: give height and width.");
+  if ((rows === null) !== (columns === null)) throw new Error("Pixel size: height and width are needed. Give both.");
   return {
     given,
     content: {
