@@ -50,7 +50,7 @@ def overlay_frames(loop: Loop, side: int = SIDE) -> Iterator[Image.Image]:
         picture = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR).convert("RGB")
         pencil = ImageDraw.Draw(picture)
         for name, values in structures.items():
-            for line in outline(np.isin(mask, values)):
+            for line in outline(np.isin(mask, values), thinned=False):
                 pencil.line([tuple(point) for point in (line * factor).tolist()], fill=colours[name], width=2)
         yield picture
 

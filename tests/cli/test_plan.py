@@ -147,7 +147,10 @@ def test_the_same_again_changes_nothing_and_another_never_replaces_it(
         (["--features", "16", "8"], "the first stage has no more than MOST"),
         (["--name", "../x"], "configuration '../x': a name of letters"),
         (["-c", "3d_fullres"], "configuration 3d_fullres"),
-        (["-p", "noPlans"], "let nnU-Net plan first: nnUNetv2_extract_fingerprint -d 770 && nnUNetv2_plan_experiment"),
+        (
+            ["-p", "noPlans"],
+            "Let nnU-Net plan first (nnUNetv2_extract_fingerprint -d 770 && nnUNetv2_plan_experiment -d 770)",
+        ),
         (["-tr", "nnUNetTrainerNone", "--steps", "1"], "trainer nnUNetTrainerNone: nnU-Net finds none of that name"),
     ],
 )

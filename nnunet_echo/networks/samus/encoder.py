@@ -99,8 +99,8 @@ class SAMLayerNorm(nn.LayerNorm):
 class _Attention(Attention):
     """timm's; where PyTorch exports it is computed in plain steps, since ONNX has no form for the fused one."""
 
-    @property
-    def fused_attn(self) -> bool:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def fused_attn(self) -> bool:
         return self.__dict__["fused_attn"] and not traceable.wanted()
 
 
