@@ -2,7 +2,8 @@
 
 End systole (ES) is a minimum of the smoothed curve that is deep enough and far enough from the next; end diastole (ED)
 the maximum before it, after the ES before and within one period. A beat is complete when its ED, its ES and the ED
-after lie inside the clip; the ends of a clip hold parts of beats, which are counted and not measured.
+after lie inside the clip; the ends of a clip hold parts of beats, which are counted and not measured. One exception: a
+clip of a single contraction that ends as large as it began, as scanners store one beat from R wave to R wave.
 
 The curve is smoothed for this search alone: a median of three frames, then a polynomial of degree 2 over 70 ms or a
 tenth of the period (Savitzky and Golay, Anal. Chem. 36:1627-1639, 1964), which shifts nothing in time; a parabola over
@@ -28,6 +29,7 @@ _WINDOW_S, _WINDOW_PERIODS = 0.07, 0.1
 _FINE_S = 0.09  # of the parabola by which a peak found is put in place
 _ONSET = 0.1  # of that range: so far the curve must fall after the last ED, or it may be still rising
 _CYCLIC, _ALIKE, _JITTER, _RETURN = 0.3, 0.7, 0.2, 0.3
+_CLOSED = 0.1  # of that range: so far the ends of a clip of one beat may be apart
 _GAP = 2.5  # frames: a longer step is a gap, and no beat goes across
 _IRREGULAR = 0.2  # of the mean: the range of the intervals beyond what a frame's length explains
 
@@ -52,7 +54,8 @@ class Rhythm:
 
     `why` is the reason of the last two: "no_times", "frame_rate_low", "one_frame", "no_motion", "no_complete_beat" or
     "not_cyclic". `cyclic` is the correlation of the curve with itself a period later, NaN in clips too short for it.
-    `incomplete` counts ES that were found and belong to no complete beat.
+    `incomplete` counts ES that were found and belong to no complete beat. `at_ends`: the one beat begins or ends where
+    the clip does.
     """
 
     beats: tuple[Beat, ...] = ()
@@ -62,6 +65,7 @@ class Rhythm:
     cyclic: float = float("nan")
     incomplete: int = 0
     irregular: bool = False
+    at_ends: bool = False
 
     @property
     def heart_rate(self) -> float:
@@ -114,6 +118,9 @@ def find_rhythm(times_s: ndarray | None, area: Sequence[float] | ndarray) -> Rhy
     troughs = find_peaks(-smooth, distance=max(1, least), prominence=_PROMINENCE * (high - low))[0].tolist()
     period = float(np.median(np.diff(troughs))) if len(troughs) > 1 else lag
     found = _complete(smooth, troughs, period, _ONSET * (high - low))
+    at_ends = not found and len(troughs) == 1
+    if at_ends:
+        found = _one_beat(smooth, troughs[0], _CLOSED * (high - low))
     fine, reach = _parabola(curve, round(_FINE_S / step)), max(1, round(window / 2 / step))
     found = [(_near(fine, ed, reach), _near(-fine, es, reach), _near(fine, after, reach)) for ed, es, after in found]
 
@@ -135,7 +142,7 @@ def find_rhythm(times_s: ndarray | None, area: Sequence[float] | ndarray) -> Rhy
     intervals = np.array([beat.duration_s for beat in beats])
     spread = np.ptp(intervals) - 2 * step
     irregular = len(beats) > 1 and bool(spread > _IRREGULAR * intervals.mean())
-    return Rhythm(tuple(beats), "beats", irregular=irregular, **facts)  # type: ignore[arg-type]
+    return Rhythm(tuple(beats), "beats", irregular=irregular, at_ends=at_ends, **facts)  # type: ignore[arg-type]
 
 
 def _smooth(curve: ndarray, window: int) -> ndarray:
@@ -195,6 +202,12 @@ def _alike(smooth: ndarray, troughs: Sequence[int]) -> float:
     parts = [smooth[k - reach : k + reach + 1] for k in troughs if reach <= k < len(smooth) - reach]
     found = [_correlation(a, b) for a, b in zip(parts, parts[1:], strict=False)]
     return float(np.median(found)) if found else np.nan
+
+
+def _one_beat(smooth: ndarray, trough: int, apart: float) -> list[tuple[int, int, int]]:
+    """ED, ES and the following ED of a clip that is one beat, in samples; none where its ends are further `apart`."""
+    before, after = int(np.argmax(smooth[:trough])), trough + int(np.argmax(smooth[trough:]))
+    return [(before, trough, after)] if abs(smooth[before] - smooth[after]) <= apart else []
 
 
 def _complete(smooth: ndarray, troughs: Sequence[int], period: float, onset: float) -> list[tuple[int, int, int]]:

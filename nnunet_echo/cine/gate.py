@@ -8,9 +8,9 @@ Refused for a clip      no_lv_label, one_frame, no_motion, lv_missing, not_cycli
                         rate. la_cut, la_missing, wall_missing: that chamber's numbers
 Refused for one beat    lv_empty, no_base, lv_cut, lv_in_pieces, axis, esv_above_edv, at its ED or ES
 Refused for two views   biplane_views, biplane_no_ef, biplane_no_scale, biplane_no_rate, biplane_lengths, biplane_rates
-Flags                   the clip's own, rate_high, irregular, few_beats, incomplete_beats, by_extremes, lv_missing_some,
-                        lv_pieces, anatomy, motion, methods_disagree, base_doubtful, entropy_high, sector_small,
-                        study_not_checked, beats_refused, time_gap
+Flags                   the clip's own, rate_high, irregular, few_beats, incomplete_beats, beat_at_ends, by_extremes,
+                        lv_missing_some, lv_pieces, anatomy, motion, methods_disagree, base_doubtful, entropy_high,
+                        sector_small, study_not_checked, beats_refused, time_gap
 
 Limits are stated below; those of beats and of biplane follow Lang et al., J Am Soc Echocardiogr 28:1-39, 2015 in kind,
 not in value: they are ours, and unofficial.
@@ -44,8 +44,8 @@ _WHY = {
     "one_frame": "The clip has one frame; an ejection fraction needs a beat.",
     "no_motion": "No ventricle is there to follow, or it does not change from frame to frame.",
     "not_cyclic": "The area of the ventricle does not rise and fall in cycles.",
-    "no_complete_beat": "No beat lies in the clip completely, from one end diastole to the onset of the next "
-    "contraction. Export two beats or more.",
+    "no_complete_beat": "No beat lies in the clip completely, from one end diastole to the next. Export two beats or "
+    "more.",
     "no_times": "The times of the frames are not known; give the frame rate.",
     "frame_rate_low": f"The clip has less than {LOWEST_RATE_HZ:g} frames a second.",
 }
@@ -157,6 +157,12 @@ def clip_flags(
         "incomplete_beats",
         rhythm.incomplete > 0,
         f"Contractions at the ends of the clip, or at a gap, that belong to no complete beat: {rhythm.incomplete}.",
+    )
+    flag(
+        "beat_at_ends",
+        rhythm.at_ends,
+        "The only beat begins or ends where the clip does. If end diastole lies outside it, EF is too low, and the "
+        "heart rate too high.",
     )
     missing = _missing(curve)
     flag("lv_missing_some", missing > 0, f"{missing:.1%} of the frames show no ventricle.")

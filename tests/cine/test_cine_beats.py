@@ -96,10 +96,40 @@ def test_a_clip_of_less_than_a_beat_has_none() -> None:
     assert (rhythm.method, rhythm.why, rhythm.beats) == ("none", "no_complete_beat", ())
 
 
+@pytest.mark.parametrize("fps", [25, 50])
+@pytest.mark.parametrize("bpm", [50, 75, 110])
+def test_a_clip_from_r_wave_to_r_wave_is_one_beat(bpm: int, fps: int) -> None:
+    times = np.arange(0, 60 / bpm + 0.5 / fps, 1 / fps)
+    contraction = Beating((60 / bpm,) * 3).contraction(times)
+    rhythm = find_rhythm(times, area_of(contraction))
+    (beat,) = rhythm.beats
+    assert (rhythm.method, rhythm.at_ends, rhythm.incomplete) == ("beats", True, 0)
+    assert beat.ed <= 0.06 * fps and beat.es == pytest.approx(np.argmax(contraction), abs=1)
+    assert rhythm.heart_rate == pytest.approx(bpm, rel=0.1)
+    volume = 1 - EF * contraction
+    assert 100 * (1 - volume[beat.es] / volume[beat.ed]) == pytest.approx(100 * EF, abs=3)
+
+
+def test_a_part_of_a_beat_is_none_unless_it_ends_as_large_as_it_began() -> None:
+    """From 30 % of systole to mid diastole; by chance ends may be alike, and then the flag says what that means."""
+    times = np.arange(0, 0.75, 1 / 50)
+    taken = [
+        find_rhythm(times, area_of(Beating((1.0,) * 3, start=-start).contraction(times))).method == "beats"
+        for start in np.arange(0.1, 1, 0.05)
+    ]
+    assert sum(taken) <= 2
+
+
+def test_two_contractions_make_no_beat_at_the_ends() -> None:
+    times = np.arange(0, 1.3, 1 / 50)
+    rhythm = find_rhythm(times, area_of(Beating((0.8,) * 4, start=-0.1).contraction(times)))
+    assert not rhythm.at_ends and all(beat.ed > 0 for beat in rhythm.beats)
+
+
 def test_one_complete_beat_is_one() -> None:
     times = np.arange(0, 1.15, 1 / 50)
     rhythm = find_rhythm(times, area_of(Beating((0.8,) * 4, start=-0.7).contraction(times)))
-    assert [(b.ed, b.es, b.next_ed) for b in rhythm.beats] == [(5, 20, 45)]
+    assert [(b.ed, b.es, b.next_ed) for b in rhythm.beats] == [(5, 20, 45)] and not rhythm.at_ends
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -232,6 +232,20 @@ def test_few_beats_are_said() -> None:
     assert "few_beats" in flags(analyse(drawn_clip(frames[:70]), masks[:70], LABELS))
 
 
+def test_a_clip_of_one_beat_has_an_ef_and_says_so() -> None:
+    """From one ED to the next, as scanners store a beat."""
+    whole = drawn_result()
+    assert "beat_at_ends" not in flags(whole)
+    masks, frames, _ = drawn()
+    beat = whole.loops[0].beats[0].beat
+    assert beat.next_ed is not None
+    span = slice(beat.ed, beat.next_ed + 1)
+    result = analyse(drawn_clip(frames[span]), masks[span], LABELS)
+    assert {"beat_at_ends", "few_beats"} <= flags(result) and not refused(result)
+    assert result.numbers["ef_percent"] == pytest.approx(whole.numbers["ef_percent"], abs=1)
+    assert result.numbers["heart_rate"] == pytest.approx(whole.numbers["heart_rate"], rel=0.05)
+
+
 def test_a_model_that_is_unsure_is_flagged() -> None:
     class Frame:
         def __init__(self, mask: ndarray) -> None:
