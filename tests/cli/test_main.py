@@ -24,6 +24,7 @@ LINES = {
     "status": ["751"],
     "slurm-script": ["751", "--trainers", "A"],
     "predict": ["-i", "images", "-o", "masks", "-m", "model"],
+    "cine": ["-i", "loop.dcm", "-o", "out", "-m", "model"],
     "export": ["model", "-o", "model.zip"],
     "serve": ["-m", "model"],
     "frames": ["maps", "-d", "753", "-o", "out"],
@@ -93,6 +94,7 @@ def test_interrupted(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr(module_of(command), "run", raises(KeyboardInterrupt()))
     assert main([command, *LINES[command]]) == 130
     rest = {
+        "cine": "; the clip under way left nothing, and results that are there are complete",
         "convert": "; the same command again completes the dataset",
         "predict": "; the masks that are there are complete, and --continue_prediction goes on from them",
     }.get(command, "")

@@ -172,7 +172,7 @@ def test_names_order_and_place_of_the_rows_do_not_matter(echonet: Path, raw: Pat
 def test_a_copy_without_splits_needs_five_folds(echonet: Path) -> None:
     path = echonet / "FileList.csv"
     path.write_text("".join(f"{row.rpartition(',')[0]}\n" for row in path.read_text().splitlines()))
-    with pytest.raises(ValueError, match="use --split 5fold"):
+    with pytest.raises(ValueError, match="Use --split 5fold"):
         convert(echonet)
     report = convert(echonet, split="5fold")
     assert (report.training_cases, report.test_cases, report.folds) == (CASES, 0, 5)

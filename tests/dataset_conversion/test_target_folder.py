@@ -82,7 +82,7 @@ def test_a_second_conversion_says_who_is_at_it_whatever_the_name(
             assert convert(SOURCES["camus"], undamaged("camus").folder, raw) == 2
             assert tree(raw) == before
         said = capsys.readouterr().err
-        assert all(word in said for word in (f"process {os.getpid()}", os.uname().nodename, " since 20", "wait"))
+        assert all(word in said for word in (f"process {os.getpid()}", os.uname().nodename, " since 20", "Wait"))
     assert not list(raw.iterdir())
 
 
