@@ -48,6 +48,13 @@ def measure_study(
     many frames of how many are done, of all clips together.
     Raises `ClipError` for a file that is no clip or is damaged, FileNotFoundError, and ValueError for arguments that
     cannot be, a model of several channels, and `smooth` with one that predicts regions.
+
+    >>> model = None  # CineModel.load("nnUNet_results/Dataset751_CAMUS/nnUNetTrainerLKMUNet__nnUNetPlans__2d")
+    >>> try:
+    ...     measure_study(model, ["a4c.dcm", "a2c.dcm"], views=["4CH"])
+    ... except ValueError as error:
+    ...     print(error)
+    views=['4CH']: 1 for 2 clips. Name one for each, or none.
     """
     names = _views_of(paths, views)
     clips = [read_clip(path, spacing=spacing, fps=fps, region=region) for path in paths]
