@@ -134,6 +134,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert len(list((out / "nnUNet_raw" / "Dataset751_CAMUS" / "imagesTs").glob("*0010*"))) == 4  # not trained on
 
 
+@pytest.mark.slow
 def test_demo_measures_a_loop(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the true masks in place of a network's, EF is that of the heart; a second run replaces the first report."""
     heart = camus_heart(demo.SEED, 10)

@@ -128,6 +128,7 @@ def test_layout_and_cines_of_ted(ted: Path, challenge: Path) -> None:
         assert np.array_equal(cine[: es + 1], half)
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes(challenge: Path, ted: Path, tmp_path: Path) -> None:
     for folder, write in ((challenge, write_camus_2019), (ted, write_ted)):
         before = tree(folder)

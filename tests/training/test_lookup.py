@@ -110,6 +110,7 @@ def test_all_are_found_beside_a_broken_mamba(tmp_path):
     assert look_up(forms, tmp_path, PYTHONPATH=path) == forms
 
 
+@pytest.mark.slow
 def test_all_are_found_beside_the_users_own_trainers(tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
