@@ -34,6 +34,7 @@ from nnunet_echo.cine.masks import Masks, write_nifti
 from nnunet_echo.evaluation.output import Row, without_nan, write_table
 
 NOTICE = "Research use, not a medical device."
+VIEWS = ("4CH", "2CH")
 SAVED = ("masks", "overlay", "report", "sr", "seg")
 BY_DEFAULT = ("masks", "overlay", "report")
 

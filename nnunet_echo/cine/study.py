@@ -19,13 +19,12 @@ from nnunet_echo.cine.clips import Clip, ClipError, read_clip
 from nnunet_echo.cine.clips.sector import find_sector
 from nnunet_echo.cine.masks import Masks
 from nnunet_echo.cine.model import CineModel
-from nnunet_echo.cine.result import CineResult
+from nnunet_echo.cine.result import VIEWS, CineResult
 from nnunet_echo.cine.seg import check_study
 from nnunet_echo.cine.smooth import smooth_masks
 from nnunet_echo.cine.stream import FrameResult
 
 Progress = Callable[[int, int], None]
-VIEWS = ("4CH", "2CH")
 _LV = "LV"
 
 

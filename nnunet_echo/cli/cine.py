@@ -11,15 +11,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_echo.cine.result import BY_DEFAULT, NOTICE, SAVED, VIEWS, check_new
 from nnunet_echo.cli.predict import add_model, load_model
 
 if TYPE_CHECKING:
     from nnunet_echo.cine.model import CineModel
     from nnunet_echo.cine.result import CineResult, Loop
 
-VIEWS = ("4CH", "2CH")
-SAVED = ("masks", "overlay", "report", "sr", "seg")
-BY_DEFAULT = SAVED[:3]
 INTERRUPTED = "interrupted; the clip under way left nothing, and results that are there are complete"
 
 
@@ -55,7 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, write and say what was found. Errors are raised as `measure_study` and `CineResult.save`."""
     from nnunet_echo.cine.batch import is_many
-    from nnunet_echo.cine.result import NOTICE, check_new
     from nnunet_echo.cine.study import check_sources
 
     if len(args.clips) > 2:

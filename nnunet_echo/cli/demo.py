@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import time
@@ -196,8 +197,8 @@ def _measure_loop(out: Path, heart: Heart, model: Path, device: str, name: str) 
     write_dicom_cine(loop, frames, spacing_mm=(SPACING_MM,) * 2, frame_time_ms=1000 / FPS, patient={})
     result = measure_study(CineModel.load(model, (0,), device), [loop], views=["4CH"])
     result.save(out / name, ("masks", "report"))
-    ef, refused = result.numbers["ef_percent"], "ef_percent" in {n for r in result.refusals for n in r.numbers}
-    found = f"not shown: {result.refusal_of('ef_percent').text}" if refused else f"{ef:.0f} %"
+    ef = result.numbers["ef_percent"]
+    found = f"{ef:.0f} %" if math.isfinite(ef) else f"not shown: {result.refusal_of('ef_percent').text}"
     print(f"  EF measured in {len(frames)} frames: {found}")
     print(f"  EF of the phantom: {heart.ef_percent:.0f} %")
     print(f"Report: {out / name / 'report.html'}")

@@ -9,8 +9,8 @@ from typing import Any, TypeGuard
 
 from nnunet_echo.cine.clips.images import ITK_ENDINGS
 from nnunet_echo.cine.clips.video import ENDINGS
+from nnunet_echo.cine.result import VIEWS
 
-VIEWS = ("", "4CH", "2CH")
 # Kinds of files that are told by their names; DICOM and GIF are told by what they hold. MHD is a header without pixels.
 KNOWN_ENDINGS = tuple(ending for ending in (*ENDINGS, *ITK_ENDINGS) if ending != ".mhd")
 _KEYS = ("sizes", "endings", "views", "spacing", "fps", "smooth")
@@ -53,9 +53,9 @@ def read_wanted(content: Any, limit_bytes: int) -> Wanted:
         found, most = max(sizes) / 1e6, limit_bytes / 1e6
         raise TooLarge(f"A clip has {found:.1f} MB, and at most {most:.0f} MB are taken. Start with a larger --limit.")
     views = content.get("views") or []
-    if views and (not _is_list(views, str, (len(sizes),)) or not set(views) <= set(VIEWS)):
+    if views and (not _is_list(views, str, (len(sizes),)) or not set(views) <= {"", *VIEWS}):
         raise ValueError("views: expected 4CH or 2CH for each clip.")
-    if len(sizes) == 2 and set(views) != {"4CH", "2CH"}:
+    if len(sizes) == 2 and set(views) != set(VIEWS):
         raise ValueError("Two clips are the two views of one study: one 4CH, the other 2CH.")
     spacing, fps, smooth = content.get("spacing"), content.get("fps"), content.get("smooth", False)
     if spacing is not None and (not _is_list(spacing, (int, float), (2,)) or not all(map(_above_0, spacing))):
