@@ -120,6 +120,13 @@ def test_a_part_of_a_beat_is_none_unless_it_ends_as_large_as_it_began() -> None:
     assert sum(taken) <= 2
 
 
+def test_a_beat_that_ends_with_the_clip_begins_at_its_own_ed() -> None:
+    """From 0.4 s before ED to the next ED: the clip begins in diastole, and not with the beat."""
+    times = np.arange(0, 1.21, 1 / 50)
+    rhythm = find_rhythm(times, area_of(Beating((0.8,) * 3, start=-0.4).contraction(times)))
+    assert rhythm.at_ends and [(beat.ed, beat.es) for beat in rhythm.beats] == [(20, 35)]
+
+
 def test_two_contractions_make_no_beat_at_the_ends() -> None:
     times = np.arange(0, 1.3, 1 / 50)
     rhythm = find_rhythm(times, area_of(Beating((0.8,) * 4, start=-0.1).contraction(times)))
