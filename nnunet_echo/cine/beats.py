@@ -2,8 +2,8 @@
 
 End systole (ES) is a minimum of the smoothed curve that is deep enough and far enough from the next; end diastole (ED)
 the maximum before it, after the ES before and within one period. A beat is complete when its ED, its ES and the ED
-after lie inside the clip; the ends of a clip hold parts of beats, which are counted and not measured. One exception: a
-clip of a single contraction that ends as large as it began, as scanners store one beat from R wave to R wave.
+after lie inside the clip, or at an end of it that is as large as the EDs inside, or, with none inside, as the other
+end: scanners store beats from R wave to R wave. What else lies at the ends is counted and not measured.
 
 The curve is smoothed for this search alone: a median of three frames, then a polynomial of degree 2 over 70 ms or a
 tenth of the period (Savitzky and Golay, Anal. Chem. 36:1627-1639, 1964), which shifts nothing in time; a parabola over
@@ -29,7 +29,7 @@ _WINDOW_S, _WINDOW_PERIODS = 0.07, 0.1
 _FINE_S = 0.09  # of the parabola by which a peak found is put in place
 _ONSET = 0.1  # of that range: so far the curve must fall after the last ED, or it may be still rising
 _CYCLIC, _ALIKE, _JITTER, _RETURN = 0.3, 0.7, 0.2, 0.3
-_CLOSED = 0.1  # of that range: so far the ends of a clip of one beat may be apart
+_CLOSED = 0.1  # of that range: so far an end of the clip may be from other EDs and be one itself
 _GAP = 2.5  # frames: a longer step is a gap, and no beat goes across
 _IRREGULAR = 0.2  # of the mean: the range of the intervals beyond what a frame's length explains
 
@@ -54,8 +54,8 @@ class Rhythm:
 
     `why` is the reason of the last two: "no_times", "frame_rate_low", "one_frame", "no_motion", "no_complete_beat" or
     "not_cyclic". `cyclic` is the correlation of the curve with itself a period later, NaN in clips too short for it.
-    `incomplete` counts ES that were found and belong to no complete beat. `at_ends`: the one beat begins or ends where
-    the clip does.
+    `incomplete` counts ES that were found and belong to no complete beat; `at_ends` beats whose ED is an end of the
+    clip.
     """
 
     beats: tuple[Beat, ...] = ()
@@ -65,7 +65,7 @@ class Rhythm:
     cyclic: float = float("nan")
     incomplete: int = 0
     irregular: bool = False
-    at_ends: bool = False
+    at_ends: int = 0
 
     @property
     def heart_rate(self) -> float:
@@ -117,23 +117,24 @@ def find_rhythm(times_s: ndarray | None, area: Sequence[float] | ndarray) -> Rhy
     least = _SHORTEST_S / step if np.isnan(lag) else _LEAST_DISTANCE * lag
     troughs = find_peaks(-smooth, distance=max(1, least), prominence=_PROMINENCE * (high - low))[0].tolist()
     period = float(np.median(np.diff(troughs))) if len(troughs) > 1 else lag
-    found = _complete(smooth, troughs, period, _ONSET * (high - low))
-    at_ends = not found and len(troughs) == 1
-    if at_ends:
-        found = _one_beat(smooth, troughs[0], _CLOSED * (high - low))
+    found = _complete(smooth, troughs, period, high - low)
     fine, reach = _parabola(curve, round(_FINE_S / step)), max(1, round(window / 2 / step))
-    found = [(_near(fine, ed, reach), _near(-fine, es, reach), _near(fine, after, reach)) for ed, es, after in found]
+    found = [
+        (_near(fine, ed, reach), _near(-fine, es, reach), _near(fine, after, reach), end)
+        for ed, es, after, end in found
+    ]
 
     frames = np.searchsorted((times_s[1:] + times_s[:-1]) / 2, grid)
     late = np.flatnonzero(np.diff(times_s) > _GAP * step)
-    beats = []
-    for ed, es, following in found:
+    beats, at_ends = [], 0
+    for ed, es, following, at_end in found:
         first, last = int(frames[ed]), int(frames[following])
         if not ((late >= first) & (late < last)).any():
             beats.append(Beat(first, int(frames[es]), last, float(times_s[last] - times_s[first])))
+            at_ends += at_end
     facts = {"period_s": period * step, "cyclic": cyclic, "incomplete": len(troughs) - len(beats)}
     # One contraction has no period: the ventricle must be as large after it as it was before.
-    returns = len(troughs) < 2 and all(abs(smooth[a] - smooth[b]) <= _RETURN * (high - low) for a, _, b in found)
+    returns = len(troughs) < 2 and all(abs(smooth[a] - smooth[b]) <= _RETURN * (high - low) for a, _, b, _ in found)
     cycles = cyclic >= _CYCLIC or _alike(smooth, troughs) >= _ALIKE or returns
     if not cycles or _jitter(curve) > _JITTER:
         return Rhythm(why="not_cyclic", **facts)  # type: ignore[arg-type]
@@ -204,27 +205,30 @@ def _alike(smooth: ndarray, troughs: Sequence[int]) -> float:
     return float(np.median(found)) if found else np.nan
 
 
-def _one_beat(smooth: ndarray, trough: int, apart: float) -> list[tuple[int, int, int]]:
-    """ED, ES and the following ED of a clip that is one beat, in samples; none where its ends are further `apart`."""
-    before, after = int(np.argmax(smooth[:trough])), trough + int(np.argmax(smooth[trough:]))
-    return [(before, trough, after)] if abs(smooth[before] - smooth[after]) <= apart else []
+def _complete(smooth: ndarray, troughs: Sequence[int], period: float, size: float) -> list[tuple[int, int, int, bool]]:
+    """ED, ES and the following ED of each complete beat, in samples, and whether an ED is an end of the clip.
 
-
-def _complete(smooth: ndarray, troughs: Sequence[int], period: float, onset: float) -> list[tuple[int, int, int]]:
-    """ED, ES and the following ED of each complete beat, in samples."""
+    `size` is the range of the curve.
+    """
     last = len(smooth) - 1
     reach = last if np.isnan(period) else round(1.5 * period)
-    diastoles: list[int | None] = []
+    peaks, inside = [], []
     for k in range(len(troughs) + 1):
         start = troughs[k - 1] if k else max(0, troughs[0] - reach if troughs else 0)
         stop = troughs[k] if k < len(troughs) else min(last, start + reach)
         if k:
             start = max(start, stop - reach) if k < len(troughs) else start
         peak = start + int(np.argmax(smooth[start : stop + 1]))
-        inside = start < peak < stop and (k < len(troughs) or smooth[peak] - smooth[peak:].min() >= onset)
-        diastoles.append(peak if inside else None)
+        falls = k < len(troughs) or smooth[peak] - smooth[peak:].min() >= _ONSET * size
+        peaks.append(peak)
+        inside.append(start < peak < stop and falls)
+    known = smooth[[peak for peak, within in zip(peaks, inside, strict=True) if within]]
+    complete = list(inside)
+    for end, other in ((0, -1), (-1, 0)):
+        usual = np.median(known) if len(known) else smooth[peaks[other]]
+        complete[end] |= bool(abs(smooth[peaks[end]] - usual) <= _CLOSED * size)
     return [
-        (ed, es, following)
-        for ed, es, following in zip(diastoles, troughs, diastoles[1:], strict=False)
-        if ed is not None and following is not None
+        (peaks[k], trough, peaks[k + 1], not (inside[k] and inside[k + 1]))
+        for k, trough in enumerate(troughs)
+        if complete[k] and complete[k + 1]
     ]

@@ -160,9 +160,9 @@ def clip_flags(
     )
     flag(
         "beat_at_ends",
-        rhythm.at_ends,
-        "The only beat begins or ends where the clip does. If end diastole lies outside it, EF is too low, and the "
-        "heart rate too high.",
+        rhythm.at_ends > 0,
+        f"Beats that begin or end where the clip does: {rhythm.at_ends} of {beats}. If end diastole lies outside the "
+        f"clip, their EF is too low, and their heart rate too high.",
     )
     missing = _missing(curve)
     flag("lv_missing_some", missing > 0, f"{missing:.1%} of the frames show no ventricle.")

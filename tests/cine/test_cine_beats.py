@@ -96,18 +96,32 @@ def test_a_clip_of_less_than_a_beat_has_none() -> None:
     assert (rhythm.method, rhythm.why, rhythm.beats) == ("none", "no_complete_beat", ())
 
 
+@pytest.mark.parametrize("noise", [0, 0.01])
 @pytest.mark.parametrize("fps", [25, 50])
 @pytest.mark.parametrize("bpm", [50, 75, 110])
-def test_a_clip_from_r_wave_to_r_wave_is_one_beat(bpm: int, fps: int) -> None:
-    times = np.arange(0, 60 / bpm + 0.5 / fps, 1 / fps)
-    contraction = Beating((60 / bpm,) * 3).contraction(times)
-    rhythm = find_rhythm(times, area_of(contraction))
-    (beat,) = rhythm.beats
-    assert (rhythm.method, rhythm.at_ends, rhythm.incomplete) == ("beats", True, 0)
-    assert beat.ed <= 0.06 * fps and beat.es == pytest.approx(np.argmax(contraction), abs=1)
+@pytest.mark.parametrize("beats", [1, 2, 3])
+def test_a_clip_from_r_wave_to_r_wave_is_all_beats(beats: int, bpm: int, fps: int, noise: float) -> None:
+    """One, two or three beats as scanners store them: those at the ends count, and are said."""
+    times = np.arange(0, beats * 60 / bpm + 0.5 / fps, 1 / fps)
+    contraction = Beating((60 / bpm,) * (beats + 2)).contraction(times)
+    grain = np.random.default_rng(0).standard_normal(len(times))
+    rhythm = find_rhythm(times, area_of(contraction) + noise * FAC * 3000 * grain)
+    assert (rhythm.method, len(rhythm.beats), rhythm.incomplete) == ("beats", beats, 0)
+    assert rhythm.at_ends == min(beats, 2)
+    assert rhythm.beats[0].ed <= 0.06 * fps
     assert rhythm.heart_rate == pytest.approx(bpm, rel=0.1)
     volume = 1 - EF * contraction
-    assert 100 * (1 - volume[beat.es] / volume[beat.ed]) == pytest.approx(100 * EF, abs=3)
+    for beat in rhythm.beats:
+        assert 100 * (1 - volume[beat.es] / volume[beat.ed]) == pytest.approx(100 * EF, abs=3)
+
+
+@pytest.mark.parametrize("first", [0.08, 0.12])
+def test_an_end_that_is_not_as_large_as_the_ed_inside_is_none(first: float) -> None:
+    """The clip begins in systole, `first` seconds after an ED, and ends with one."""
+    times = np.arange(0, 2.4 - first + 0.01, 1 / 50)
+    rhythm = find_rhythm(times, area_of(Beating((0.8,) * 4, start=-first).contraction(times)))
+    assert [beat.ed for beat in rhythm.beats] == [round(50 * (0.8 * k - first)) for k in (1, 2)]
+    assert (rhythm.at_ends, rhythm.incomplete) == (1, 1)
 
 
 def test_a_part_of_a_beat_is_none_unless_it_ends_as_large_as_it_began() -> None:
@@ -124,7 +138,7 @@ def test_a_beat_that_ends_with_the_clip_begins_at_its_own_ed() -> None:
     """From 0.4 s before ED to the next ED: the clip begins in diastole, and not with the beat."""
     times = np.arange(0, 1.21, 1 / 50)
     rhythm = find_rhythm(times, area_of(Beating((0.8,) * 3, start=-0.4).contraction(times)))
-    assert rhythm.at_ends and [(beat.ed, beat.es) for beat in rhythm.beats] == [(20, 35)]
+    assert rhythm.at_ends == 1 and [(beat.ed, beat.es) for beat in rhythm.beats] == [(20, 35)]
 
 
 def test_two_contractions_make_no_beat_at_the_ends() -> None:

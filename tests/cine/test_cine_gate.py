@@ -242,6 +242,7 @@ def test_a_clip_of_one_beat_has_an_ef_and_says_so() -> None:
     span = slice(beat.ed, beat.next_ed + 1)
     result = analyse(drawn_clip(frames[span]), masks[span], LABELS)
     assert {"beat_at_ends", "few_beats"} <= flags(result) and not refused(result)
+    assert "clip does: 1 of 1" in next(flag.text for flag in result.flags if flag.name == "beat_at_ends")
     assert result.numbers["ef_percent"] == pytest.approx(whole.numbers["ef_percent"], abs=1)
     assert result.numbers["heart_rate"] == pytest.approx(whole.numbers["heart_rate"], rel=0.05)
 
