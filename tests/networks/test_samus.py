@@ -158,7 +158,9 @@ def test_tokens_start_at_sams_clicks() -> None:
     embeddings = [network.prompt_encoder.point_embeddings[i].weight[0] for i in (0, 1, 1, 1)]
     offsets = network.decoder.tokens(network.prompt_encoder) - torch.stack(embeddings)
     torch.testing.assert_close(offsets, network.decoder.seg_layers.offsets.detach() * 1, rtol=1e-4, atol=1e-5)
-    assert 0.01 < offsets.std() < 0.03
+    # As clicks at different places differ: a start close to one click gives all objects one mask.
+    places = network.prompt_encoder.pe_layer(8, 8)
+    assert 0.7 < offsets.std() / places.std() < 1.4
     single = toy(classes=1)
     torch.testing.assert_close(
         single.decoder.tokens(single.prompt_encoder)[0],

@@ -67,7 +67,9 @@ def values(trainer: PretrainedTrainer, frozen: bool) -> dict[str, Tensor]:
 def assert_frozen(trainer: PretrainedTrainer, before: dict[str, Tensor], trained: dict[str, Tensor]) -> None:
     after, moved = values(trainer, frozen=True), values(trainer, frozen=False)
     assert before and all(torch.equal(after[key], value) for key, value in before.items())
-    assert trained and not any(torch.equal(moved[key], value) for key, value in trained.items())
+    stays = [key for key, value in trained.items() if torch.equal(moved[key], value)]
+    # A norm takes this bias away: it moves by rounding or not at all.
+    assert trained and not [key for key in stays if not key.endswith("lia.attention.conv1.bias")]
 
 
 def test_without_weights_everything_trains_and_the_log_says_so() -> None:
