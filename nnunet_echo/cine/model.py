@@ -22,6 +22,7 @@ from nnunet_echo.cine.clips.clip import Clip
 from nnunet_echo.cine.loading import Fold, load_folder
 from nnunet_echo.cine.steps import Forward, Properties, Steps, edge_entropy
 from nnunet_echo.cine.stream import FrameResult, default_workers, in_order
+from nnunet_echo.nnunet.plans import median_image_mm
 
 _FAR = 999  # nnU-Net's distance between the slices of a single one, in pixels
 
@@ -163,11 +164,16 @@ class CineModel:
         """Height and width (mm) of a pixel for frames (H, W) of unknown scale, assumed square.
 
         So large that the frame just fits into the median image of the training. Good enough to find structures by, as
-        networks see many sizes in training; never a scale to measure with.
+        networks see many sizes in training; never a scale to measure with. Raises ValueError for a model whose plan
+        does not say how large its images are.
         """
-        plan = self.steps.plan
-        sizes = [n * mm for n, mm in zip(plan.median_image_size_in_voxels[-2:], plan.spacing[-2:], strict=True)]
-        pixel = min(size / n for size, n in zip(sizes, shape, strict=True))
+        sizes = median_image_mm(self.steps.manager.plans["configurations"], self.steps.configuration)
+        if sizes is None:
+            raise ValueError(
+                "the clip does not say how large a pixel is, and the model's plan not how large its images are "
+                "(median_image_size_in_voxels). Give the size of a pixel with --spacing."
+            )
+        pixel = min(size / n for size, n in zip(sizes[-2:], shape, strict=True))
         return float(pixel), float(pixel)
 
     def self_test(self) -> SelfTest:

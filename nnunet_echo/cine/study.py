@@ -134,19 +134,21 @@ class _Counter:
 def _masks(model: CineModel, clip: Clip, sector: ndarray, smooth: bool, count: _Counter) -> tuple[Masks, Masks | None]:
     """The masks of a clip, and those averaged over time where they are asked for, in one pass of the network.
 
-    Where the size of a pixel is not known, the sector is taken to be as large as the images of the training: a picture
-    of a screen is larger than what the probe sees.
+    The network sees the sector alone, as in its training, where all around is black: a screen has text, an ECG and a
+    second picture, which it would normalise by and find hearts in. Where the size of a pixel is not known, the sector
+    is taken to be as large as the images of the training.
     """
     spacing = clip.spacing_mm
-    if spacing is None and sector.any():
+    if sector.any():
         rows, columns = (int(np.ptp(np.flatnonzero(sector.any(axis)))) + 1 for axis in (1, 0))
-        spacing = model.assumed_spacing((rows, columns))
+        spacing = spacing or model.assumed_spacing((rows, columns))
     plain, averaged = Masks(), Masks()
     entropies: list[float | None] = []
     edge = _LV if _LV in model.labels and not model.steps.label_manager.has_regions else ""
 
     def frames() -> Iterator[FrameResult]:
-        for frame in model.stream(clip, spacing_mm=spacing, edge_of=edge, probabilities=smooth):
+        seen = (np.where(sector, frame, 0) for frame in clip.frames()) if sector.any() else clip
+        for frame in model.stream(seen, spacing_mm=spacing, edge_of=edge, probabilities=smooth):
             plain.append(frame)
             entropies.append(frame.entropy)
             count.one_more()

@@ -17,7 +17,13 @@ from nnunet_echo.crossval.checks import check_trainers
 from nnunet_echo.data.errors import times
 from nnunet_echo.nnunet.cases import preprocessed_folder
 from nnunet_echo.nnunet.logs import read_json
-from nnunet_echo.nnunet.plans import add_configuration, fitting_patch, plan_configuration, read_configurations
+from nnunet_echo.nnunet.plans import (
+    add_configuration,
+    fitting_patch,
+    median_image_mm,
+    plan_configuration,
+    read_configurations,
+)
 from nnunet_echo.nnunet.results import DEFAULT_PLANS, check_name, dataset_name, duration
 
 TRAINER = "nnUNetTrainerLKMUNet"
@@ -81,19 +87,14 @@ def run(args: argparse.Namespace) -> int:
             f"{file} is not there. Let nnU-Net plan first (nnUNetv2_extract_fingerprint -d "
             f"{number} && nnUNetv2_plan_experiment -d {number})."
         )
-    base = plan_configuration(file, read_configurations(file), args.configuration)
+    configurations = read_configurations(file)
+    base = plan_configuration(file, configurations, args.configuration)
     dataset_json = read_json(folder / "dataset.json") or {}
     spacing = _for_all_axes(args.spacing, base["spacing"])
-    patch = tuple(
-        args.patch
-        or fitting_patch(
-            [
-                n * old / new
-                for n, old, new in zip(base["median_image_size_in_voxels"], base["spacing"], spacing, strict=True)
-            ],
-            spacing,
-        )
-    )
+    size = median_image_mm(configurations, args.configuration)
+    if not args.patch and size is None:
+        raise ValueError(f"{file}: {args.configuration} has no median_image_size_in_voxels. Give --patch.")
+    patch = tuple(args.patch or fitting_patch([n / mm for n, mm in zip(size or (), spacing, strict=True)], spacing))
     if len(patch) != len(spacing):
         raise ValueError(f"--patch {' '.join(map(str, patch))}: {args.configuration} has {len(spacing)} axes.")
     unit = dataset_json.get("spacing_unit", "mm")

@@ -202,6 +202,26 @@ def plan_configuration(file: Path, configurations: Mapping[str, Any], name: str)
         name = content["inherits_from"]
 
 
+def median_image_mm(configurations: Mapping[str, Any], name: str) -> tuple[float, ...] | None:
+    """How large the median image of the training is along the axes of a plan, in mm; None where the plan does not say.
+
+    A configuration that inherits from one of another spacing inherits the median in pixels, of which it is not true.
+
+    >>> configurations = {
+    ...     "2d": {"spacing": [0.5, 0.5], "median_image_size_in_voxels": [300.0, 400.0]},
+    ...     "2d_1mm": {"inherits_from": "2d", "spacing": [1.0, 1.0]},
+    ... }
+    >>> median_image_mm(configurations, "2d_1mm")
+    (150.0, 200.0)
+    """
+    while "median_image_size_in_voxels" not in configurations[name]:
+        if "inherits_from" not in configurations[name]:
+            return None
+        name = configurations[name]["inherits_from"]
+    found = plan_configuration(Path("the plan"), configurations, name)
+    return tuple(float(n * mm) for n, mm in zip(found["median_image_size_in_voxels"], found["spacing"], strict=True))
+
+
 def read_configurations(file: Path) -> dict[str, Any]:
     """The configurations of plans. Raises `ValueError` where the file has none."""
     content = read_json(file)

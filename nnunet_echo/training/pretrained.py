@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_echo.nnunet.plans import median_image_mm
 from nnunet_echo.training.trainer import TokenTrainer
 
 
@@ -45,11 +46,17 @@ class PretrainedTrainer(TokenTrainer):
                 f"No pretrained weights: everything trains, {trained} ({frozen} have no use). Published results start "
                 "from those of SAM: nnunet-echo weights makes a file for -pretrained_weights."
             )
-        shape = self.configuration_manager.configuration.get("median_image_size_in_voxels")
-        patch = self.configuration_manager.patch_size
-        if shape is not None and any(n > size for n, size in zip(shape[-2:], patch[-2:], strict=True)):
+        self._note_a_small_patch()
+
+    def _note_a_small_patch(self) -> None:
+        size = median_image_mm(self.plans_manager.plans["configurations"], self.configuration_name)
+        if size is None:
+            return
+        patch, pixel = (getattr(self.configuration_manager, of)[-2:] for of in ("patch_size", "spacing"))
+        shape = tuple(round(n / mm) for n, mm in zip(size[-2:], pixel, strict=True))
+        if any(n > one for n, one in zip(shape, patch, strict=True)):
             self.print_to_log_file(
-                f"The patch {tuple(patch)} is smaller than the median image {tuple(shape)}: the network sees parts of "
+                f"The patch {tuple(patch)} is smaller than the median image {shape}: the network sees parts of "
                 "images, and was made for complete ones. A coarser spacing (nnunet-echo plan) makes them fit."
             )
 

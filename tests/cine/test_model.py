@@ -60,13 +60,21 @@ def test_only_the_region_is_looked_at(model: CineModel) -> None:
     assert mask.shape == (90, 100) and inside.any() and not outside.any()
 
 
-def test_without_a_spacing_the_frame_fits_the_training(model: CineModel) -> None:
+def test_without_a_spacing_the_frame_fits_the_training(model: CineModel, monkeypatch: pytest.MonkeyPatch) -> None:
     assert model.assumed_spacing((80, 104)) == (0.5, 0.5)  # the median image has 40 x 52 pixels of 1 mm
     assert model.assumed_spacing((400, 52)) == (0.1, 0.1)
+    configurations = model.steps.manager.plans["configurations"]
+    monkeypatch.setitem(configurations, "base", dict(configurations["2d"], spacing=[3.0, 3.0]))
+    monkeypatch.setitem(configurations, "2d", {"inherits_from": "base", "spacing": [1.0, 1.0]})
+    assert model.assumed_spacing((80, 104)) == (1.5, 1.5)  # its own are pixels of 3 mm
+    monkeypatch.undo()
     picture = frame((80, 104), 1)
     (assumed,) = (result.mask for result in model.stream(clip_of(picture[None])))
     (given,) = (result.mask for result in model.stream([picture], spacing_mm=(0.5, 0.5)))
     np.testing.assert_array_equal(assumed, given)
+    monkeypatch.delitem(configurations["2d"], "median_image_size_in_voxels")
+    with pytest.raises(ValueError, match="Give the size of a pixel with --spacing"):
+        model.assumed_spacing((80, 104))
 
 
 def test_entropy_along_an_edge(model: CineModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 from cine_models import dataset_json, write_model
 from cine_results import drawn, flags, refused
 from clip_files import phantom_frames, write_folder, write_gif, write_volume
+from numpy import ndarray
 
 from nnunet_echo.cine.clips import ClipError, read_clip
 from nnunet_echo.cine.model import CineModel
+from nnunet_echo.cine.result import Loop
 from nnunet_echo.cine.study import about, check_sources, measure_study
 from nnunet_echo.phantom.dicom import write_dicom_cine
 
@@ -31,6 +34,11 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def seen(loop: Loop) -> Iterator[ndarray]:
+    """The frames as the network sees them: the sector, and black around it."""
+    return (np.where(loop.sector, frame, 0) for frame in loop.clip.frames())
+
+
 def test_one_clip(model: CineModel, loop: Path) -> None:
     told: list[tuple[int, int]] = []
     result = measure_study(model, [loop], views=["4CH"], progress=lambda done, total: told.append((done, total)))
@@ -38,7 +46,7 @@ def test_one_clip(model: CineModel, loop: Path) -> None:
     assert told == [(k, clip.count) for k in range(clip.count + 1)]
     [found] = result.loops
     assert found.view == "4CH" and found.unsmoothed is None
-    expected = list(model.stream(clip, edge_of="LV"))
+    expected = list(model.stream(seen(found), spacing_mm=clip.spacing_mm, edge_of="LV"))
     assert len(found.masks) == len(expected) and len({mask.tobytes() for mask in found.masks}) > 1
     assert all((mask == frame.mask).all() for mask, frame in zip(found.masks, expected, strict=True))
     assert found.curve.entropy == pytest.approx(
@@ -80,7 +88,8 @@ def test_two_clips_are_counted_together(model: CineModel, loop: Path, tmp_path: 
 def test_smoothing_is_that_of_the_probabilities(model: CineModel, loop: Path) -> None:
     clip = read_clip(loop)
     result = measure_study(model, [loop], smooth=True)
-    frames = list(model.stream(clip, edge_of="LV", probabilities=True))
+    pictures = seen(result.loops[0])
+    frames = list(model.stream(pictures, spacing_mm=clip.spacing_mm, edge_of="LV", probabilities=True))
     for k in (0, 2, clip.count - 1):
         near = [(2 if j == k else 1) * frames[j].probabilities for j in (k - 1, k, k + 1) if 0 <= j < clip.count]
         assert (result.loops[0].masks[k] == sum(near).argmax(0)).all()
@@ -128,10 +137,22 @@ def test_without_a_scale_the_sector_is_what_the_model_was_trained_on(model: Cine
     rows, columns = (np.flatnonzero(found.sector.any(axis)) for axis in (1, 0))
     spacing = model.assumed_spacing((rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1))
     assert spacing[0] > 1.2 * model.assumed_spacing(found.clip.shape)[0]
-    expected = [frame.mask for frame in model.stream(found.clip, spacing_mm=spacing)]
+    expected = [frame.mask for frame in model.stream(seen(found), spacing_mm=spacing)]
     assert all((mask == other).all() for mask, other in zip(found.masks, expected, strict=True))
     write_folder(tmp_path / "still", np.full((3, 40, 50), 90, np.uint8))
     assert measure_study(model, [tmp_path / "still"]).loops[0].clip.count == 3
+
+
+def test_the_network_sees_the_sector_alone(model: CineModel, tmp_path: Path) -> None:
+    """Text around it, however bright, changes no mask."""
+    frames = np.pad(phantom_frames(3), ((0, 0), (20, 20), (20, 20)))
+    screen = frames.copy()
+    screen[:, :12], screen[:, :, :12] = 255, 200
+    for name, pictures in (("plain", frames), ("screen", screen)):
+        write_folder(tmp_path / name, pictures)
+    plain, text = (measure_study(model, [tmp_path / name], spacing=(1.5, 1.5)).loops[0] for name in ("plain", "screen"))
+    assert (plain.sector == text.sector).all() and any(mask.any() for mask in plain.masks)
+    assert all((one == other).all() for one, other in zip(plain.masks, text.masks, strict=True))
 
 
 def test_a_model_of_regions(loop: Path, tmp_path: Path) -> None:

@@ -79,6 +79,23 @@ def test_the_patch_is_the_median_image_at_the_new_spacing(plans: Path, capsys: p
     assert "nnUNetv2_train 770 2d_2mm 0 -tr nnUNetTrainerLKMUNet -device cpu\n" in shown
 
 
+def test_a_plan_from_a_derived_one_is_as_from_its_base(plans: Path) -> None:
+    """The median in pixels that is inherited is one of the base's spacing."""
+    assert main(["plan", "-d", "770", *SMALL]) == 0
+    again = ["--configuration" if word == "-c" else word for word in SMALL]
+    assert main(["plan", "-d", "770", *again, "-c", "2d_2mm", "--name", "again"]) == 0
+    assert added(plans, "again")["patch_size"] == added(plans, "2d_2mm")["patch_size"]
+
+
+def test_a_plan_that_does_not_say_how_large_images_are(plans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = json.loads(plans.read_text())
+    del content["configurations"]["2d"]["median_image_size_in_voxels"]
+    plans.write_text(json.dumps(content))
+    assert main(["plan", "-d", "770", *SMALL]) == 2
+    assert "Give --patch" in capsys.readouterr().err
+    assert main(["plan", "-d", "770", *SMALL, "--patch", "32", "40"]) == 0
+
+
 def test_the_fitting_patch_divides_itself() -> None:
     for size in ((25, 37.5), (100, 75), (153.8, 192), (9, 300), (8, 8), (513, 640)):
         patch = fitting_patch(size)

@@ -14,7 +14,7 @@ import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from toy_training import CONFIGURATION, PATCH, log_of, make
+from toy_training import PATCH, log_of, make
 
 from nnunet_echo.networks import NETWORKS, create_network, load_pretrained
 from nnunet_echo.training.pretrained import PretrainedTrainer
@@ -155,12 +155,29 @@ def test_a_token_trainer_leaves_out_what_never_trains() -> None:
     assert not any(p is unused for group in trainer.optimizer.param_groups for p in group["params"])
 
 
-@pytest.mark.parametrize(("median", "warns"), [([1, 20, 24], True), ([1, 16, 24], False), ([16, 24], False)])
+@pytest.mark.parametrize(
+    ("median", "of_base", "warns"),
+    [
+        ([20, 24], None, True),
+        ([16, 24], None, False),
+        ([20, 24], 0.5, False),
+        ([16, 24], 2.0, True),
+        (None, 1.0, False),
+    ],
+)
 def test_a_patch_smaller_than_the_images_is_noted(
-    monkeypatch: pytest.MonkeyPatch, median: list[int], warns: bool
+    monkeypatch: pytest.MonkeyPatch, median: list[int] | None, of_base: float | None, warns: bool
 ) -> None:
-    monkeypatch.setitem(CONFIGURATION, "median_image_size_in_voxels", median)
+    """`of_base`: the median is said by a configuration of this spacing, from which the trained one inherits."""
     trainer = started()
+    configurations = trainer.plans_manager.plans["configurations"]
+    saying = configurations["2d"]
+    if of_base is not None:
+        saying = {"spacing": [of_base, of_base]}
+        monkeypatch.setitem(configurations, "base", saying)
+        monkeypatch.setitem(configurations["2d"], "inherits_from", "base")
+    if median is not None:
+        monkeypatch.setitem(saying, "median_image_size_in_voxels", median)
     trainer.on_train_start()
     assert ("is smaller than the median image" in log_of(trainer)) is warns
 
