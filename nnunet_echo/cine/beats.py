@@ -30,6 +30,7 @@ _FINE_S = 0.09  # of the parabola by which a peak found is put in place
 _ONSET = 0.1  # of that range: so far the curve must fall after the last ED, or it may be still rising
 _CYCLIC, _ALIKE, _JITTER, _RETURN = 0.3, 0.7, 0.2, 0.3
 _CLOSED = 0.1  # of that range: so far an end of the clip may be from other EDs and be one itself
+_REST_S, _REST = 0.04, 0.2  # about an ED the curve is flat: so much of the range it changes at most in so long
 _GAP = 2.5  # frames: a longer step is a gap, and no beat goes across
 _IRREGULAR = 0.2  # of the mean: the range of the intervals beyond what a frame's length explains
 
@@ -89,7 +90,9 @@ def find_beats(times_s: ndarray, area: ndarray) -> list[Beat]:
 def find_rhythm(times_s: ndarray | None, area: Sequence[float] | ndarray) -> Rhythm:
     """Beats of an area curve (T,), any unit, NaN or 0 where there is no ventricle; `times_s` (T,) increasing, or None.
 
-    Without times, or at less than 15 frames a second, ED and ES are the largest and the smallest frame of the clip.
+    Without times, or at less than 15 frames a second, ED and ES are the largest and the smallest frame of the clip. So
+    they are in a clip too short for a beat, of at most 2.4 s, if the ventricle turns at both: it grows to the one and
+    shrinks to the other inside the clip.
     """
     values = np.asarray(area, float)
     known = np.flatnonzero(np.nan_to_num(values) > 0)
@@ -117,7 +120,7 @@ def find_rhythm(times_s: ndarray | None, area: Sequence[float] | ndarray) -> Rhy
     least = _SHORTEST_S / step if np.isnan(lag) else _LEAST_DISTANCE * lag
     troughs = find_peaks(-smooth, distance=max(1, least), prominence=_PROMINENCE * (high - low))[0].tolist()
     period = float(np.median(np.diff(troughs))) if len(troughs) > 1 else lag
-    found = _complete(smooth, troughs, period, high - low)
+    found = _complete(smooth, troughs, period, high - low, max(1, round(_REST_S / step)))
     fine, reach = _parabola(curve, round(_FINE_S / step)), max(1, round(window / 2 / step))
     found = [
         (_near(fine, ed, reach), _near(-fine, es, reach), _near(fine, after, reach), end)
@@ -136,7 +139,12 @@ def find_rhythm(times_s: ndarray | None, area: Sequence[float] | ndarray) -> Rhy
     # One contraction has no period: the ventricle must be as large after it as it was before.
     returns = len(troughs) < 2 and all(abs(smooth[a] - smooth[b]) <= _RETURN * (high - low) for a, _, b, _ in found)
     cycles = cyclic >= _CYCLIC or _alike(smooth, troughs) >= _ALIKE or returns
-    if not cycles or _jitter(curve) > _JITTER:
+    jittery = _jitter(curve) > _JITTER
+    turns = _turns(smooth, _ONSET * (high - low)) if not found and times_s[-1] - times_s[0] <= _LONGEST_S else None
+    if turns and not jittery:
+        part = Beat(*(int(frames[_near(sign * fine, k, reach)]) for sign, k in zip((1, -1), turns, strict=True)))
+        return Rhythm((part,), "extremes", "no_complete_beat", **facts)  # type: ignore[arg-type]
+    if not cycles or jittery:
         return Rhythm(why="not_cyclic", **facts)  # type: ignore[arg-type]
     if not beats:
         return Rhythm(why="no_complete_beat", **facts)  # type: ignore[arg-type]
@@ -205,10 +213,19 @@ def _alike(smooth: ndarray, troughs: Sequence[int]) -> float:
     return float(np.median(found)) if found else np.nan
 
 
-def _complete(smooth: ndarray, troughs: Sequence[int], period: float, size: float) -> list[tuple[int, int, int, bool]]:
+def _turns(smooth: ndarray, least: float) -> tuple[int, int] | None:
+    """Where the curve is largest and smallest, if it turns at both: it is `least` away from them before and behind."""
+    turns = int(np.argmax(smooth)), int(np.argmin(smooth))
+    away = (part for k in turns for part in (abs(smooth[:k] - smooth[k]), abs(smooth[k:] - smooth[k])))
+    return turns if all(part.max(initial=0) >= least for part in away) else None
+
+
+def _complete(
+    smooth: ndarray, troughs: Sequence[int], period: float, size: float, rest: int
+) -> list[tuple[int, int, int, bool]]:
     """ED, ES and the following ED of each complete beat, in samples, and whether an ED is an end of the clip.
 
-    `size` is the range of the curve.
+    `size` is the range of the curve, `rest` the samples about an ED in which it is flat.
     """
     last = len(smooth) - 1
     reach = last if np.isnan(period) else round(1.5 * period)
@@ -226,7 +243,8 @@ def _complete(smooth: ndarray, troughs: Sequence[int], period: float, size: floa
     complete = list(inside)
     for end, other in ((0, -1), (-1, 0)):
         usual = np.median(known) if len(known) else smooth[peaks[other]]
-        complete[end] |= bool(abs(smooth[peaks[end]] - usual) <= _CLOSED * size)
+        near = smooth[max(0, peaks[end] - rest) : peaks[end] + rest + 1]
+        complete[end] |= bool(abs(smooth[peaks[end]] - usual) <= _CLOSED * size and np.ptp(near) <= _REST * size)
     return [
         (peaks[k], trough, peaks[k + 1], not (inside[k] and inside[k + 1]))
         for k, trough in enumerate(troughs)

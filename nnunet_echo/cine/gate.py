@@ -145,7 +145,7 @@ def clip_flags(
     flag(
         "by_extremes",
         rhythm.method == "extremes",
-        f"ED and ES are the largest and the smallest frame of the clip, no beats were looked for: "
+        f"ED and ES are the largest and the smallest frame of the clip, and not those of a beat: "
         f"{_WHY.get(rhythm.why, '')} The ejection fraction is unreliable.",
     )
     flag("irregular", rhythm.irregular, "The rhythm is irregular: read the list of beats, not one number.")

@@ -124,14 +124,46 @@ def test_an_end_that_is_not_as_large_as_the_ed_inside_is_none(first: float) -> N
     assert (rhythm.at_ends, rhythm.incomplete) == (1, 1)
 
 
-def test_a_part_of_a_beat_is_none_unless_it_ends_as_large_as_it_began() -> None:
-    """From 30 % of systole to mid diastole; by chance ends may be alike, and then the flag says what that means."""
-    times = np.arange(0, 0.75, 1 / 50)
-    taken = [
-        find_rhythm(times, area_of(Beating((1.0,) * 3, start=-start).contraction(times))).method == "beats"
-        for start in np.arange(0.1, 1, 0.05)
-    ]
-    assert sum(taken) <= 2
+@pytest.mark.parametrize("fps", [30, 100])
+@pytest.mark.parametrize("share", [0.35, 0.5, 0.65])
+def test_a_part_of_a_beat_is_no_beat(share: float, fps: int) -> None:
+    """However alike its ends are: at an ED the ventricle rests, and falls or fills at the ends of these."""
+    times = np.arange(0, share, 1 / fps)
+    for start in np.arange(0.02, 1, 0.02):
+        area = area_of(Beating((1.0,) * 3, start=-start).contraction(times))
+        assert find_rhythm(times, area).method != "beats", start
+
+
+@pytest.mark.parametrize("noise", [0, 0.01])
+@pytest.mark.parametrize(("start", "seconds"), [(0.2, 1.0), (0.7, 0.75)])
+def test_a_short_clip_that_shows_ed_and_es_has_both(start: float, seconds: float, noise: float) -> None:
+    """No beat from ED to ED: from mid systole to the next, or from diastole to the next filling."""
+    times = np.arange(0, seconds, 1 / 50)
+    contraction = Beating((1.0,) * 4, start=-start).contraction(times)
+    grain = np.random.default_rng(0).standard_normal(len(times))
+    rhythm = find_rhythm(times, area_of(contraction) + noise * FAC * 3000 * grain)
+    assert (rhythm.method, rhythm.why, len(rhythm.beats)) == ("extremes", "no_complete_beat", 1)
+    (beat,) = rhythm.beats
+    assert beat.next_ed is None and np.isnan(rhythm.heart_rate)
+    assert abs(beat.ed - np.argmin(contraction)) <= 1 and abs(beat.es - np.argmax(contraction)) <= 1
+    volume = 1 - EF * contraction
+    assert 100 * (1 - volume[beat.es] / volume[beat.ed]) == pytest.approx(100 * EF, abs=3)
+
+
+def test_an_extreme_at_an_end_of_a_short_clip_is_none() -> None:
+    """The ventricle may have been larger before, or smaller after."""
+    beating = Beating((1.0,) * 4, start=-0.05)
+    for seconds in (0.25, 0.6):  # in systole; from after ED to diastole
+        times = np.arange(0, seconds, 1 / 50)
+        rhythm = find_rhythm(times, area_of(beating.contraction(times)))
+        assert (rhythm.method, rhythm.why) == ("none", "no_complete_beat")
+
+
+def test_a_longer_clip_needs_a_beat() -> None:
+    times = np.arange(0, 3.0, 1 / 50)
+    slow = 3000 + 500 * np.sin(2 * np.pi * times / 3)  # turns at both, once
+    assert find_rhythm(times * 0.7, slow).method == "extremes"
+    assert find_rhythm(times, slow).method == "none"
 
 
 def test_a_beat_that_ends_with_the_clip_begins_at_its_own_ed() -> None:
@@ -155,7 +187,7 @@ def test_one_complete_beat_is_one() -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_noise_has_no_beats(seed: int) -> None:
-    for count in (60, 120, 200, 400):
+    for count in (16, 20, 30, 60, 120, 200, 400):
         grain = np.random.default_rng(seed).standard_normal(count)
         assert find_rhythm(np.arange(count) / 50, 3000 + 100 * grain).method == "none"
 
