@@ -107,7 +107,7 @@ def find_rhythm(times_s: ndarray | None, area: Sequence[float] | ndarray) -> Rhy
     step = float(np.median(np.diff(times_s)))
     if 1 / step < LOWEST_RATE_HZ:
         return Rhythm(extremes, "extremes", "frame_rate_low")
-    if len(values) < 3:
+    if len(values) < 3 or times_s[-1] - times_s[0] < _SHORTEST_S:
         return Rhythm(why="no_complete_beat")
 
     # Frames need not be evenly spaced; the search is.

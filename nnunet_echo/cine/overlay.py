@@ -87,12 +87,14 @@ def write_mp4(path: Path, loop: Loop) -> Path:
         raise RuntimeError("MP4 is written by PyAV. Install it: pip install 'nnunet-echo[video]'.") from error
     from fractions import Fraction
 
-    starts = np.concatenate([[0.0], np.cumsum(_steps(loop))])
+    # In ms, each at least one behind the one before: steps may be shorter, times must not be equal.
+    ticks = np.arange(loop.clip.count)
+    starts = np.maximum.accumulate(np.round(1000 * np.cumsum([0.0, *_steps(loop)[:-1]])) - ticks) + ticks
     name = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     # Bit-exact: no version and no date in the file.
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart", "fflags": "+bitexact"}) as film:
         stream = None
-        for picture, start in zip(overlay_frames(loop), starts, strict=False):
+        for picture, start in zip(overlay_frames(loop), starts, strict=True):
             if stream is None:
                 stream = film.add_stream(name, rate=Fraction(1 / _steps(loop)[0]).limit_denominator(1000))
                 stream.width, stream.height, stream.pix_fmt = *picture.size, "yuv420p"
@@ -100,7 +102,7 @@ def write_mp4(path: Path, loop: Loop) -> Path:
                 stream.codec_context.thread_count = 1  # few frames: more threads give nothing
                 stream.options = _CODECS[name]
             frame = av.VideoFrame.from_image(picture)
-            frame.pts, frame.time_base = round(start * 1000), Fraction(1, 1000)
+            frame.pts, frame.time_base = int(start), Fraction(1, 1000)
             film.mux(stream.encode(frame))
         if stream is not None:
             film.mux(stream.encode())

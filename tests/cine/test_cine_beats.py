@@ -150,6 +150,12 @@ def test_a_short_clip_that_shows_ed_and_es_has_both(start: float, seconds: float
     assert 100 * (1 - volume[beat.es] / volume[beat.ed]) == pytest.approx(100 * EF, abs=3)
 
 
+def test_a_clip_shorter_than_any_beat_has_none() -> None:
+    """Frames at a rate that cannot be: the curve turns, but no heart is as fast."""
+    times = np.arange(0, 2, 1 / 30) / 10
+    assert find_rhythm(times, area_of(steady(75, 2).contraction(10 * times))).why == "no_complete_beat"
+
+
 def test_an_extreme_at_an_end_of_a_short_clip_is_none() -> None:
     """The ventricle may have been larger before, or smaller after."""
     beating = Beating((1.0,) * 4, start=-0.05)

@@ -85,6 +85,17 @@ def test_mp4_has_every_frame_and_its_time(loop: Loop, tmp_path: Path) -> None:
         assert np.abs(frames[7].to_ndarray(format="rgb24").astype(int) - wanted).mean() < 8
 
 
+def test_steps_shorter_than_the_film_can_say_stay_in_order(loop: Loop, tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    times = np.arange(loop.clip.count) * 0.02
+    times[10:14] = times[10] + np.arange(4) * 1e-5
+    write_mp4(tmp_path / "a.mp4", replace(loop, clip=replace(loop.clip, times_s=times)))
+    with av.open(str(tmp_path / "a.mp4")) as film:
+        shown = [frame.time for frame in film.decode(video=0)]
+    assert len(shown) == loop.clip.count and (np.diff(shown) > 0).all()
+    assert np.allclose(shown, times, atol=0.0035)
+
+
 def test_the_video_does_not_say_when_and_with_what_it_was_made(loop: Loop, tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     with av.open(str(write_mp4(tmp_path / "overlay.mp4", loop))) as video:

@@ -110,6 +110,8 @@ def read_header(path: Path, name: str) -> Header:
     count = integer(dataset, "NumberOfFrames", 1)
     if count is None or count < 1:
         raise ClipError(name, "NumberOfFrames is no number above 0", COPY)
+    if count > (size := path.stat().st_size):  # before anything is made for so many
+        raise ClipError(name, f"it says that it has {count} frames, in {size} bytes", COPY)
     return Header(
         dataset=dataset,
         layout=_layout(dataset, syntax, name),

@@ -10,11 +10,18 @@ from nnunet_echo.cine.clips.dicom import read_dicom
 from nnunet_echo.cine.clips.images import ITK_ENDINGS, read_folder, read_gif, read_volume
 from nnunet_echo.cine.clips.scale import find_scale
 from nnunet_echo.cine.clips.survey import survey_findings, unlike_neighbours
-from nnunet_echo.cine.clips.timing import by_the_user
+from nnunet_echo.cine.clips.timing import by_the_user, rate_impossible
 from nnunet_echo.cine.clips.video import ENDINGS, read_avi_or_video
 from nnunet_echo.data.errors import printable
 
-_TIME_FINDINGS = ("time_missing", "time_vector_refused", "time_sources_disagree", "frame_rate_low", "frame_rate_high")
+_RATE_FINDINGS = ("frame_rate_low", "frame_rate_high")
+_TIME_FINDINGS = (
+    *_RATE_FINDINGS,
+    "frame_rate_impossible",
+    "time_missing",
+    "time_vector_refused",
+    "time_sources_disagree",
+)
 
 
 def read_clip(
@@ -46,6 +53,9 @@ def read_clip(
             finding for finding in clip.findings if finding.name not in (*_TIME_FINDINGS, "frames_not_in_time")
         )
         clip = replace(clip, times_s=times, time_source=source, findings=(*kept, *findings))
+    elif clip.times_s is not None and (impossible := rate_impossible(clip.times_s, clip.time_source)) is not None:
+        kept = tuple(finding for finding in clip.findings if finding.name not in _RATE_FINDINGS)
+        clip = replace(clip, times_s=None, time_source="none", findings=(*kept, impossible))
     count, unlike = unlike_neighbours(clip.frames())
     if count != clip.count:
         raise ClipError(name, f"{count} frames can be decoded where {clip.count} are announced", "Copy the file again")

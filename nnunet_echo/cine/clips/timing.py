@@ -18,6 +18,7 @@ from nnunet_echo.cine.clips.clip import Finding
 
 FRAME_TIME, FRAME_TIME_VECTOR = 0x00181063, 0x00181065
 USUAL_FPS = (15.0, 200.0)
+POSSIBLE_FPS = (1.0, 1000.0)
 DISAGREEMENT = 0.05
 
 
@@ -59,6 +60,10 @@ def find_times(tags: TimeTags, count: int) -> tuple[ndarray | None, str, list[Fi
     ):
         if step_s is not None:
             found[source] = np.arange(count) * step_s
+    for source in list(found):
+        if (impossible := rate_impossible(found[source], source)) is not None:
+            findings.append(impossible)
+            del found[source]
     if not found:
         findings.append(Finding("time_missing", "The file does not say when its frames were taken."))
         return None, "none", findings
@@ -75,8 +80,9 @@ def by_the_user(
     fps: float, count: int, known: ndarray | None, findings: Sequence[Finding] = ()
 ) -> tuple[ndarray | None, str, list[Finding]]:
     """The times of `fps`, which overrule those `known` from the file."""
-    if not (np.isfinite(fps) and fps > 0):
-        raise ValueError(f"fps={fps}: must be a number above 0.")
+    low, high = POSSIBLE_FPS
+    if not low <= fps <= high:
+        raise ValueError(f"fps={fps}: must be frames a second, from {low:g} to {high:g}.")
     if count == 1:
         return None, "none", []
     times = np.arange(count) / fps
@@ -86,6 +92,17 @@ def by_the_user(
         text = f"{fps:g} frames a second by the user, {(count - 1) / known[-1]:.4g} in the file."
         kept.append(Finding("fps_differs_from_file", text))
     return times, "by the user", kept + rate_findings(times)
+
+
+def rate_impossible(times_s: ndarray, source: str) -> Finding | None:
+    """That (T,) seconds cannot be those of an echo, so that nothing is to be measured by them."""
+    fps, (low, high) = 1 / float(np.median(np.diff(times_s))), POSSIBLE_FPS
+    if low <= fps <= high:
+        return None
+    text = (
+        f"{source} gives {fps:.4g} frames a second, not {low:g} to {high:g}. It may be in another unit; it is not used."
+    )
+    return Finding("frame_rate_impossible", text)
 
 
 def rate_findings(times_s: ndarray) -> list[Finding]:

@@ -113,6 +113,7 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "fewer fragments than frames": ("a.dcm", fewer_fragments, "3 frames are stored where 4"),
     "more frames announced": ("a.dcm", tagged(NumberOfFrames=5), "announced"),
     "fewer frames announced": ("a.dcm", tagged(NumberOfFrames=3), "announced"),
+    "more frames than bytes": ("a.dcm", tagged(NumberOfFrames=2_000_000_000), "2000000000 frames, in"),
     "no frames announced": ("a.dcm", tagged(NumberOfFrames=0), "NumberOfFrames"),
     "no rows": ("a.dcm", tagged(Rows=None), "does not describe"),
     "huge frames": ("a.dcm", tagged(Rows=65535, Columns=65535), "65535 x 65535"),

@@ -29,6 +29,11 @@ FRAMES = phantom_frames(4)
         (TimeTags(vector_ms=[0, 20, 0, 20], frame_ms=20), "FrameTime", 20, ["time_vector_refused"]),
         (TimeTags(frame_ms=100), "FrameTime", 100, ["frame_rate_low"]),
         (TimeTags(frame_ms=4), "FrameTime", 4, ["frame_rate_high"]),
+        (TimeTags(frame_ms=0.04, cine_rate=25), "CineRate", 40, ["frame_rate_impossible"]),
+        (TimeTags(vector_ms=[0, 0.02, 0.02, 0.02], frame_ms=20), "FrameTime", 20, ["frame_rate_impossible"]),
+        (TimeTags(frame_ms=40000), "none", None, ["frame_rate_impossible", "time_missing"]),
+        (TimeTags(frame_ms=1), "FrameTime", 1, ["frame_rate_high"]),
+        (TimeTags(frame_ms=1000), "FrameTime", 1000, ["frame_rate_low"]),
         (TimeTags(frame_ms=20, pointer=[FRAME_TIME]), "FrameTime", 20, []),
         (TimeTags(frame_ms=20, pointer=[0x00540010]), "none", None, ["frames_not_in_time"]),
         (TimeTags(pointer=[FRAME_TIME_VECTOR]), "none", None, ["time_missing"]),
@@ -56,7 +61,7 @@ def test_rates_by_the_user() -> None:
     assert np.allclose(times, np.arange(4) / 50) and source == "by the user"
     assert [finding.name for finding in findings] == ["fps_differs_from_file"]
     assert by_the_user(50, 4, np.arange(4) / 51)[2] == []
-    for fps in (0, -1, float("nan"), float("inf")):
+    for fps in (0, -1, float("nan"), float("inf"), 1e9, 1e-9, 1001):
         with pytest.raises(ValueError, match="fps="):
             by_the_user(fps, 4, None)
 
@@ -107,3 +112,16 @@ def test_the_time_of_a_nifti(tmp_path: Path, code: int, step: float, seconds: fl
     assert np.array_equal(list(clip.frames()), FRAMES)
     assert clip.times_s is None if seconds is None else clip.times_s[1] == pytest.approx(seconds)
     assert clip.time_source == ("none" if seconds is None else "container")
+
+
+def test_a_rate_that_no_echo_has_is_not_used(tmp_path: Path) -> None:
+    image = sitk.JoinSeries([sitk.JoinSeries(sitk.GetImageFromArray(frame)) for frame in FRAMES], 0.0, 0.02)
+    sitk.WriteImage(image, str(tmp_path / "a.nii"))
+    data = bytearray((tmp_path / "a.nii").read_bytes())
+    data[123] = 2 | 16  # milliseconds, which were seconds
+    (tmp_path / "a.nii").write_bytes(data)
+    clip = read_clip(tmp_path / "a.nii")
+    assert clip.times_s is None and clip.time_source == "none"
+    assert [finding.name for finding in clip.findings] == ["frame_rate_impossible"]
+    clip = read_clip(tmp_path / "a.nii", fps=50)
+    assert clip.times_s[1] == 0.02 and "frame_rate_impossible" not in {finding.name for finding in clip.findings}
