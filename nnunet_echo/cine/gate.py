@@ -10,7 +10,7 @@ Refused for one beat    lv_empty, no_base, lv_cut, lv_in_pieces, axis, esv_above
 Refused for two views   biplane_views, biplane_no_ef, biplane_no_scale, biplane_no_rate, biplane_lengths, biplane_rates
 Flags                   the clip's own, rate_high, irregular, few_beats, incomplete_beats, beat_at_ends, by_extremes,
                         lv_missing_some, lv_pieces, anatomy, motion, methods_disagree, base_doubtful, entropy_high,
-                        sector_small, study_not_checked, beats_refused, time_gap
+                        sector_small, sector_whole, study_not_checked, beats_refused, time_gap
 
 Limits are stated below; those of beats and of biplane follow Lang et al., J Am Soc Echocardiogr 28:1-39, 2015 in kind,
 not in value: they are ours, and unofficial.
@@ -35,7 +35,7 @@ ON_EDGE = 0.05  # of the LV's outline may lie on the edge of the sector
 STRAY = 0.1  # of the LV may lie outside its largest piece
 SHORTENING = (-0.05, 0.4)  # of the long axis from ED to ES; below 0 by what outlines are uncertain
 FRAMES = 0.1  # of the frames may break a rule of anatomy or of motion
-SECTOR = 0.1  # of the picture
+SECTOR, WHOLE = 0.1, 0.95  # of the picture
 METHODS = 10.0  # percentage points of EF between disks and area-length
 LENGTHS, RATES = 0.2, 0.1  # between two views, of the larger one
 
@@ -177,6 +177,12 @@ def clip_flags(
     )
     flag("base_doubtful", doubtful > FRAMES, f"In {doubtful:.0%} of the frames the mitral plane is in doubt.")
     share = float(sector.mean())
+    flag(
+        "sector_whole",
+        share > WHOLE,
+        "The sector could not be told from the rest of the picture: film and report show all of it, and names that "
+        "are written there. Look at them before you pass them on.",
+    )
     flag("sector_small", share < SECTOR, f"The sector fills {share:.1%} of the picture.")
     if entropy_limit is not None and curve.entropy is not None:
         mean = float(np.nanmean(curve.entropy))

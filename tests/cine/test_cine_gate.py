@@ -219,6 +219,8 @@ def test_flags_of_the_clip() -> None:
     tiny = np.zeros(masks[0].shape, bool)
     tiny[:3, :3] = True
     assert "sector_small" in flags(drawn_result.__wrapped__(sector=tiny))
+    assert "sector_whole" in flags(drawn_result.__wrapped__(sector=np.ones_like(tiny)))
+    assert "sector_whole" not in flags(drawn_result())
     assert "rate_high" in flags(analyse(drawn_clip(frames, 300), masks, LABELS))
     clip = drawn_clip(frames)
     times = clip.times_s.copy()

@@ -14,35 +14,40 @@ from skimage.morphology import convex_hull_image
 
 from nnunet_echo.cine.clips.clip import Clip
 
-_CHANGE = 1.0  # standard deviation over time, in grey levels; the dark sides of a sector have 1 to 2, still text 0
-_LIT = 10  # grey level, for a clip of one frame
+_CHANGE = 0.5  # grey levels from frame to frame, in the mean; still text has 0, the dark sides of a sector 1 to 2
+_QUIET, _LOUDER = 10, 2.0  # so many percent of a picture are beside its sector; the sector changes so much more
+_NEAR = 5  # pixels, along each axis
+_LEAST = 0.05  # of the picture, that a sector fills
+_GROUPS = 5  # of the clip's frames, in their order
+_LIT = 10  # grey levels above the background, in a clip of one frame
 _GAP, _THREAD = 3, 2  # pixels: gaps that are closed, and bridges that are cut
 
 
 def find_sector(clip: Clip) -> ndarray:
     """The sector as (H, W) bool, from one pass over the clip's frames, in the memory of a few.
 
-    A clip of one frame does not change; of that, the largest lit part is taken. All False where nothing changes.
+    A pixel's change is the median over groups of frames, so that a few frames that failed do not count, and is
+    compared with that of the quietest tenth of the picture, which noise and compression change as well. A clip of one
+    frame does not change; of that, the largest lit part is taken. All False where nothing changes.
     """
-    # Squares of 16 bits fit 2 ** 16 times into 32.
-    total = np.zeros(clip.shape, np.int32)
-    squares = np.zeros(clip.shape, np.uint32 if clip.count < 2**16 else np.uint64)
-    first = np.zeros(clip.shape, np.int16)
-    count = 0
-    for frame in clip.frames():
-        if count == 0:
-            first = frame.astype(np.int16)
-        change = frame - first
-        total += change
-        np.abs(change, out=change)
-        squares += np.square(change.view(np.uint16))
-        count += 1
-    if count == 1:
-        changing: ndarray = first > _LIT
-    else:
-        variance = (squares - total.astype(np.float64) ** 2 / count) / (count - 1)
-        changing = variance > _CHANGE**2
-    return _largest_part(changing, clip.region)
+    groups = min(_GROUPS, clip.count - 1)
+    if groups < 1:
+        first = next(iter(clip.frames())).astype(np.int16)
+        return _largest_part(first > np.percentile(first, _QUIET) + _LIT, clip.region)
+    totals, steps = np.zeros((groups, *clip.shape), np.uint32), np.zeros(groups)
+    before: ndarray | None = None
+    for index, frame in enumerate(clip.frames()):
+        now = frame.astype(np.int16)
+        if before is not None:
+            group = (index - 1) * groups // (clip.count - 1)
+            totals[group] += np.abs(now - before).view(np.uint16)
+            steps[group] += 1
+        before = now
+    # Over neighbours too, or the noise of a few frames would differ as much from pixel to pixel as from tissue.
+    change = ndimage.median_filter(np.median(totals / steps[:, None, None], axis=0), _NEAR)
+    louder = change > max(_CHANGE, _LOUDER * np.percentile(change, _QUIET))
+    # With hardly anything louder than its tenth the picture is all sector, and has no background to compare with.
+    return _largest_part(louder if louder.mean() > _LEAST else change > _CHANGE, clip.region)
 
 
 def _largest_part(changing: ndarray, region: tuple[int, int, int, int] | None) -> ndarray:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from clip_files import phantom_frames, real_file
+from numpy import ndarray
 
 from nnunet_echo.cine.clips import read_clip
 from nnunet_echo.cine.clips.clip import clip_of
@@ -15,11 +17,11 @@ from nnunet_echo.cine.clips.sector import find_sector
 FRAMES = phantom_frames(6)
 
 
-def screen() -> np.ndarray:
+def screen(cine: ndarray = FRAMES) -> ndarray:
     """The phantom in a larger picture, with text that stands still, an ECG and a clock that do not."""
-    height, width = FRAMES.shape[1:]
-    frames = np.zeros((len(FRAMES), height + 60, width + 60), np.uint8)
-    frames[:, 20 : 20 + height, 30 : 30 + width] = FRAMES
+    height, width = cine.shape[1:]
+    frames = np.zeros((len(cine), height + 60, width + 60), np.uint8)
+    frames[:, 20 : 20 + height, 30 : 30 + width] = cine
     frames[:, 4:10, 4:50] = 200  # a name
     for index, frame in enumerate(frames):
         frame[-10:-4, 10 + 10 * index : 14 + 10 * index] = 250  # a trace
@@ -36,6 +38,40 @@ def test_the_sector_is_what_changes() -> None:
     assert not sector[:12].any() and not sector[-12:].any()
     outside = np.where(sector, 0, frames)
     assert (outside[:, 20:-40, 30:-30] > 40).mean() < 0.01  # hardly any tissue is lost
+
+
+def a_frame_of(value: int, index: int) -> Callable[[ndarray], ndarray]:
+    def change(frames: ndarray) -> ndarray:
+        frames[index] = value
+        return frames
+
+    return change
+
+
+DISTURBED: dict[str, Callable[[ndarray], ndarray]] = {
+    "noise": lambda x: np.clip(x + np.random.default_rng(0).normal(0, 2, x.shape), 0, 255).astype(np.uint8),
+    "grey background": lambda x: np.maximum(x, 20),
+    "a grey frame": a_frame_of(128, 3),
+    "a black first frame on grey": lambda x: a_frame_of(0, 0)(np.maximum(x, 20)),
+    "brighter by and by": lambda x: np.clip(x + np.linspace(0, 3, len(x))[:, None, None], 0, 255).astype(np.uint8),
+    "one frame on grey": lambda x: np.maximum(x[:1], 20),
+}
+
+
+@pytest.mark.parametrize("kind", DISTURBED)
+def test_what_disturbs_the_whole_picture_is_not_the_sector(kind: str) -> None:
+    """The name above it would be shown."""
+    frames = DISTURBED[kind](screen(phantom_frames(12)))
+    sector = find_sector(clip_of(frames))
+    truth = np.zeros_like(sector)
+    truth[20:-40, 30:-30] = FRAMES.max(axis=0) > 0
+    assert (sector & truth).sum() / (sector | truth).sum() > 0.85
+    assert not sector[:11].any()
+
+
+def test_a_picture_that_is_all_sector_has_no_background() -> None:
+    frames = FRAMES[:, 25:-15, 30:-30]
+    assert find_sector(clip_of(frames)).mean() > 0.9
 
 
 def test_the_region_cuts_the_sector() -> None:
