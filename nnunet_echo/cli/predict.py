@@ -16,6 +16,9 @@ from nnunet_echo.nnunet.results import DEFAULT_PLANS
 if TYPE_CHECKING:
     from nnunet_echo.cine.model import CineModel
 
+# Parts of a folder's name that -d is completed by: option -> its name in the arguments, default.
+_WITH_DATASET = {"-c": ("configuration", "2d"), "-tr": ("trainer", "nnUNetTrainer"), "-p": ("plans", DEFAULT_PLANS)}
+_CHECKPOINT = "checkpoint_final.pth"
 INTERRUPTED = "interrupted; the masks that are there are complete, and --continue_prediction goes on from them"
 
 
@@ -36,9 +39,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("-m", "--model", type=Path, metavar="MODEL", help="folder of a trained model, or exported file")
     model.add_argument("-d", dest="dataset", metavar="DATASET", help="id or name, instead of -m, with -c -tr -p")
-    parser.add_argument("-c", dest="configuration", default="2d", help="(default: 2d)")
-    parser.add_argument("-tr", dest="trainer", default="nnUNetTrainer", help="(default: nnUNetTrainer)")
-    parser.add_argument("-p", dest="plans", default=DEFAULT_PLANS, help=f"(default: {DEFAULT_PLANS})")
+    for flag, (name, default) in _WITH_DATASET.items():
+        parser.add_argument(flag, dest=name, help=f"with -d (default: {default})")
     parser.add_argument(
         "-f",
         "--folds",
@@ -47,7 +49,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="0, several for their mean, or all (default: every fold that is trained)",
     )
-    parser.add_argument("-chk", dest="checkpoint", default="checkpoint_final.pth", help="(default: %(default)s)")
+    parser.add_argument("-chk", dest="checkpoint", help=f"(default: {_CHECKPOINT})")
     parser.add_argument("-step_size", "--step-size", type=float, default=0.5, help="of the tiles (default: 0.5)")
     parser.add_argument("--disable_tta", "--disable-tta", action="store_true", help="no mirrored forms")
     parser.add_argument(
@@ -60,17 +62,18 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def load_model(args: argparse.Namespace) -> CineModel:
-    """The model of the options. Raises as `CineModel.load`."""
+    """The model of the options. Raises as `model_path` and `CineModel.load`."""
     from nnunet_echo.cine.model import CineModel
     from nnunet_echo.crossval.checks import check_device
 
+    path = model_path(args)
     if args.device != "cpu":
         check_device(args.device)
     model = CineModel.load(
-        model_path(args),
+        path,
         args.folds,
         args.device,
-        args.checkpoint,
+        args.checkpoint or _CHECKPOINT,
         workers=args.workers,
         mirroring=not args.disable_tta,
         step_size=args.step_size,
@@ -83,18 +86,30 @@ def load_model(args: argparse.Namespace) -> CineModel:
 
 
 def model_path(args: argparse.Namespace) -> Path:
-    """-m, or the folder that -d, -c, -tr and -p name. Raises `ValueError` and `FileNotFoundError`."""
+    """-m, or the folder that -d, -c, -tr and -p name.
+
+    Raises `ValueError`, also for options that would change nothing, and `FileNotFoundError`.
+    """
     from nnunet_echo.nnunet.folders import find_dataset
     from nnunet_echo.nnunet.results import check_name, model_folder, results_folder
 
     if args.model:
         if not args.model.exists():
             raise FileNotFoundError(f"{args.model}: there is no such model. Name a folder of nnUNet_results with -m.")
+        for flag, (name, _) in _WITH_DATASET.items():
+            if getattr(args, name) is not None:
+                raise ValueError(f"{flag} {getattr(args, name)}: -m names the whole model. Leave out one of the two.")
+        for flag, given in (("-f", args.folds), ("-chk", args.checkpoint), ("--import-trainer", args.import_trainer)):
+            if given and args.model.is_file():
+                raise ValueError(
+                    f"{flag}: {args.model} is one exported model, with all that it needs. Leave out {flag}."
+                )
         return args.model
-    for what in ("trainer", "plans", "configuration"):
-        check_name(what, getattr(args, what))
+    named = {name: getattr(args, name) or default for name, default in _WITH_DATASET.values()}
+    for what, name in named.items():
+        check_name(what, name)
     dataset = find_dataset(args.dataset, results_folder()).name
-    folder = model_folder(dataset, args.trainer, args.plans, args.configuration)
+    folder = model_folder(dataset, named["trainer"], named["plans"], named["configuration"])
     if not folder.is_dir():
         there = sorted(path.name for path in folder.parent.glob("*__*__*") if path.is_dir())
         raise FileNotFoundError(f"{folder}: there is no such model. There are {', '.join(there) or 'none'}.")

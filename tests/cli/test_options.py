@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import pytest
 from test_main import LINES, module_of
@@ -94,3 +95,37 @@ def test_folds_of_the_leaderboard_may_be_ranges(
         assert main(["leaderboard", "751", "-o", str(tmp_path), "-f", word]) == 2
         assert f"--folds {word}" in capsys.readouterr().err.replace("'", "")
     assert len(seen) == 3
+
+
+WHOLE = [("-c", "3d_fullres"), ("-c", "2d"), ("-tr", "NOPE"), ("-p", "NOPE")]
+IN_A_FILE = [("-f", "3"), ("-f", "0"), ("-chk", "foo"), ("--import-trainer",)]
+
+
+@pytest.mark.parametrize("command", ["predict -i x -o out", "cine -i x -o out", "serve --no-browser"])
+@pytest.mark.parametrize("options", WHOLE + IN_A_FILE, ids=" ".join)
+def test_options_that_would_change_nothing_are_refused(
+    command: str,
+    options: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """Beside -m, which names all of a model; beside a file, what it holds."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model.zip").touch()
+    load = "nnunet_echo.cine.model.CineModel.load"
+    monkeypatch.setattr(load, lambda *_, **__: pytest.fail("loaded"))
+    for model in ("model", "model.zip") if options in WHOLE else ("model.zip",):
+        assert main([*command.split(), "-m", model, *options]) == 2
+        said = capsys.readouterr().err
+        if options in WHOLE:
+            assert f"error: {' '.join(options)}: -m names the whole model. Leave out one of the two." in said
+        else:
+            assert f"error: {options[0]}: model.zip is one exported model" in said
+    given: list[object] = []
+    monkeypatch.setattr(load, lambda *found, **_: given.extend(found) or pytest.fail("loaded"))
+    if options in IN_A_FILE:  # a folder takes them
+        with pytest.raises(pytest.fail.Exception):
+            main([*command.split(), "-m", "model", *options])
+        assert given[3] == (options[1] if options[0] == "-chk" else "checkpoint_final.pth")
