@@ -33,12 +33,13 @@ def measure_drawn(
     views: tuple[str, ...] = (),
     spacing: Any = None,
     fps: Any = None,
+    region: int | None = None,
     smooth: bool = False,
     progress: Callable[[int, int], None],
     wait_s: float = 0.0,
 ) -> CineResult:
     """As `measure_study`, with the true masks of the drawn heart in place of a model's."""
-    clips = [read_clip(path, spacing=spacing, fps=fps) for path in paths]
+    clips = [read_clip(path, spacing=spacing, fps=fps, region=region) for path in paths]
     total = sum(clip.count for clip in clips)
     for done in range(total + 1):
         progress(done, total)

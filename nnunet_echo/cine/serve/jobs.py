@@ -22,7 +22,7 @@ from nnunet_echo.cine.result import CineResult
 from nnunet_echo.cine.serve.folder import remove
 from nnunet_echo.cine.serve.wanted import Wanted
 
-# As `study.measure_study` with its model: (paths, *, views, spacing, fps, smooth, progress) -> CineResult.
+# As `study.measure_study` with its model: (paths, *, views, spacing, fps, region, smooth, progress) -> CineResult.
 Measure = Callable[..., CineResult]
 REPORT, ARCHIVE = "report.html", "result.zip"
 MOST_WAITING = 4  # jobs that are neither at work nor finished
@@ -200,6 +200,7 @@ class Jobs:
                 views=wanted.views,
                 spacing=wanted.spacing,
                 fps=wanted.fps,
+                region=wanted.region,
                 smooth=wanted.smooth,
                 progress=lambda done, total: self._progress(job, done, total),
             )

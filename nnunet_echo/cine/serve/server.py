@@ -89,7 +89,8 @@ class PageServer(ThreadingHTTPServer):
 def serving(measure: Measure, limit_bytes: int, port: int = 0) -> Iterator[PageServer]:
     """A server that runs in a thread, and its temporary files; both are gone at the end.
 
-    `measure` is `study.measure_study` with a model: (paths, *, views, spacing, fps, smooth, progress) -> CineResult.
+    `measure` is `study.measure_study` with a model: (paths, *, views, spacing, fps, region, smooth, progress) ->
+    CineResult.
     Raises RuntimeError for a port that cannot be had, and where files could not be removed.
     """
     with private_folder() as folder:

@@ -13,7 +13,7 @@ from nnunet_echo.cine.result import VIEWS
 
 # Kinds of files that are told by their names; DICOM and GIF are told by what they hold. MHD is a header without pixels.
 KNOWN_ENDINGS = tuple(ending for ending in (*ENDINGS, *ITK_ENDINGS) if ending != ".mhd")
-_KEYS = ("sizes", "endings", "views", "spacing", "fps", "smooth")
+_KEYS = ("sizes", "endings", "views", "spacing", "fps", "region", "smooth")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Wanted:
     """One or two clips to measure: `sizes` in bytes, `endings` of `KNOWN_ENDINGS` or "", and options of the measuring.
 
     >>> read_wanted({"sizes": [120], "endings": [".dcm"], "fps": 50}, limit_bytes=1000)
-    Wanted(sizes=(120,), endings=('',), views=(), spacing=None, fps=50.0, smooth=False)
+    Wanted(sizes=(120,), endings=('',), views=(), spacing=None, fps=50.0, region=None, smooth=False)
     """
 
     sizes: tuple[int, ...]
@@ -29,6 +29,7 @@ class Wanted:
     views: tuple[str, ...] = ()
     spacing: tuple[float, float] | None = None
     fps: float | None = None
+    region: int | None = None
     smooth: bool = False
 
     def names(self) -> tuple[str, ...]:
@@ -57,11 +58,14 @@ def read_wanted(content: Any, limit_bytes: int) -> Wanted:
         raise ValueError("views: expected 4CH or 2CH for each clip.")
     if len(sizes) == 2 and set(views) != set(VIEWS):
         raise ValueError("Two clips are the two views of one study: one 4CH, the other 2CH.")
-    spacing, fps, smooth = content.get("spacing"), content.get("fps"), content.get("smooth", False)
+    spacing, fps = content.get("spacing"), content.get("fps")
+    region, smooth = content.get("region"), content.get("smooth", False)
     if spacing is not None and (not _is_list(spacing, (int, float), (2,)) or not all(map(_above_0, spacing))):
         raise ValueError("Pixel size: height and width must be above 0. Give both in mm.")
     if fps is not None and not _above_0(fps):
         raise ValueError("Frames per second: must be above 0.")
+    if region is not None and (not _is_list([region], int, (1,)) or region < 1):
+        raise ValueError("Region: must be a whole number from 1.")
     if not isinstance(smooth, bool):
         raise ValueError("smooth: expected true or false.")
     return Wanted(
@@ -70,6 +74,7 @@ def read_wanted(content: Any, limit_bytes: int) -> Wanted:
         tuple(views) if any(views) else (),
         None if spacing is None else (float(spacing[0]), float(spacing[1])),
         None if fps is None else float(fps),
+        region,
         smooth,
     )
 

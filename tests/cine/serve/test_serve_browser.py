@@ -166,6 +166,11 @@ def test_what_cannot_be_measured_is_said_at_once(tab: Any, loop: bytes) -> None:
     said("height and width are needed")
     tab.locator("#columns").fill("-1")
     said("Pixel width: must be a number above 0")
+    tab.locator("#columns").fill("0.4")
+    tab.get_by_label("Region").fill("0")
+    said("Region: must be a number above 0")
+    tab.get_by_label("Region").fill("2")
+    assert tab.evaluate("[wanted().content.region, wanted().content.spacing]") == [2, [0.3, 0.4]]
     assert not any("jobs" in url for url in tab.asked)
 
 

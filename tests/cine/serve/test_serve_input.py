@@ -62,6 +62,10 @@ MEANINGLESS = [
     {"sizes": [1], "endings": [""], "spacing": [0.3, float("nan")]},
     {"sizes": [1], "endings": [""], "fps": 0},
     {"sizes": [1], "endings": [""], "fps": "50"},
+    {"sizes": [1], "endings": [""], "region": 0},
+    {"sizes": [1], "endings": [""], "region": 1.5},
+    {"sizes": [1], "endings": [""], "region": True},
+    {"sizes": [1], "endings": [""], "region": "1"},
     {"sizes": [1], "endings": [""], "smooth": 1},
     {"sizes": [1], "endings": [""], "model": "/etc/passwd"},
 ]

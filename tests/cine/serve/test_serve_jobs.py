@@ -78,7 +78,7 @@ def test_refused_numbers_are_told(temporary: Path, refused: bool) -> None:
 
 
 def test_options_reach_the_measuring(client: Client, gate: Gate) -> None:
-    path = f"jobs/{client.announce(2, 3, spacing=[0.3, 0.4], fps=50, smooth=True).json['job']}"
+    path = f"jobs/{client.announce(2, 3, spacing=[0.3, 0.4], fps=50, region=2, smooth=True).json['job']}"
     assert client("PUT", f"{path}/clips/2", b"two").status == 204
     assert client("GET", path).json["state"] == "receiving" and not gate.seen
     assert client("PUT", f"{path}/clips/1", b"on").status == 204
@@ -86,7 +86,7 @@ def test_options_reach_the_measuring(client: Client, gate: Gate) -> None:
     seen = gate.seen[0]
     assert [path.name for path in seen["paths"]] == ["clip_1", "clip_2"] and seen["bytes"] == [b"on", b"two"]
     assert seen["views"] == ("4CH", "2CH") and seen["spacing"] == (0.3, 0.4) and seen["fps"] == 50.0
-    assert seen["smooth"] is True
+    assert seen["smooth"] is True and seen["region"] == 2
 
 
 def test_one_at_a_time(client: Client, gate: Gate) -> None:

@@ -102,7 +102,7 @@ function wanted() {
     content: {
       sizes: given.map(({ file }) => file.size), endings: given.map(({ file }) => ending(file)), views,
       spacing: rows === null ? null : [rows, columns], fps: number("fps", "Frames per second"),
-      smooth: byId("smooth").checked,
+      region: number("region", "Region"), smooth: byId("smooth").checked,
     },
   };
 }
