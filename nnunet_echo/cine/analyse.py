@@ -88,7 +88,7 @@ def analyse(
         names = {name: f"{name}_second" for name in other.numbers}
         numbers |= {names[name]: value for name, value in other.numbers.items()}
         refusals += _renamed(other.refusals, names)
-        flags += other.flags
+        flags = [*_of_view("first", first), *_of_view("second", other)]
         biplane = _biplane(first, other)
         flags.append(Finding("study_not_checked", "That both clips are of one study is not checked."))
         if isinstance(biplane, Refusal):
@@ -235,6 +235,12 @@ def _biplane(first: _Outcome, second: _Outcome) -> LvVolumes | Refusal:
         _BIPLANE,
     )
     return refused or lv_volumes({(one.loop.view, phase): shape for one in both for phase, shape in one.mean.items()})
+
+
+def _of_view(which: str, one: _Outcome) -> list[Finding]:
+    """The flags of one of two clips, with its view before their texts."""
+    view = one.loop.view or f"{which.capitalize()} clip"
+    return [Finding(flag.name, f"{view}: {flag.text}") for flag in one.flags]
 
 
 def _average(shapes: Sequence[LvShape]) -> LvShape:

@@ -7,7 +7,8 @@ Refused for a clip      no_lv_label, one_frame, no_motion, lv_missing, not_cycli
                         numbers. The clip's own scale_*, or no_scale: mm and mL. no_times, frame_rate_low: heart
                         rate. la_cut, la_missing, wall_missing: that chamber's numbers
 Refused for one beat    lv_empty, no_base, lv_cut, lv_in_pieces, axis, esv_above_edv, at its ED or ES
-Refused for two views   biplane_views, biplane_no_ef, biplane_no_scale, biplane_no_rate, biplane_lengths, biplane_rates
+Refused for two views   biplane_views, biplane_same, biplane_no_ef, biplane_no_scale, biplane_no_rate, biplane_lengths,
+                        biplane_rates
 Flags                   the clip's own, rate_high, irregular, few_beats, incomplete_beats, beat_at_ends, by_extremes,
                         lv_missing_some, lv_pieces, anatomy, motion, methods_disagree, base_doubtful, entropy_high,
                         sector_small, sector_whole, study_not_checked, beats_refused, time_gap
@@ -204,6 +205,8 @@ def biplane_refusal(
 
     if sorted(views) != ["2CH", "4CH"]:
         return refuse("biplane_views", "Biplane needs one clip of each, 4CH and 2CH. Name the views.")
+    if _same(*clips):
+        return refuse("biplane_same", "Both clips have the same frames; biplane needs two views.")
     first, second = shapes
     if first is None or second is None:
         return refuse("biplane_no_ef", "One of the two views has no ejection fraction.")
@@ -223,6 +226,12 @@ def biplane_refusal(
             "biplane_rates", f"Heart rates differ by more than {RATES:.0%} ({min(rates):.0f} and {max(rates):.0f})."
         )
     return None
+
+
+def _same(one: Clip, other: Clip) -> bool:
+    if (one.count, one.shape) != (other.count, other.shape):
+        return False
+    return all(np.array_equal(*frames) for frames in zip(one.frames(), other.frames(), strict=True))
 
 
 def _missing(curve: LvCurve) -> float:

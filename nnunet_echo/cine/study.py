@@ -7,6 +7,7 @@ result.save("out")
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,7 @@ from nnunet_echo.cine.result import VIEWS, CineResult
 from nnunet_echo.cine.seg import check_study
 from nnunet_echo.cine.smooth import smooth_masks
 from nnunet_echo.cine.stream import FrameResult
+from nnunet_echo.data.errors import printable
 
 Progress = Callable[[int, int], None]
 _LV = "LV"
@@ -53,9 +55,9 @@ def measure_study(
     ...     measure_study(model, ["a4c.dcm", "a2c.dcm"], views=["4CH"])
     ... except ValueError as error:
     ...     print(error)
-    views=['4CH']: 1 for 2 clips. Name one for each, or none.
+    views=['4CH']: two clips are two views. Name both, 4CH and 2CH.
     """
-    names = _views_of(paths, views)
+    names = check_views(paths, views)
     clips = [read_clip(path, spacing=spacing, fps=fps, region=region) for path in paths]
     count = _Counter(sum(clip.count for clip in clips), progress)
     sectors = [find_sector(clip) for clip in clips]
@@ -119,6 +121,30 @@ def check_sources(save: Iterable[str], path: str | Path) -> None:
         raise RuntimeError("SR is written by highdicom. Install it: pip install 'nnunet-echo[dicom]'.")
 
 
+def check_views(paths: Sequence[str | Path], views: Sequence[str]) -> list[str]:
+    """The view of each clip, "" where it is not named.
+
+    Raises ValueError for other clips and views than `measure_study` takes, and for two files of the same bytes.
+
+    >>> check_views(["a4c.dcm"], [])
+    ['']
+    """
+    if len(paths) not in (1, 2):
+        raise ValueError(f"paths: a study is one clip or two, got {len(paths)}. Measure others one by one.")
+    names = list(views) or [""] * len(paths)
+    if unknown := [name for name in names if name not in ("", *VIEWS)]:  # names of files are made of them
+        raise ValueError(f"views={unknown[0]!r}: must be among {', '.join(VIEWS)}.")
+    if len(paths) == 2 and sorted(names) != sorted(VIEWS):
+        raise ValueError(f"views={list(views)}: two clips are two views. Name both, 4CH and 2CH.")
+    if len(names) != len(paths):
+        raise ValueError(f"views={names}: {len(names)} for one clip. Name one, or none.")
+    first, last = Path(paths[0]), Path(paths[-1])
+    if len(paths) == 2 and first.is_file() and last.is_file() and filecmp.cmp(first, last, shallow=False):
+        name = printable(last.name)
+        raise ValueError(f"{name}: has the same content as the first clip. Give the other view, or one clip alone.")
+    return names
+
+
 class _Counter:
     """Counts frames of all clips for `progress`."""
 
@@ -166,19 +192,6 @@ def _masks(model: CineModel, clip: Clip, sector: ndarray, smooth: bool, count: _
     for number, (_, mask) in enumerate(smooth_masks(probabilities())):
         averaged.append(FrameResult(mask, entropies[number]))
     return plain, averaged
-
-
-def _views_of(paths: Sequence[str | Path], views: Sequence[str]) -> list[str]:
-    if len(paths) not in (1, 2):
-        raise ValueError(f"paths: a study is one clip or two, got {len(paths)}. Measure others one by one.")
-    names = list(views) or [""] * len(paths)
-    if len(names) != len(paths):
-        raise ValueError(f"views={names}: {len(names)} for {len(paths)} clips. Name one for each, or none.")
-    if unknown := [name for name in names if name not in ("", *VIEWS)]:  # names of files are made of them
-        raise ValueError(f"views={unknown[0]!r}: must be among {', '.join(VIEWS)}.")
-    if len(names) == 2 and ("" in names or names[0] == names[1]):
-        raise ValueError(f"views={names}: two clips are two views. Name both, 4CH and 2CH.")
-    return names
 
 
 __all__ = ["ClipError", "measure_study"]

@@ -52,5 +52,38 @@ def test_two_clips_that_are_no_pair(options: dict[str, Any], name: str) -> None:
     assert np.isfinite(result.numbers["ef_percent"])
 
 
+@pytest.mark.parametrize("changed", [None, 0, -1])
+def test_the_same_clip_twice_is_no_pair(changed: int | None) -> None:
+    """Whatever its times and its masks; a frame that differs anywhere is another clip."""
+    masks, frames, _ = drawn("4CH")
+    other = frames.copy()
+    if changed is not None:
+        other[changed, 40, 40] ^= 1
+    second = drawn_clip(other, fps=31), [mask * 1 for mask in masks], "2CH"
+    result = analyse(drawn_clip(frames), masks, {"LV": 1}, view="4CH", second=second)
+    assert ("biplane_same" in refused(result)) is (changed is None)
+    assert np.isnan(result.numbers["ef_percent_biplane"]) == (changed is None)
+    assert np.isfinite(result.numbers["ef_percent"]) and np.isfinite(result.numbers["ef_percent_second"])
+
+
+@pytest.mark.parametrize(
+    ("views", "said"), [(("4CH", "2CH"), ["4CH", "2CH"]), (("", ""), ["First clip", "Second clip"])]
+)
+def test_flags_say_of_which_view_they_are(views: tuple[str, str], said: list[str]) -> None:
+    """Also those that both have; of one clip they are as they were."""
+    masks, frames, _ = drawn()
+    alone = analyse(drawn_clip(frames, fps=None), masks, {"LV": 1}, view="4CH").flags
+    both = analyse(
+        drawn_clip(frames, fps=None), masks, {"LV": 1}, view=views[0], second=(drawn_clip(frames), masks, views[1])
+    ).flags
+    assert "by_extremes" in {flag.name for flag in alone}
+    expected = [(flag.name, f"{said[0]}: {flag.text}") for flag in alone]
+    assert [(flag.name, flag.text) for flag in both[: len(alone)]] == expected
+    same = analyse(drawn_clip(frames), masks, {"LV": 1}, second=(drawn_clip(frames), masks, views[1]), view=views[0])
+    told = [flag.text.partition(": ")[0] for flag in same.flags if flag.name == "incomplete_beats"]
+    assert told == said
+    assert "That both clips are of one study is not checked." in {flag.text for flag in same.flags}
+
+
 def test_rates_and_lengths_that_are_near_enough_pass() -> None:
     assert "ef_percent_biplane" not in {n for r in biplane(bpm=80, scale=1.7).refusals for n in r.numbers}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -114,8 +115,13 @@ def test_probabilities_beyond_the_region_are_those_of_background(model: CineMode
     assert (frame.probabilities[0][outside] == 1).all()
 
 
-def test_both_views_are_smoothed(model: CineModel, loop: Path) -> None:
-    result = measure_study(model, [loop, loop], views=["4CH", "2CH"], smooth=True)
+def test_both_views_are_smoothed(model: CineModel, loop: Path, tmp_path: Path) -> None:
+    """And two files that differ, with the same frames, give no biplane numbers."""
+    again = pydicom.dcmread(loop)
+    again.InstanceNumber = 77
+    again.save_as(tmp_path / "again.dcm")
+    result = measure_study(model, [loop, tmp_path / "again.dcm"], views=["4CH", "2CH"], smooth=True)
+    assert refused(result)["biplane_same"] == {"ef_percent_biplane", "edv_ml_biplane", "esv_ml_biplane"}
     assert all(one.unsmoothed is not None for one in result.loops)
     assert {"ef_percent_unsmoothed", "ef_percent_unsmoothed_second"} <= set(result.numbers)
     areas = [one.curve.values["lv_area"] for one in result.loops]
@@ -172,9 +178,15 @@ def test_what_is_refused(model: CineModel, loop: Path, tmp_path: Path) -> None:
 
     assert "a study is one clip or two, got 0" in error_of([])
     assert "got 3" in error_of([loop] * 3)
-    assert "1 for 2 clips" in error_of([loop] * 2, views=["4CH"])
-    assert "two clips are two views" in error_of([loop] * 2)
-    assert "two clips are two views" in error_of([loop] * 2, views=["4CH", "4CH"])
+    other = tmp_path / "other.dcm"
+    for views in ([], ["4CH"], ["4CH", "4CH"], ["4CH", "2CH", "4CH"]):
+        said = error_of([loop, other], views=views)
+        assert said == f"views={views}: two clips are two views. Name both, 4CH and 2CH."
+    assert "2 for one clip. Name one, or none." in error_of([loop], views=["4CH", "2CH"])
+    shutil.copy(loop, other)
+    for second in (loop, other):
+        said = error_of([loop, second], views=["4CH", "2CH"])
+        assert said.startswith(f"{second.name}: has the same content as the first clip")
     assert "views='../x': must be among 4CH, 2CH" in error_of([loop], views=["../x"])
     assert "spacing=(0.0, 1.0)" in error_of([loop], spacing=(0.0, 1.0))
     cut = tmp_path / "cut.dcm"
