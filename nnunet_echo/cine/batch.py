@@ -65,7 +65,7 @@ def _row(name: str, result: CineResult | None) -> Row:
         "measured": "yes",
         "view": loop.view,
         "frames": loop.clip.count,
-        "beats": sum(not beat.refused for beat in loop.beats),
+        "beats": sum(not beat.refused for beat in loop.complete),
         **{number: float(value) for number, value in result.numbers.items()},
         "refusals": " ".join(dict.fromkeys(refusal.name for refusal in result.refusals)),
         "flags": " ".join(dict.fromkeys(flag.name for flag in result.flags)),

@@ -13,10 +13,7 @@ A folder appears when all its files are written, and an existing one is never ad
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,6 +28,7 @@ from nnunet_echo.cine.clips.clip import Clip, Finding
 from nnunet_echo.cine.curve import LvCurve
 from nnunet_echo.cine.gate import Refusal, describe_doubt
 from nnunet_echo.cine.masks import Masks, write_nifti
+from nnunet_echo.cine.output import new_folder
 from nnunet_echo.evaluation.output import Row, without_nan, write_table
 
 NOTICE = "Research use, not a medical device."
@@ -74,6 +72,11 @@ class Loop:
     def beside(self, curve: LvCurve) -> Loop:
         """The same with the curve of masks that were not smoothed."""
         return replace(self, unsmoothed=curve)
+
+    @property
+    def complete(self) -> tuple[BeatResult, ...]:
+        """The complete beats: none where ED and ES are the largest and the smallest frame of the clip."""
+        return self.beats if self.rhythm.method == "beats" else ()
 
     @property
     def step_s(self) -> float | None:
@@ -130,8 +133,8 @@ class CineResult:
                     "spacing_source": loop.clip.spacing_source,
                     "structures": list(loop.structures),
                     "ed_es_by": loop.rhythm.method,
-                    "beats": len(loop.beats),
-                    "beats_refused": sum(bool(beat.refused) for beat in loop.beats),
+                    "beats": len(loop.complete),
+                    "beats_refused": sum(bool(beat.refused) for beat in loop.complete),
                     "cyclic": loop.rhythm.cyclic,
                     "irregular": loop.rhythm.irregular,
                 }
@@ -147,11 +150,15 @@ class CineResult:
         }
 
     def beat_rows(self) -> list[Row]:
-        """Rows of beats.csv. Frames count from 1."""
+        """Rows of beats.csv. Frames count from 1.
+
+        A clip whose ED and ES are its largest and smallest frame has one, which says so in `ed_es_by`, and is no beat.
+        """
         return [
             {
                 "view": beat.view,
-                "beat": beat.number,
+                "beat": beat.number if loop.complete else "",
+                "ed_es_by": loop.rhythm.method,
                 "ed_frame": beat.beat.ed + 1,
                 "es_frame": beat.beat.es + 1,
                 "next_ed_frame": "" if beat.beat.next_ed is None else beat.beat.next_ed + 1,
@@ -191,23 +198,15 @@ class CineResult:
         """Write result.json, frames.csv, beats.csv and what `save` names of `SAVED` to the new folder `out`.
 
         `source` is the DICOM file of the clip, its path or a pydicom `Dataset`, for "sr" and "seg". Raises ValueError
-        for other names and without `source`, FileExistsError for a folder that has anything in it.
+        for other names and without `source`, and as `output.check_new` for `out`.
         """
         out, wanted = Path(out), list(dict.fromkeys(save))
         if unknown := [name for name in wanted if name not in SAVED]:
             raise ValueError(f"save={unknown[0]!r}: must be among {SAVED}.")
         if {"sr", "seg"} & set(wanted) and source is None:
             raise ValueError("source=None: SR and SEG refer to the DICOM file of the clip. Give it, or leave them out.")
-        check_new(out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.unfinished.", dir=out.parent))
-        try:
+        with new_folder(out) as unfinished:
             self._write(unfinished, wanted, source)
-            unfinished.chmod(0o777 & ~_umask())
-            os.rename(unfinished, out)  # onto nothing, or an empty folder
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
         return out
 
     def _write(self, folder: Path, wanted: list[str], source: Any) -> None:
@@ -238,12 +237,6 @@ class CineResult:
             write_sr(folder / "sr.dcm", self, source)
 
 
-def check_new(out: Path) -> None:
-    """Raise FileExistsError for a folder that has anything in it, or a file."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out}: is there already and not empty; it is not replaced. Choose another folder.")
-
-
 def _time(loop: Loop, frame: int) -> float:
     return np.nan if loop.clip.times_s is None else float(loop.clip.times_s[frame])
 
@@ -265,9 +258,3 @@ def _for_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_for_json(item) for item in value]
     return without_nan({key: _for_json(item) for key, item in value.items()} if isinstance(value, dict) else value)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -2,19 +2,25 @@
 
 CLIP is a DICOM loop, a video, a NIfTI or MetaImage file, a GIF or a folder of pictures; two of them are two views of
 one study; a folder of clips is measured one by one. MODEL is named as for `predict`. The exit status is 0, 1 where a
-number was refused or a clip of several could not be read, and 2 where nothing was done.
+number was refused or a clip of several was left out, and 2 where nothing was done.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_echo.cine.result import BY_DEFAULT, NOTICE, SAVED, VIEWS, check_new
+from nnunet_echo.cine.output import check_new
+from nnunet_echo.cine.result import BY_DEFAULT, NOTICE, SAVED, VIEWS
 from nnunet_echo.cli.predict import add_model, load_model
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from nnunet_echo.cine.model import CineModel
     from nnunet_echo.cine.result import CineResult, Loop
 
@@ -34,9 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="new folder for the results")
     add_model(parser)
-    parser.add_argument(
-        "--view", nargs="+", choices=VIEWS, default=(), help="of the clip; of both for biplane numbers: 4CH 2CH"
-    )
+    parser.add_argument("--view", nargs="+", choices=VIEWS, default=(), help="of the clip, or of two clips: 4CH 2CH")
     parser.add_argument(
         "--spacing", nargs=2, type=_positive, metavar=("R", "C"), help="mm from row to row and from column to column"
     )
@@ -53,22 +57,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, write and say what was found. Errors are raised as `measure_study` and `CineResult.save`."""
     from nnunet_echo.cine.batch import is_many
-    from nnunet_echo.cine.study import check_sources
+    from nnunet_echo.cine.study import check_sources, check_views
 
     if len(args.clips) > 2:
         raise ValueError(
             f"-i: {len(args.clips)} clips; a study is one or two. Put others into a folder, and name the folder."
         )
-    check_new(args.output)
     many = len(args.clips) == 1 and is_many(args.clips[0])
+    check_new(args.output, many=many)
     if many and len(args.view) > 1:
         raise ValueError("--view: clips of a folder are measured one by one. Name one view that all have, or none.")
     if not many:
+        check_views(args.clips, args.view)
         check_sources(args.save, args.clips[0])
     model = load_model(args)
     model.stream([], probabilities=args.smooth)  # raises where the model takes no frames
     status = _folder(model, args) if many else _study(model, args)
-    print(NOTICE)
+    _say(NOTICE)
     return status
 
 
@@ -85,24 +90,25 @@ def _folder(model: CineModel, args: argparse.Namespace) -> int:
 
     clips = list_clips(args.clips[0])
     names = name_results(len(clips))
-    print(f"{len(clips)} clips. Only these lines say which is which: results hold no file names.")
+    _say(f"{len(clips)} clips. Only these lines say which is which: results hold no file names.")
     results: list[tuple[str, CineResult | None]] = []
     for name, clip in zip(names, clips, strict=True):
-        print(f"\n{name}  {clip.name!r}", flush=True)
+        _say(f"\n{name}  {clip.name!r}")
         try:
             check_sources(args.save, clip)
             result = _measure(model, [clip], args)
-        except (ValueError, OSError, RuntimeError) as error:  # of one clip; the others go on
-            print(f"not measured: {error}", flush=True)
+            _save(result, args.output / name, args, clip)
+            results.append((name, result))
+        except Exception as error:  # of one clip, whatever it is; the others go on
+            if "traceback" in args:
+                traceback.print_exc()
+            _say(f"not measured: {_reason(error)}")
             results.append((name, None))
-            continue
-        _save(result, args.output / name, args, clip)
-        results.append((name, result))
     measured = [result for _, result in results if result is not None]
     if not measured:
         raise ValueError(f"{args.clips[0]}: none of its {len(clips)} files could be measured, for the reasons above.")
     write_table(args.output / "summary.csv", summary_rows(results))  # last: a sign that all were gone through
-    print(f"\n{len(measured)} of {len(clips)} clips measured: {args.output / 'summary.csv'}")
+    _say(f"\n{len(measured)} of {len(clips)} clips measured: {args.output / 'summary.csv'}")
     return 0 if len(measured) == len(clips) and not any(result.exit_code for result in measured) else 1
 
 
@@ -130,28 +136,35 @@ def _measure(model: CineModel, clips: list[Path], args: argparse.Namespace) -> C
 
 
 def _save(result: CineResult, out: Path, args: argparse.Namespace, source: Path) -> None:
-    """Write a result, and print what is in it."""
-    from nnunet_echo.cine.report import number_rows
+    """Write a result, and then print what is in it."""
     from nnunet_echo.cine.sr import measured_codes
 
     wanted = list(args.save)
-    if "sr" in wanted and not measured_codes(result):
+    left_out = "sr" in wanted and not measured_codes(result)
+    if left_out:
         wanted.remove("sr")
-        print("sr.dcm: left out, since a structured report needs a number, and all were refused")
-    for loop in result.loops:
-        print(_describe_loop(loop))
+    lines = list(_describe(result))
+    if left_out:
+        lines.insert(0, "sr.dcm: left out, since a structured report needs a number, and all were refused")
+    result.save(out, wanted, source=source)
+    _say("\n".join(lines))
+    _say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+
+
+def _describe(result: CineResult) -> Iterator[str]:
+    from nnunet_echo.cine.report import number_rows
+
+    yield from map(_describe_loop, result.loops)
     rows = number_rows(result)
     width = max((len(row["title"]) for row in rows if row["value"]), default=0)
     for row in rows:
         if row["value"]:
-            print(f"  {row['title']:<{width}}  {row['value']}")
+            yield f"  {row['title']:<{width}}  {row['value']}"
     for refusal in result.refusals:
         titles = "; ".join(row["title"] for row in rows if row["refusal"] is refusal)
-        print(f"  refused, {refusal.name}: {refusal.text} ({titles})")
+        yield f"  refused, {refusal.name}: {refusal.text} ({titles})"
     for flag in result.flags:
-        print(f"  flag, {flag.name}: {flag.text}")
-    result.save(out, wanted, source=source)
-    print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}", flush=True)
+        yield f"  flag, {flag.name}: {flag.text}"
 
 
 def _describe_loop(loop: Loop) -> str:
@@ -161,10 +174,31 @@ def _describe_loop(loop: Loop) -> str:
     if clip.spacing_mm:
         down, across = clip.spacing_mm
         scale = f"{down:.4g} x {across:.4g} mm a pixel ({clip.spacing_source})"
-    sound = sum(not beat.refused for beat in loop.beats)
-    beats = f"{sound} of {len(loop.beats)} complete beats measured" if loop.beats else "no complete beat"
+    beats = "no complete beat"
+    if loop.complete:
+        beats = f"{sum(not beat.refused for beat in loop.complete)} of {len(loop.complete)} complete beats measured"
+    elif loop.beats:
+        beats += ", ED and ES are the largest and the smallest frame"
     frames = f"{clip.count} frames, {rate}" if clip.count > 1 else "1 frame"
     return f"{loop.view or 'Clip'}: {frames}, {scale}; {beats}"
+
+
+def _reason(error: Exception) -> str:
+    """Why a clip was not measured; what the package does not raise by itself is a fault to be reported."""
+    if isinstance(error, MemoryError):
+        return "the memory of this computer is too small for it."
+    if isinstance(error, (ValueError, OSError, RuntimeError)):
+        return str(error) or type(error).__name__
+    return f"the program failed ({type(error).__name__}). Please report it: --traceback shows where."
+
+
+def _say(text: str) -> None:
+    """Print what the terminal has letters for; where nobody reads on, as in `| head`, the work goes on in silence."""
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _positive(text: str) -> float:

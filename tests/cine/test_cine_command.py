@@ -104,6 +104,16 @@ def test_numbers_are_printed_with_units_and_flags(
     assert names(tmp_path / "out") == ["beats.csv", "frames.csv", "masks.nii.gz", "result.json"]
 
 
+def test_extremes_are_not_said_to_be_a_beat(
+    measured: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    measured(loop=drawn_result(fps=None))
+    command = ["cine", "-i", str(tmp_path / "loop.dcm"), "-o", str(tmp_path / "out"), "-m", "x", "--save", "masks"]
+    assert main(command) == 1
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.endswith("; no complete beat, ED and ES are the largest and the smallest frame")
+
+
 def test_what_is_saved_by_default(measured: Callable[..., None], tmp_path: Path) -> None:
     measured(loop=drawn_result())
     assert main(["cine", "-i", str(tmp_path / "loop.dcm"), "-o", str(tmp_path / "out"), "-m", "x"]) == 0
@@ -204,6 +214,8 @@ def test_what_is_refused_before_the_model_is_loaded(
         return capsys.readouterr().err
 
     assert "3 clips; a study is one or two" in error_of(loop, loop, loop)
+    assert "two clips are two views. Name both" in error_of(loop, tmp_path / "other.dcm", options=("--view", "4CH"))
+    assert "loop.dcm: has the same content as" in error_of(loop, loop, options=("--view", "4CH", "2CH"))
     assert "Name one view that all have" in error_of(tmp_path, options=("--view", "4CH", "2CH"))
     assert "no DICOM" not in error_of(tmp_path / "none.dcm", options=("--save", "seg"))
     write_gif(tmp_path / "loop.gif", phantom_frames(2))

@@ -20,6 +20,7 @@ from scipy import ndimage
 
 import nnunet_echo
 from nnunet_echo.cine.analyse import analyse
+from nnunet_echo.cine.batch import summary_rows
 from nnunet_echo.cine.result import NOTICE
 
 
@@ -80,6 +81,29 @@ def test_a_clip_without_beats_has_no_table_of_them(tmp_path: Path) -> None:
     masks, frames, _ = drawn()
     out = analyse(drawn_clip(frames[:5]), masks[:5], LABELS).save(tmp_path / "out", save=[])
     assert sorted(path.name for path in out.iterdir()) == ["frames.csv", "result.json"]
+
+
+@pytest.mark.parametrize("fps", [None, 12])
+def test_extremes_are_no_beat(fps: float | None, tmp_path: Path) -> None:
+    """The frames of ED and ES are told, without a number, and nothing counts them as one."""
+    result = drawn_result(fps=fps)
+    out = result.save(tmp_path / "out", save=["report"])
+    [row] = rows(out / "beats.csv")
+    areas = result.loops[0].curve.values["lv_area"]
+    assert (int(row["ed_frame"]), int(row["es_frame"])) == (1 + areas.argmax(), 1 + areas.argmin())
+    assert (row["beat"], row["next_ed_frame"], row["ed_es_by"]) == ("", "", "extremes")
+    [clip] = json.loads((out / "result.json").read_text())["clips"]
+    assert (clip["beats"], clip["beats_refused"], clip["ed_es_by"]) == (0, 0, "extremes")
+    [line] = summary_rows([("clip_001", result)])
+    assert line["beats"] == 0 and line["ef_percent"] > 0
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "4CH: no complete beat; ED and ES are the largest and the smallest frame." in page
+
+
+def test_beats_say_that_they_are(saved: Path) -> None:
+    table = rows(saved / "beats.csv")
+    assert [row["beat"] for row in table] == ["1", "2", "3"][: len(table)]
+    assert {row["ed_es_by"] for row in table} == {"beats"}
 
 
 def test_two_views_have_masks_of_their_own(tmp_path: Path) -> None:
