@@ -6,6 +6,7 @@ import csv
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,13 +156,21 @@ def test_a_mounted_folder(no_work: Path, monkeypatch: pytest.MonkeyPatch, capsys
 def test_a_folder_that_may_not_be_written(
     no_work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    def deny(**options: object) -> None:
-        raise PermissionError(13, "Permission denied", options["dir"])
+    """One clip needs the folder above; many that have one need it alone."""
+    made = tempfile.mkdtemp
+
+    def deny(*, dir: Path, prefix: str) -> str:
+        if dir.name == "closed":
+            raise PermissionError(13, "Permission denied", str(dir))
+        return made(dir=dir, prefix=prefix)
 
     monkeypatch.setattr("nnunet_echo.cine.output.tempfile.mkdtemp", deny)
+    Path("closed/open").mkdir(parents=True)
     for clips in ("../clips/a.dcm", "../clips"):
         said = refused("closed/out", capsys, clips)
         assert said == "closed/out: no folder can be made there (Permission denied). Choose another."
+    assert "Permission denied" in refused("closed/open", capsys)
+    assert check_new(Path("closed/open"), many=True).name == "open"
 
 
 @pytest.mark.parametrize("clips", ["../clips/a.dcm", "../clips"])
