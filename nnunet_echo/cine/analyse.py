@@ -18,8 +18,8 @@ from nnunet_echo.cine.gate import (
     beat_doubt,
     biplane_refusal,
     clip_flags,
+    no_beat_refusal,
     no_sound_beat,
-    rate_refusal,
     rhythm_refusal,
     scale_refusal,
 )
@@ -28,7 +28,8 @@ from nnunet_echo.cine.result import BeatResult, CineResult, Loop
 from nnunet_echo.evaluation.left_ventricle.volume import LvShape, LvVolumes, lv_volumes
 
 Labels = Mapping[str, int | Sequence[int]]
-_EF = ("ef_percent", "ef_percent_lowest", "ef_percent_highest", "heart_rate")
+_OF_BEATS = ("ef_percent_lowest", "ef_percent_highest", "heart_rate")
+_EF = ("ef_percent", *_OF_BEATS)
 _VOLUMES = ("edv_ml", "esv_ml")
 _LA = ("la_area_mm2", "la_volume_ml")
 _WALL = ("wall_thickness_ed_mm",)
@@ -171,9 +172,11 @@ def _fill(
 ) -> None:
     """Numbers of a clip that has sound beats; those that are refused stay NaN."""
     efs = [beat.ef_percent for beat in sound]
-    numbers |= {"ef_percent": np.median(efs), "ef_percent_lowest": min(efs), "ef_percent_highest": max(efs)}
-    refusals += filter(None, [rate_refusal(rhythm)])
-    numbers["heart_rate"] = rhythm.heart_rate
+    numbers["ef_percent"] = float(np.median(efs))
+    if without := no_beat_refusal(rhythm, _OF_BEATS):
+        refusals.append(without)
+    else:
+        numbers |= dict(zip(_OF_BEATS, (min(efs), max(efs), rhythm.heart_rate), strict=True))
     in_mm = [name for name in (*_VOLUMES, *_LA, *_WALL) if name in numbers]
     unscaled = scale_refusal(clip, tuple(in_mm))
     if unscaled:

@@ -5,7 +5,7 @@ without the gate: `result.CineResult` has each one, or a refusal that names it.
 
 Refused for a clip      no_lv_label, one_frame, no_motion, lv_missing, not_cyclic, no_complete_beat, no_sound_beat: all
                         numbers. The clip's own scale_*, or no_scale: mm and mL. no_times, frame_rate_low: heart
-                        rate. la_cut, la_missing, wall_missing: that chamber's numbers
+                        rate and range of EF. la_cut, la_missing, wall_missing: that chamber's numbers
 Refused for one beat    lv_empty, no_base, lv_cut, lv_in_pieces, axis, esv_above_edv, at its ED or ES
 Refused for two views   biplane_views, biplane_same, biplane_no_ef, biplane_no_scale, biplane_no_rate, biplane_lengths,
                         biplane_rates
@@ -107,9 +107,9 @@ def rhythm_refusal(clip: Clip, curve: LvCurve | None, rhythm: Rhythm, numbers: t
     return Refusal(rhythm.why, numbers, _WHY[rhythm.why]) if rhythm.method == "none" else None
 
 
-def rate_refusal(rhythm: Rhythm) -> Refusal | None:
-    """Why there is no heart rate though there is an EF."""
-    return Refusal(rhythm.why, ("heart_rate",), _WHY[rhythm.why]) if rhythm.method == "extremes" else None
+def no_beat_refusal(rhythm: Rhythm, numbers: tuple[str, ...]) -> Refusal | None:
+    """Why numbers that beats have are not there, though there is an EF."""
+    return Refusal(rhythm.why, numbers, _WHY[rhythm.why]) if rhythm.method == "extremes" else None
 
 
 def no_sound_beat(doubts: Sequence[str], numbers: tuple[str, ...]) -> Refusal:

@@ -83,10 +83,23 @@ def test_the_reason_of_the_clip_is_the_reason_of_the_refusal() -> None:
 
 def test_without_times_ef_is_by_extremes_and_there_is_no_heart_rate() -> None:
     result = drawn_result(fps=None)
-    assert refused(result) == {"no_times": {"heart_rate"}}
+    of_beats = {"ef_percent_lowest", "ef_percent_highest", "heart_rate"}
+    assert refused(result) == {"no_times": of_beats}
     assert "by_extremes" in flags(result)
     assert result.numbers["ef_percent"] == pytest.approx(a_heart(SEED).ef_percent, abs=1)
-    assert refused(drawn_result(fps=12)) == {"frame_rate_low": {"heart_rate"}}
+    assert refused(drawn_result(fps=12)) == {"frame_rate_low": of_beats}
+
+
+def test_a_short_clip_without_a_beat_has_an_ef_and_no_heart_rate() -> None:
+    """From one systole to the next: ES and ED lie in it, in this order."""
+    whole = drawn_result()
+    masks, frames, _ = drawn()
+    first, second = (beat.beat.es for beat in whole.loops[0].beats[:2])
+    span = slice(first - 4, second - 3)
+    result = analyse(drawn_clip(frames[span]), masks[span], LABELS)
+    assert refused(result) == {"no_complete_beat": {"ef_percent_lowest", "ef_percent_highest", "heart_rate"}}
+    assert "by_extremes" in flags(result) and result.exit_code == 1
+    assert result.numbers["ef_percent"] == pytest.approx(whole.numbers["ef_percent"], abs=1)
 
 
 def test_one_frame_has_no_ef() -> None:
