@@ -23,6 +23,12 @@ Forward = Callable[[Tensor], Tensor]  # (B, C, *patch) -> logits (B, K, *patch)
 Properties = dict[str, Any]  # nnU-Net's, of an image: "spacing", and what the steps note for each other
 
 
+def check_step_size(step_size: float) -> None:
+    """Raise ValueError for a step of the tiles, in patches, that cannot be."""
+    if not 0 < step_size <= 1:
+        raise ValueError(f"step_size={step_size}: must be above 0 and at most 1. nnU-Net's default is 0.5.")
+
+
 class Steps:
     """The steps of one plan: `preprocess`, `logits`, `segmentation`, in this order.
 
@@ -47,8 +53,7 @@ class Steps:
             raise ValueError(
                 f"configuration={configuration!r}: the plan has {', '.join(plans['configurations'])}. Choose one."
             )
-        if not 0 < step_size <= 1:
-            raise ValueError(f"step_size={step_size}: must be above 0 and at most 1. nnU-Net's default is 0.5.")
+        check_step_size(step_size)
         self.dataset_json = dict(dataset_json)
         self.manager = PlansManager(dict(plans))
         self.plan = self.manager.get_configuration(configuration)

@@ -65,6 +65,30 @@ def test_masks_of_the_file_are_those_of_the_folder(folder: Path, exported: Path,
     assert CineModel.load(exported, mirroring=False).steps.mirror_axes is None
 
 
+def test_a_configuration_that_inherits_from_another(tmp_path: Path) -> None:
+    """As `nnunet-echo plan` makes them: the median image is inherited in pixels, of which the spacing is another."""
+    content = plans(spacing=(0.5, 0.5))
+    content["configurations"]["2d_1mm"] = {"inherits_from": "2d", "spacing": [1.0, 1.0]}
+    folder = write_model(tmp_path, content=content, configuration="2d_1mm")
+    out = tmp_path / "model.zip"
+    assert main(["export", str(folder), "-o", str(out)]) == 0
+    model, expected = CineModel.load(out), CineModel.load(folder)
+    assert model.steps.configuration == "2d_1mm" and model.steps.plan.spacing == [1.0, 1.0]
+    assert expected.assumed_spacing((100, 130)) == pytest.approx((0.2, 0.2))  # 40 x 52 pixels of 0.5 mm
+    assert model.assumed_spacing((100, 130)) == pytest.approx(expected.assumed_spacing((100, 130)))
+    with zipfile.ZipFile(out) as archive:
+        about = json.loads(archive.read("cine.json"))
+    assert list(about["plans"]["configurations"]) == ["2d_1mm"] and "inherits_from" not in json.dumps(about)
+
+
+def test_what_cannot_be_read_back_is_not_written(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nnunet_echo.cine.export.archive.FORMATS", {"pt2": ".other"})
+    monkeypatch.setattr("nnunet_echo.cine.export.archive.to_program", lambda *_: b"x")
+    with pytest.raises(RuntimeError, match="what was exported cannot be read back, and was not written") as caught:
+        export_model(folder, tmp_path / "model.zip", "pt2")
+    assert str(folder) in str(caught.value) and not list(tmp_path.iterdir())
+
+
 def test_nothing_of_the_training_is_in_it(exported: Path, folder: Path) -> None:
     with zipfile.ZipFile(exported) as archive:
         assert sorted(archive.namelist()) == ["cine.json", "fold_0.pt2", "fold_1.pt2", "self_test.npz"]
@@ -226,7 +250,7 @@ def test_files_that_are_none(exported: Path, tmp_path: Path) -> None:
     cases = {"cut": content[: len(content) // 2], "empty": b"", "other": b"PK" + bytes(100)}
     for name, data in cases.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(ValueError, match="is no model of nnunet-echo export, or is cut"):
+        with pytest.raises(ValueError, match="is no model of nnunet-echo export, or is damaged"):
             CineModel.load(tmp_path / name)
     wrong = changed(exported, tmp_path / "changed.zip", "fold_0.pt2", b"x", hash_too=False)
     with pytest.raises(ValueError, match=r"fold_0\.pt2 was changed"):
@@ -238,6 +262,24 @@ def test_files_that_are_none(exported: Path, tmp_path: Path) -> None:
     later = changed(exported, tmp_path / "later.zip", "cine.json", json.dumps({**about, "format": 2}).encode())
     with pytest.raises(ValueError, match="format 2 is not that of this version"):
         CineModel.load(later)
+    for name, change, reason in (
+        ("folds", {"folds": [7]}, r"it has no 'fold_7\.pt2'"),
+        ("no_folds", {"folds": []}, "it has no folds"),
+        ("network", {"network": None}, "it has no 'network'"),
+        ("format", {"network_format": "onnx"}, r"it has no 'fold_0\.onnx'"),
+        ("labels", {"dataset_json": {**about["dataset_json"], "labels": {"LV": 1}}}, "Background label"),
+        ("list", [], "list indices"),
+    ):
+        other = {key: value for key, value in {**about, **change}.items() if value is not None} if change else []
+        edited = changed(exported, tmp_path / f"{name}.zip", "cine.json", json.dumps(other).encode())
+        with pytest.raises(ValueError, match=rf"{name}\.zip: is no model .*\({reason}.*Export it again\."):
+            CineModel.load(edited)
+    for start in (60, 200, 400):  # within cine.json, which is compressed
+        (tmp_path / "overwritten.zip").write_bytes(content[:start] + bytes(range(1, 200)) + content[start + 199 :])
+        with pytest.raises(ValueError, match=r"overwritten\.zip: is no model of nnunet-echo export, or is damaged"):
+            CineModel.load(tmp_path / "overwritten.zip")
+    with pytest.raises(ValueError, match="step_size=5: must be above 0"):
+        CineModel.load(exported, step_size=5)
     with pytest.raises(ValueError, match="exported for the CPU"):
         CineModel.load(exported, device="cuda")
     with pytest.raises(ValueError, match="only exported models"):

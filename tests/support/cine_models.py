@@ -92,24 +92,25 @@ def write_model(
     folds: Sequence[int | str] = (0,),
     mirror_axes: Sequence[int] | None = None,
     network: torch.nn.Module | None = None,
+    configuration: str = "2d",
 ) -> Path:
     """The folder of a trainer as nnU-Net leaves it, but for the logs; `network` gives the weights if it is given."""
     from nnunet_echo.analysis.costs import build_network
 
     content, dataset = content or plans(), dataset or dataset_json()
-    folder = folder / f"{trainer}__nnUNetPlans__2d"
+    folder = folder / f"{trainer}__nnUNetPlans__{configuration}"
     folder.mkdir(parents=True)
     (folder / "plans.json").write_text(json.dumps(content))
     (folder / "dataset.json").write_text(json.dumps(dataset))
     for fold in folds:
         torch.manual_seed(len(str(fold)) + 7 * list(folds).index(fold))
         with redirect_stdout(io.StringIO()):
-            built = network or build_network(content, dataset, trainer, "2d")[0]
+            built = network or build_network(content, dataset, trainer, configuration)[0]
         (folder / f"fold_{fold}").mkdir()
         checkpoint = {
             "network_weights": built.state_dict(),
             "trainer_name": trainer,
-            "init_args": {"configuration": "2d", "fold": fold},
+            "init_args": {"configuration": configuration, "fold": fold},
             "inference_allowed_mirroring_axes": None if mirror_axes is None else tuple(mirror_axes),
             "logging": {"ema_fg_dice": [np.float64(0.5)]},
         }

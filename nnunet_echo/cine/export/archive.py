@@ -28,8 +28,9 @@ from nnunet_echo import __version__
 from nnunet_echo.cine.export.programs import FORMATS, from_onnx, from_pt2, to_program, why_not
 from nnunet_echo.cine.loading import Fold
 from nnunet_echo.cine.model import CineModel, SelfTest
-from nnunet_echo.cine.steps import Steps
+from nnunet_echo.cine.steps import Steps, check_step_size
 from nnunet_echo.nnunet.folders import replace_file
+from nnunet_echo.nnunet.plans import median_image_mm
 
 _FORMAT = 1
 _PLANS = (
@@ -57,7 +58,7 @@ def export_model(
     """Write the model in the folder `source` to the file `out`, as "pt2" or "onnx"; returns its self-test there.
 
     Raises ValueError for a file that is there already and for an unknown format, RuntimeError for what cannot be
-    exported, all before anything is written, and as `loading.load_folder`.
+    exported, or not be read back, all before anything is written, and as `loading.load_folder`.
     """
     source, out = Path(source), Path(out)
     if format not in FORMATS:
@@ -90,7 +91,10 @@ def export_model(
         for name, content in contents.items():
             archive.writestr(name, content)
     written = file.getvalue()
-    found = _load(written, str(out), device="cpu").self_test()  # as anybody will load it
+    try:
+        found = _load(written, out.name, device="cpu").self_test()  # as anybody will load it
+    except ValueError as error:
+        raise RuntimeError(f"{source}: what was exported cannot be read back, and was not written: {error}") from error
     replace_file(out, written)
     return found
 
@@ -111,6 +115,7 @@ def _load(
         raise ValueError(
             f"device={device!r}: {name} was exported for the CPU. Load the folder of the training instead."
         )
+    check_step_size(step_size)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             about = json.loads(archive.read("cine.json"))
@@ -120,23 +125,29 @@ def _load(
         for entry, expected in about["sha256"].items():
             if hashlib.sha256(contents[entry]).hexdigest() != expected:
                 raise ValueError(f"{entry} was changed")
+        trainer, network, folds = str(about["trainer"]), str(about["network"]), tuple(about["folds"])
+        ending = FORMATS[about["network_format"]]
+        programs = {f"fold_{fold}{ending}": contents[f"fold_{fold}{ending}"] for fold in folds}
+        if not programs:
+            raise ValueError("it has no folds")
         axes = about["mirror_axes"] if mirroring else None
         steps = Steps(about["plans"], about["dataset_json"], about["configuration"], axes, step_size)
-        ending = FORMATS[about["network_format"]]
         with np.load(io.BytesIO(contents["self_test.npz"]), allow_pickle=False) as test:
             height, width = (float(n) for n in test["spacing"])
             test_frame = test["frame"], (height, width), test["labels"]
-    except (zipfile.BadZipFile, KeyError, TypeError, AttributeError, ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{name}: is no model of nnunet-echo export, or is cut ({error}). Export it again.") from error
+    except Exception as error:  # of zip and its compressions, JSON, NumPy, and nnU-Net's own checks
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise ValueError(
+            f"{name}: is no model of nnunet-echo export, or is damaged ({reason.removesuffix('.')}). Export it again."
+        ) from error
     read = from_pt2 if ending == ".pt2" else from_onnx
-    networks = tuple(read(contents[f"fold_{fold}{ending}"], f"{name}/fold_{fold}{ending}") for fold in about["folds"])
     return CineModel(
         steps,
-        networks,
+        tuple(read(content, f"{name}/{entry}") for entry, content in programs.items()),
         (source,) if source else (),
-        about["trainer"],
-        about["network"],
-        tuple(about["folds"]),
+        trainer,
+        network,
+        folds,
         "torch" if ending == ".pt2" else "onnxruntime",
         test_frame=test_frame,
     )
@@ -145,7 +156,7 @@ def _load(
 def _about(model: CineModel, format: str, contents: Mapping[str, bytes]) -> dict[str, Any]:
     steps = model.steps
     plans = {key: steps.manager.plans[key] for key in _PLANS if key in steps.manager.plans}
-    plans["configurations"] = {steps.configuration: steps.plan.configuration}  # with what it inherits
+    plans["configurations"] = {steps.configuration: _configuration(steps)}
     plans["dataset_name"] = "model"
     return {
         "format": _FORMAT,
@@ -163,6 +174,18 @@ def _about(model: CineModel, format: str, contents: Mapping[str, bytes]) -> dict
         "weights_sha256": model.hash,
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
+
+
+def _configuration(steps: Steps) -> dict[str, Any]:
+    """The model's configuration with what it inherits, which then says so no more: what it came from stays behind.
+
+    A median image that is inherited is in pixels of another spacing, so it is told in those of this one.
+    """
+    found = {key: value for key, value in steps.plan.configuration.items() if key != "inherits_from"}
+    median = median_image_mm(steps.manager.plans["configurations"], steps.configuration)
+    if median is not None:
+        found["median_image_size_in_voxels"] = [n / mm for n, mm in zip(median, found["spacing"], strict=True)]
+    return found
 
 
 def _version(package: str) -> str | None:
