@@ -21,7 +21,9 @@ import numpy as np
 from numpy import ndarray
 
 from nnunet_echo import __version__
+from nnunet_echo.cine.clips.tags import integer, quietly, value
 from nnunet_echo.cine.result import NOTICE, Loop
+from nnunet_echo.data.errors import printable
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"  # Segmentation Storage
 # Name -> its code in SNOMED CT, meaning. Codes and meanings as in pydicom's dictionary, from the standard's own tables.
@@ -42,6 +44,8 @@ _MAY_BE_EMPTY = [
     "AccessionNumber",
     "ReferringPhysicianName",
 ]
+# What says which file the masks are of, and to which study a report belongs.
+_NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _REPEATED = [*_MAY_BE_EMPTY, "StudyInstanceUID", "FrameOfReferenceUID", "PositionReferenceIndicator"]
 
 
@@ -50,36 +54,69 @@ def write_seg(path: Path, loop: Loop, source: Any) -> None:
 
     Raises ValueError where `source` has another number of frames or pixels than the loop.
     """
-    seg = make_seg(loop, read_source(source, loop))
-    with path.open("xb") as file:
-        seg.save_as(file, enforce_file_format=True)
+    data = read_source(source, loop)
+    with quietly(), path.open("xb") as file:
+        make_seg(loop, data).save_as(file, enforce_file_format=True)
 
 
 def read_source(source: Any, loop: Loop) -> Any:
-    """The header of the clip's file as a `Dataset`, what it may lack as empty; ValueError for another clip's."""
+    """The header of the clip's file as `complete` gives it; ValueError for that of another clip."""
     import pydicom
 
-    if isinstance(source, pydicom.Dataset):
-        data = copy.copy(source)
-    else:
-        data = pydicom.dcmread(source, stop_before_pixels=True)
-    found = int(data.get("NumberOfFrames") or 1), int(data.get("Rows", 0)), int(data.get("Columns", 0))
+    data = source if isinstance(source, pydicom.Dataset) else open_source(source)
+    check_study(data, "source")
+    found = integer(data, "NumberOfFrames", 1), integer(data, "Rows"), integer(data, "Columns")
     if found != (loop.clip.count, *loop.clip.shape):
         raise ValueError(
             f"source: it has {found[0]} frames of {found[1]} x {found[2]} pixels, the loop {loop.clip.count} of "
             f"{loop.clip.shape[0]} x {loop.clip.shape[1]}. Give the file that the masks were made from."
         )
-    check_study(data)
+    return complete(data)
+
+
+def complete(source: Any) -> Any:
+    """A copy of a header in which what it may lack is there, and empty."""
+    data = copy.copy(source)
     for name in _MAY_BE_EMPTY:
         if name not in data:
             setattr(data, name, "")
+    if not value(data, "SpecificCharacterSet") and "SpecificCharacterSet" in data:
+        del data.SpecificCharacterSet  # which says nothing when it is empty
     return data
 
 
-def check_study(data: Any) -> None:
-    """Raise ValueError where a `Dataset` does not say to which study it belongs."""
-    if "StudyInstanceUID" not in data:
-        raise ValueError("source: it has no StudyInstanceUID, to which a report belongs. Give the scanner's own file.")
+def open_source(path: str | Path) -> Any:
+    """The header of a DICOM file that SEG and SR can refer to, as a `Dataset`; nothing of it is printed.
+
+    Raises FileNotFoundError, and ValueError for a file that is none, is damaged, or lacks what `check_study` needs.
+    """
+    import pydicom
+
+    path = Path(path)
+    name, other = printable(path.name), ", to which SEG and SR refer. Leave them out of --save."
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    if not path.is_file():
+        raise ValueError(f"{name}: is no DICOM file{other}")
+    try:
+        with quietly():
+            data = pydicom.dcmread(path, stop_before_pixels=True)
+    except pydicom.errors.InvalidDicomError as error:
+        raise ValueError(f"{name}: is no DICOM file{other}") from error
+    except Exception as error:  # pydicom raises whatever comes of damaged bytes, and quotes them
+        raise ValueError(f"{name}: its header cannot be read ({type(error).__name__}). Copy the file again.") from error
+    check_study(data, name)
+    return data
+
+
+def check_study(data: Any, name: str) -> None:
+    """Raise ValueError where the `Dataset` of `name` does not say what it is and to which study it belongs."""
+    missing = [keyword for keyword in _NEEDED if not isinstance(uid := value(data, keyword), str) or not uid]
+    if missing:
+        raise ValueError(
+            f"{name}: it has no {', '.join(missing)}, to which SEG and SR refer. Give the scanner's own file, or leave "
+            "them out of --save."
+        )
 
 
 def make_seg(loop: Loop, source: Any) -> Any:

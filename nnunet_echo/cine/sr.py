@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from nnunet_echo import __version__
+from nnunet_echo.cine.clips.tags import quietly
 from nnunet_echo.cine.result import CineResult
-from nnunet_echo.cine.seg import read_source
+from nnunet_echo.cine.seg import complete, read_source
 
 _SINGLE = {"4CH": "SinglePlane4CMOD", "2CH": "SinglePlane2CMOD"}
 _MEASURES = {
@@ -52,21 +53,50 @@ def write_sr(path: Path, result: CineResult, source: Any) -> None:
 
     Raises RuntimeError without highdicom, and ValueError where there is no number to report.
     """
-    try:
-        import highdicom
-        from highdicom import sr
-    except ImportError as error:
-        raise RuntimeError("SR is written by highdicom. Install it: pip install 'nnunet-echo[dicom]'.") from error
-    from pydicom.sr.codedict import codes
-    from pydicom.uid import generate_uid
-
     data = read_source(source, result.loops[0])
     measures = measured_codes(result)
     if not measures:
         raise ValueError("sr: every number was refused, a report would be empty. Leave it out of save.")
+    document = _document(data, measures, result.identifier)
+    with quietly(), path.open("xb") as file:
+        document.save_as(file, enforce_file_format=True)
+
+
+def check_header(data: Any, name: str) -> None:
+    """Raise what `write_sr` would for the header of the file `name`, before there are numbers: a report of one is made.
+
+    highdicom refuses dates, times and the like that the standard does not allow, and quotes them.
+    """
+    from pydicom.sr.codedict import codes
+
+    _document(complete(data), [(codes.LN.HeartRate, 60.0, codes.UCUM.PerMinute)], "0", name)
+
+
+def _document(data: Any, measures: list[tuple[Any, float, Any]], identifier: str, name: str = "source") -> Any:
+    """The report of `measures` as highdicom's `ComprehensiveSR`; ValueError for a header that it does not take."""
+    try:
+        import highdicom  # noqa: F401
+    except ImportError as error:
+        raise RuntimeError("SR is written by highdicom. Install it: pip install 'nnunet-echo[dicom]'.") from error
+    try:
+        with quietly():
+            return _made(data, measures, identifier)
+    except Exception as error:  # whatever a value of the file leads to
+        raise ValueError(
+            f"{name}: its patient, study or character set has values that the standard does not allow and highdicom "
+            f"does not write ({type(error).__name__}). Give the scanner's own file, or leave sr out of --save."
+        ) from error
+
+
+def _made(data: Any, measures: list[tuple[Any, float, Any]], identifier: str) -> Any:
+    import highdicom
+    from highdicom import sr
+    from pydicom.sr.codedict import codes
+    from pydicom.uid import generate_uid
+
     algorithm = sr.AlgorithmIdentification(name="nnunet-echo cine, research use", version=__version__)
     group = sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(), identifier=f"cine {result.identifier}"),
+        tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(), identifier=f"cine {identifier}"),
         finding_sites=[sr.FindingSite(codes.SCT.LeftVentricle)],
         algorithm_id=algorithm,
         measurements=[sr.Measurement(name=name, value=value, unit=unit) for name, value, unit in measures],
@@ -98,5 +128,4 @@ def write_sr(path: Path, result: CineResult, source: Any) -> None:
         is_verified=False,
     )
     document.SeriesDescription = "nnunet-echo, research use, not a medical device"
-    with path.open("xb") as file:
-        document.save_as(file, enforce_file_format=True)
+    return document

@@ -21,8 +21,9 @@ from nnunet_echo.cine.clips.sector import find_sector
 from nnunet_echo.cine.masks import Masks
 from nnunet_echo.cine.model import CineModel
 from nnunet_echo.cine.result import VIEWS, CineResult
-from nnunet_echo.cine.seg import check_study
+from nnunet_echo.cine.seg import open_source
 from nnunet_echo.cine.smooth import smooth_masks
+from nnunet_echo.cine.sr import check_header
 from nnunet_echo.cine.stream import FrameResult
 from nnunet_echo.data.errors import printable
 
@@ -102,23 +103,17 @@ def about(model: CineModel) -> dict[str, str]:
 def check_sources(save: Iterable[str], path: str | Path) -> None:
     """Raise before any work what would stop SR and SEG, where they are among `save`, after it.
 
-    ValueError for a first clip that is no DICOM file or has no study, RuntimeError without highdicom.
+    ValueError for a first clip that is no DICOM file, has no study, or whose header a report cannot repeat,
+    FileNotFoundError, and RuntimeError without highdicom.
     """
-    wanted = [name for name in ("sr", "seg") if name in save]
+    wanted = {"sr", "seg"} & set(save)
     if not wanted:
         return
-    import pydicom
-
-    try:
-        data = pydicom.dcmread(path, stop_before_pixels=True)
-    except (pydicom.errors.InvalidDicomError, IsADirectoryError) as error:
-        raise ValueError(
-            f"{Path(path).name}: is no DICOM file, to which {' and '.join(map(str.upper, wanted))} have to refer. "
-            "Leave them out of --save."
-        ) from error
-    check_study(data)
-    if "sr" in wanted and find_spec("highdicom") is None:
-        raise RuntimeError("SR is written by highdicom. Install it: pip install 'nnunet-echo[dicom]'.")
+    data = open_source(path)
+    if "sr" in wanted:
+        if find_spec("highdicom") is None:
+            raise RuntimeError("SR is written by highdicom. Install it: pip install 'nnunet-echo[dicom]'.")
+        check_header(data, printable(Path(path).name))
 
 
 def check_views(paths: Sequence[str | Path], views: Sequence[str]) -> list[str]:

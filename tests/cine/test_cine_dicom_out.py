@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from nnunet_echo.cine.clips import read_clip
 from nnunet_echo.cine.result import SAVED, CineResult
 from nnunet_echo.cine.seg import write_seg
 from nnunet_echo.cine.sr import measured_codes, write_sr
+from nnunet_echo.cine.study import check_sources
 from nnunet_echo.phantom.dicom import PATIENT, write_dicom_cine
 
 
@@ -159,6 +161,25 @@ def test_views_have_codes_of_their_own() -> None:
 def analyse_unnamed() -> CineResult:
     masks, frames, _ = drawn()
     return analyse(drawn_clip(frames), masks, LABELS)
+
+
+def test_values_that_the_standard_does_not_allow_are_not_printed(
+    tmp_path: Path, result: CineResult, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    """pydicom warns of them, and quotes them. They are repeated as they are."""
+    pytest.importorskip("highdicom")
+    ours = dict.fromkeys(("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"), "1.2.03.4711")
+    with pydicom.config.disable_value_validation():
+        path = drawn_dicom(tmp_path / "loop.dcm", tags={**ours, "PatientName": "Z" * 70, "SpecificCharacterSet": ""})
+    recwarn.clear()
+    check_sources(["sr", "seg"], path)
+    out = result.save(tmp_path / "out", ["sr", "seg"], source=path)
+    assert not recwarn.list and not caplog.text
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("sr.dcm", "seg.dcm"):
+            written = pydicom.dcmread(out / name)
+            assert (written.StudyInstanceUID, str(written.PatientName)) == ("1.2.03.4711", "Z" * 70)
 
 
 def test_the_file_of_another_loop_is_refused(tmp_path: Path, result: CineResult, source: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -214,18 +215,49 @@ def test_what_sr_and_seg_need_is_seen_before_any_work(
     check_sources(["masks", "sr", "seg"], loop)
     write_volume(tmp_path / "loop.nii", phantom_frames(3))
     check_sources(["masks"], tmp_path / "loop.nii")
-    with pytest.raises(ValueError, match="loop.nii: is no DICOM file, to which SR and SEG have to refer"):
+    with pytest.raises(ValueError, match="loop.nii: is no DICOM file, to which SEG and SR refer"):
         check_sources(["sr", "seg"], tmp_path / "loop.nii")
-    with pytest.raises(ValueError, match="to which SEG have to refer"):
+    with pytest.raises(ValueError, match=f"{tmp_path.name}: is no DICOM file"):
         check_sources(["seg"], tmp_path)
-    with pytest.raises(FileNotFoundError):
-        check_sources(["seg"], tmp_path / "none.dcm")
-    data = pydicom.dcmread(loop)
-    del data.StudyInstanceUID
-    data.save_as(tmp_path / "no_study.dcm")
-    with pytest.raises(ValueError, match="no StudyInstanceUID"):
-        check_sources(["seg"], tmp_path / "no_study.dcm")
+    for save in ("seg", "sr"):
+        with pytest.raises(FileNotFoundError, match=r"none\.dcm: there is no such file"):
+            check_sources([save], tmp_path / "none.dcm")
     monkeypatch.setattr("nnunet_echo.cine.study.find_spec", lambda name: None)
     check_sources(["seg"], loop)
     with pytest.raises(RuntimeError, match="pip install 'nnunet-echo\\[dicom\\]'"):
         check_sources(["sr"], loop)
+
+
+def test_a_header_that_sr_and_seg_cannot_refer_to(loop: Path, tmp_path: Path) -> None:
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        for value in (None, "", ["1.2", "1.3"]):
+            with pydicom.config.disable_value_validation():
+                write_dicom_cine(tmp_path / "a.dcm", drawn()[1][:2], tags={keyword: value})
+            for save in ("seg", "sr"):
+                with pytest.raises(ValueError, match=rf"a\.dcm: it has no {keyword}, to which SEG and SR refer"):
+                    check_sources([save], tmp_path / "a.dcm")
+    data = loop.read_bytes()
+    (tmp_path / "b.dcm").write_bytes(data[:300] + b"\xff" * 200 + data[500:])
+    with pytest.raises(ValueError, match=r"b\.dcm: "):
+        check_sources(["seg"], tmp_path / "b.dcm")
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"PatientBirthDate": "13.02.1937"},
+        {"StudyTime": "11:37:59"},
+        {"PatientSex": "female"},
+        {"SpecificCharacterSet": "NOSUCH"},
+    ],
+)
+def test_a_header_that_a_report_cannot_repeat(tags: dict[str, str], tmp_path: Path) -> None:
+    """highdicom takes none of these; a SEG has them as they are."""
+    pytest.importorskip("highdicom")
+    with pydicom.config.disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write_dicom_cine(tmp_path / "a.dcm", drawn()[1][:2], tags=tags)
+    check_sources(["seg"], tmp_path / "a.dcm")
+    with pytest.raises(ValueError, match=r"a\.dcm: its patient, study or character set has values") as caught:
+        check_sources(["sr"], tmp_path / "a.dcm")
+    assert not any(value in str(caught.value) for value in tags.values())
