@@ -171,7 +171,7 @@ def to_uint8(image: sitk.Image, name: str) -> sitk.Image:
     integral = values.dtype.kind in "ui" or (values == np.floor(values)).all()
     if not (low >= 0 and high <= 255 and integral):  # so that NaN fails, too
         raise SourceError(
-            f"{name}: values {low:g}..{high:g} are not all whole numbers in 0..255, as in the release. "
+            f"{name}: values {low:g}..{high:g} are not all whole numbers in 0..255. "
             "Convert the original file instead of a rescaled copy."
         )
     return sitk.Cast(image, sitk.sitkUInt8)

@@ -42,15 +42,17 @@ class ClipError(ValueError):
         return f"{self.file}: {self.rule}. {self.remedy}."
 
 
-def as_clip_error(name: str, error: SourceError) -> ClipError:
+def as_clip_error(name: str, error: SourceError, remedy: str = "") -> ClipError:
     """What a reader of other files raised, of clip `name`: the first sentence is the rule, the rest the remedy.
+
+    `remedy` takes its place where that of a clip is another one.
 
     >>> print(as_clip_error("loop.avi", SourceError("loop.avi: holds no frames. Copy the file again.")))
     loop.avi: holds no frames. Copy the file again.
     """
     text = str(error).removeprefix(f"{printable(name)}: ").removesuffix(".")
-    rule, _, remedy = text.partition(". ")
-    return ClipError(name, rule, remedy or "Copy the file again")
+    rule, _, rest = text.partition(". ")
+    return ClipError(name, rule, remedy or rest or "Copy the file again")
 
 
 @dataclass(frozen=True)

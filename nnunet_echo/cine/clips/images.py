@@ -23,20 +23,35 @@ from nnunet_echo.cine.clips.colour import RGB, luma
 from nnunet_echo.cine.clips.scale import find_scale
 from nnunet_echo.cine.clips.timing import rate_findings
 from nnunet_echo.data.cine import as_cine
-from nnunet_echo.data.errors import SourceError, printable
+from nnunet_echo.data.errors import SourceError, printable, some
 from nnunet_echo.data.images import as_frame, read_image, to_uint8
 from nnunet_echo.data.natural_image import KINDS, read_natural_image
 
 COPY = "Copy the file again"
+SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini")  # of Windows
 ITK_ENDINGS = (".nii", ".nii.gz", ".mhd", ".mha")
-_TIME_UNITS = (8, 16, 24)  # in xyzt_units of NIfTI-1: seconds, milliseconds, microseconds
+# In xyzt_units of NIfTI-1: seconds, milliseconds, microseconds; the bits of the unit of length, of which ITK makes mm.
+_TIME_UNITS, _SPACE_UNITS, _MM = (8, 16, 24), 0x07, 2
 
 
 def read_volume(path: Path, name: str) -> Clip:
-    """The clip in a NIfTI or MetaImage file: (x, y), (x, y, t) or (x, y, 1, t)."""
-    image, step_s = _volume(path, name)
+    """The clip in a NIfTI or MetaImage file: (x, y), (x, y, t) or (x, y, 1, t), whole numbers 0 to 255.
+
+    The spacing of a NIfTI that names no unit of length counts as mm, and is flagged, since nibabel never names one.
+    A pixel of 1 x 1 of no unit is no scale: files have that where nobody knows one, such as our own masks.nii.gz.
+    MetaImage is always in mm here: its reader refuses other units.
+    """
+    image, step_s, has_unit = _volume(path, name)
     pixels = sitk.GetArrayViewFromImage(image)
-    spacing, source, findings = find_scale(None, pixels.shape[1:], pixel_spacing=image.GetSpacing()[1::-1])
+    told = image.GetSpacing()[1::-1]
+    if not has_unit and told == (1, 1):
+        text = "The file names no unit of length, and its pixels are 1 x 1, as those of unknown size."
+        spacing, source, findings = None, "none", [Finding("scale_missing", text)]
+    else:
+        spacing, source, findings = find_scale(None, pixels.shape[1:], pixel_spacing=told)
+    if not has_unit and spacing is not None:
+        text = f"The file names no unit of length; its pixels of {spacing[0]:.4g} x {spacing[1]:.4g} are taken for mm."
+        findings.append(Finding("scale_unit_assumed", text))
     count = len(pixels)
     times = None if step_s is None or count == 1 else np.arange(count) * step_s
     if times is not None:
@@ -79,15 +94,18 @@ def read_gif(path: Path, name: str) -> Clip:
 
 
 def read_folder(folder: Path, name: str) -> Clip:
-    """The clip whose frames are the pictures in a folder."""
-    paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    endings = {path.suffix.lower() for path in paths}
-    if not paths or len(endings) > 1 or not endings <= set(KINDS):
-        kinds = ", ".join(sorted(endings)) or "nothing"
-        raise ClipError(
-            name, f"the folder holds {printable(kinds)}", f"Give a folder of pictures of one kind: {', '.join(KINDS)}"
-        )
-    paths.sort(key=lambda path: by_numbers(path.name))
+    """The clip whose frames are the pictures in a folder, beside which there is nothing that `entries_of` lists."""
+    paths = sorted(entries_of(folder), key=lambda path: by_numbers(path.name))
+    pictures = [path for path in paths if is_picture(path)]
+    remedy = f"Give a folder of pictures of one kind: {', '.join(KINDS)}"
+    if not pictures:
+        there = some([printable(path.name) for path in paths])
+        raise ClipError(name, f"the folder holds {'no pictures, but ' + there if there else 'nothing'}", remedy)
+    if len(pictures) < len(paths):
+        others = some([printable(path.name) for path in paths if path not in pictures])
+        raise ClipError(name, f"the folder holds {others} beside its pictures", "Move it elsewhere, or remove it")
+    if len(endings := {path.suffix.lower() for path in paths}) > 1:
+        raise ClipError(name, f"the folder holds pictures of several kinds, {', '.join(sorted(endings))}", remedy)
     shape = _picture(paths[0], 1, name).shape
     findings = [
         Finding("scale_missing", "Pictures do not say how large a pixel is."),
@@ -105,6 +123,17 @@ def read_folder(folder: Path, name: str) -> Clip:
     )
 
 
+def entries_of(folder: Path) -> list[Path]:
+    """What a folder holds, without what systems leave in it: hidden files, such as .DS_Store, and `SYSTEM_FILES`."""
+    entries = folder.iterdir()
+    return [path for path in entries if not path.name.startswith(".") and path.name.lower() not in SYSTEM_FILES]
+
+
+def is_picture(path: Path) -> bool:
+    """Whether it is a file that is called like a picture."""
+    return path.suffix.lower() in KINDS and path.is_file()
+
+
 def by_numbers(name: str) -> list[str | int]:
     """A key to sort names by, in which numbers count by their value.
 
@@ -114,22 +143,27 @@ def by_numbers(name: str) -> list[str | int]:
     return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+)", name))]
 
 
-def _volume(path: Path, name: str) -> tuple[sitk.Image, float | None]:
-    """The image (x, y, t) of uint8, and the seconds between frames where the file has them."""
+def _volume(path: Path, name: str) -> tuple[sitk.Image, float | None, bool]:
+    """The image (x, y, t) of uint8, the seconds between frames where the file has them, whether it names its mm."""
     try:
-        image, step_s = read_image(path, name), None
-        if image.GetDimension() == 4 and image.HasMetaDataKey("xyzt_units"):
-            known = int(image.GetMetaData("xyzt_units")) & 0x38 in _TIME_UNITS
-            step_s = image.GetSpacing()[3] if known else None  # ITK makes seconds of it
+        image, step_s = read_image(path, name, unit="px"), None  # find_scale says which mm can be
+        units = int(image.GetMetaData("xyzt_units")) if image.HasMetaDataKey("xyzt_units") else _MM
+        if image.GetDimension() == 4 and units & 0x38 in _TIME_UNITS:
+            step_s = image.GetSpacing()[3]  # ITK makes seconds of it
         if image.GetDimension() == 2 or all(length == 1 for length in image.GetSize()[2:]):
-            return sitk.JoinSeries(to_uint8(as_frame(image, name), name)), None
-        return to_uint8(as_cine(image, name), name), step_s
+            image, step_s = sitk.JoinSeries(as_frame(image, name)), None
+        else:
+            image = as_cine(image, name)
     except SourceError as error:
         raise as_clip_error(name, error) from error
+    try:
+        return to_uint8(image, name), step_s, bool(units & _SPACE_UNITS)
+    except SourceError as error:
+        raise as_clip_error(name, error, "Scale the grey to 0..255, round it, and save it as 8 bits") from error
 
 
 def _volume_frames(path: Path, name: str) -> Iterator[ndarray]:
-    image, _ = _volume(path, name)
+    image, _, _ = _volume(path, name)
     yield from sitk.GetArrayFromImage(image)
 
 

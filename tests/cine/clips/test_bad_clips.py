@@ -97,7 +97,7 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "text as NIfTI": ("a.nii.gz", text, "NIfTI"),
     "a pipe": ("a.dcm", os.mkfifo, "not a file"),
     "an empty folder": ("folder", Path.mkdir, "nothing"),
-    "a folder of several kinds": ("folder", mixed_folder, "the folder holds"),
+    "a folder of several kinds": ("folder", mixed_folder, "the folder holds notes.txt beside"),
     "a folder of several sizes": ("folder", two_sizes, "picture 3"),
     "transparent pictures": ("folder", see_through, "transparent"),
     "a picture cut off": ("folder", damaged_picture, "picture 2"),
