@@ -16,7 +16,7 @@ from nnunet_echo.cine.clips.clip import Clip, ClipError, Finding
 from nnunet_echo.cine.clips.fragments import UNDEFINED, Span, SpanFile, encapsulated_frames, native_frames, read_spans
 from nnunet_echo.cine.clips.header import Header, open_dicom, read_header
 from nnunet_echo.cine.clips.pixels import NATIVE, FrameDecoder
-from nnunet_echo.cine.clips.scale import choose_region, find_scale
+from nnunet_echo.cine.clips.scale import aspect_findings, choose_region, find_scale
 from nnunet_echo.cine.clips.survey import FLOW, sampled, shows_flow
 from nnunet_echo.cine.clips.timing import find_times
 from nnunet_echo.cine.clips.video import decode_grey, decode_rgb
@@ -41,6 +41,8 @@ def read_dicom(path: Path, name: str, region: int | None = None) -> Clip:
         any_regions=bool(header.regions),
         pixel_spacing=header.pixel_spacing if header.is_ultrasound else None,
     )
+    if spacing is None:
+        findings += aspect_findings(header.aspect)
     times, time_source, remarks = find_times(header.times, header.count)
     if not header.is_ultrasound:
         findings.append(Finding("not_ultrasound", "The file says that it is no ultrasound image (SOPClassUID)."))

@@ -7,6 +7,7 @@ Source: DICOM PS3.3, C.7.6.3 (Image Pixel), C.7.6.5 and C.7.6.6 (times), C.8.5.5
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class Header:
     times: TimeTags
     regions: tuple[Region, ...]
     pixel_spacing: tuple[float, float] | None
+    aspect: float  # of a pixel, width to height
     is_ultrasound: bool
     pixels_vr: str
     pixels_start: int
@@ -119,6 +121,7 @@ def read_header(path: Path, name: str) -> Header:
         times=_times(dataset),
         regions=_regions(dataset),
         pixel_spacing=pair(dataset, "PixelSpacing"),
+        aspect=_aspect(dataset),
         is_ultrasound=kind in ULTRASOUND,
         pixels_vr=vr,
         pixels_start=pixels_start,
@@ -201,6 +204,12 @@ def _layout(dataset: Dataset, syntax: str, name: str) -> Layout:
 def _window(dataset: Dataset) -> tuple[float, float] | None:
     centre, width = number(dataset, "WindowCenter"), number(dataset, "WindowWidth")
     return (centre, width) if centre is not None and width is not None and width >= 1 else None
+
+
+def _aspect(dataset: Dataset) -> float:
+    """From PixelAspectRatio (0028,0034), which is height, then width; 1 where there is none that can be."""
+    height, width = pair(dataset, "PixelAspectRatio") or (1, 1)
+    return width / height if 0 < height < math.inf and 0 < width < math.inf else 1.0
 
 
 def _times(dataset: Dataset) -> TimeTags:

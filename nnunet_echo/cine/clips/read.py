@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from nnunet_echo.cine.clips.clip import Clip, ClipError
 from nnunet_echo.cine.clips.dicom import read_dicom
 from nnunet_echo.cine.clips.images import ITK_ENDINGS, read_folder, read_gif, read_volume
 from nnunet_echo.cine.clips.scale import find_scale
-from nnunet_echo.cine.clips.survey import survey_findings, unlike_neighbours
+from nnunet_echo.cine.clips.survey import counting_levels, level_findings, survey_findings, unlike_neighbours
 from nnunet_echo.cine.clips.timing import by_the_user, rate_impossible
 from nnunet_echo.cine.clips.video import ENDINGS, read_avi_or_video
 from nnunet_echo.data.errors import printable
@@ -45,7 +47,7 @@ def read_clip(
             raise ValueError(f"spacing={spacing}: {refused[0].text} Give mm a pixel, rows first.")
     clip = _read(path, name, region)
     if spacing is not None:
-        kept = tuple(finding for finding in clip.findings if not finding.name.startswith("scale_"))
+        kept = tuple(finding for finding in clip.findings if not finding.name.startswith(("scale_", "pixels_not_")))
         clip = replace(clip, spacing_mm=scale, spacing_source="by the user", findings=kept)
     if fps is not None:
         times, source, findings = by_the_user(fps, clip.count, clip.times_s, clip.findings)
@@ -56,10 +58,11 @@ def read_clip(
     elif clip.times_s is not None and (impossible := rate_impossible(clip.times_s, clip.time_source)) is not None:
         kept = tuple(finding for finding in clip.findings if finding.name not in _RATE_FINDINGS)
         clip = replace(clip, times_s=None, time_source="none", findings=(*kept, impossible))
-    count, unlike = unlike_neighbours(clip.frames())
+    levels = np.zeros(256, np.int64)
+    count, unlike = unlike_neighbours(counting_levels(clip.frames(), clip.region, levels))
     if count != clip.count:
         raise ClipError(name, f"{count} frames can be decoded where {clip.count} are announced", "Copy the file again")
-    return clip.with_findings(*survey_findings(unlike))
+    return clip.with_findings(*survey_findings(unlike), *level_findings(levels))
 
 
 def _read(path: Path, name: str, region: int | None) -> Clip:

@@ -60,7 +60,9 @@ def choose_region(
     """
     if number is not None:
         if not 1 <= number <= len(regions):
-            raise ClipError(name, f"region={number}: it has {len(regions)} ultrasound regions", "Give one of them")
+            many = "s" if len(regions) != 1 else ""
+            remedy = "Give one of them" if regions else "Leave it out"
+            raise ClipError(name, f"region={number}: it has {len(regions)} ultrasound region{many}", remedy)
         chosen = regions[number - 1]
         if chosen.spatial_format != TWO_D or chosen.data_type != TISSUE:
             raise ClipError(name, f"region={number}: is not of tissue in two dimensions", "Give another one")
@@ -120,6 +122,18 @@ def find_scale(
         text = "The ultrasound region and PixelSpacing differ by more than 1 %."
         return _none("scale_contradicted", text)
     return spacing, "ultrasound region", []
+
+
+def aspect_findings(aspect: float) -> list[Finding]:
+    """What is to be said of pixels without a scale that are `aspect` times as wide as high.
+
+    >>> [finding.name for finding in aspect_findings(1.5)], aspect_findings(1.0)
+    (['pixels_not_square'], [])
+    """
+    if abs(aspect - 1) <= 0.01:
+        return []
+    text = f"Pixels are {aspect:.3g} times as wide as high; areas and EF are those of square ones."
+    return [Finding("pixels_not_square", text)]
 
 
 def _is_tissue(region: Region) -> bool:

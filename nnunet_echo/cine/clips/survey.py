@@ -1,4 +1,5 @@
-"""A first pass over a clip's frames: every one decodes, none is unlike its neighbours, and no colour shows flow.
+"""A first pass over a clip's frames: every one decodes, none is unlike its neighbours, none of its grey is lost, and
+no colour shows flow.
 
 JPEG and uncompressed pixels have no checksum. What damage does to them is a frame, or a part of one, that differs from
 the frame before and from the one after while these two are alike; between beats of a heart that does not happen. It is
@@ -19,6 +20,7 @@ _BLOCKS = 40  # along the longer side
 _TIMES = 3.0  # the usual change of a block from frame to frame, and one grey level
 _LEAST = 3.0  # grey levels
 _SHARE = 0.01  # of the blocks: a valve's leaflet moves through fewer
+LEAST_LEVELS, LEAST_BRIGHT = 32, 48
 FLOW = "it shows colour Doppler: tissue is grey, flow red and blue"
 SAMPLES = 8  # frames whose colours are looked at
 
@@ -60,6 +62,36 @@ def survey_findings(unlike: Sequence[int]) -> list[Finding]:
     numbers = ", ".join(map(str, unlike[:5])) + (f" and {len(unlike) - 5} more" if len(unlike) > 5 else "")
     text = f"Frame {numbers}: unlike the one before and the one after, as a damaged frame is. Look at the clip."
     return [Finding("frame_unlike_neighbours", text)]
+
+
+def counting_levels(
+    frames: Iterable[ndarray], region: tuple[int, int, int, int] | None, levels: ndarray
+) -> Iterator[ndarray]:
+    """The same frames (H, W) uint8; `levels` (256,) counts the pixels of each grey in their region as they pass."""
+    y0, y1, x0, x1 = region or (None,) * 4
+    for frame in frames:
+        levels += np.bincount(frame[y0:y1, x0:x1].ravel(), minlength=256)
+        yield frame
+
+
+def level_findings(levels: ndarray) -> list[Finding]:
+    """What is to be said of a clip of so many pixels (256,) of each grey: that it has fewer shades than an echo.
+
+    Values of 12 bits in a file that says 16, without a window, become 17 levels up to 16, on which a network still
+    finds something. Real loops have about 100 to 250, up to white; these limits are ours: under 32 levels, or nothing
+    brighter than 47, a fifth of the range. Text within the region can hide a dark picture from this.
+
+    >>> [finding.name for finding in level_findings(np.bincount(np.arange(16), minlength=256))]
+    ['few_grey_levels']
+    """
+    there = np.flatnonzero(levels)
+    if len(there) >= LEAST_LEVELS and there[-1] >= LEAST_BRIGHT:
+        return []
+    text = (
+        f"All frames together have {len(there)} grey levels, the brightest is {there[-1]} of 255: shades are lost, or "
+        "the file does not say which values are white. Numbers of such a picture are not to be trusted."
+    )
+    return [Finding("few_grey_levels", text)]
 
 
 def sampled(count: int) -> list[int]:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy import ndarray
 
 from nnunet_echo.cine.clips.clip import Clip, ClipError, Finding, as_clip_error
+from nnunet_echo.cine.clips.scale import aspect_findings
 from nnunet_echo.cine.clips.survey import FLOW, sampled, shows_flow
 from nnunet_echo.cine.clips.timing import rate_findings
 from nnunet_echo.data.avi import read_header, read_video
@@ -90,10 +91,7 @@ def _by_pyav(path: Path, name: str) -> Clip:
     announced, aspect = _announced(opened, name)
     if shape is None:
         raise ClipError(name, "it has no frames that can be decoded", COPY)
-    findings = _no_scale(announced, len(times))
-    if abs(aspect - 1) > 0.01:
-        text = f"Pixels are {aspect:.3g} times as wide as high; areas and EF are those of square ones."
-        findings.append(Finding("pixels_not_square", text))
+    findings = _no_scale(announced, len(times)) + aspect_findings(aspect)
     known: ndarray | None = None
     if len(times) > 1:
         if any(time is None for time in times):

@@ -94,8 +94,11 @@ def test_the_region_of_the_picture_is_chosen() -> None:
     halves = [replace(GOOD, x1=99), replace(GOOD, x0=100)]
     assert choose_region("a.dcm", halves, SHAPE, 2) == halves[1]
     for number in (0, 3):
-        with pytest.raises(ClipError, match="2 ultrasound regions"):
+        with pytest.raises(ClipError, match="it has 2 ultrasound regions. Give one of them"):
             choose_region("a.dcm", halves, SHAPE, number)
+    for regions, said in (([GOOD], "1 ultrasound region. Give"), ([], "0 ultrasound regions. Leave it out")):
+        with pytest.raises(ClipError, match=f"region=2: it has {said}"):
+            choose_region("a.dcm", regions, SHAPE, 2)
     with pytest.raises(ClipError, match="not of tissue"):
         choose_region("a.dcm", [trace, GOOD], SHAPE, 1)
 
@@ -129,6 +132,22 @@ def test_a_file_that_is_no_ultrasound_has_no_pixel_spacing_to_trust(tmp_path: Pa
     write_dicom_cine(tmp_path / "b.dcm", FRAMES, spacing_mm=None, tags={"PixelSpacing": [0.5, 1]})
     clip = read_clip(tmp_path / "b.dcm")
     assert (clip.spacing_mm, clip.spacing_source) == ((0.5, 1.0), "PixelSpacing")
+
+
+def test_pixels_that_are_not_square(tmp_path: Path) -> None:
+    def found(ratio: list[int] | None, **options: object) -> list[str]:
+        write_dicom_cine(tmp_path / "a.dcm", FRAMES, tags={"PixelAspectRatio": ratio} if ratio else {}, **options)
+        return [one.text for one in read_clip(tmp_path / "a.dcm").findings if one.name == "pixels_not_square"]
+
+    assert found([2, 3], spacing_mm=None) == [
+        "Pixels are 1.5 times as wide as high; areas and EF are those of square ones."
+    ]
+    assert found([2, 3], spacing_mm=(0.4, 0.6)) == []  # which says it
+    assert found([9, 3], spacing_mm=(30.0, 90.0)) != []  # no scale, as no echo has it
+    for ratio in ([1, 1], [0, 1], [1, 0], [-1, 2], None):
+        assert found(ratio, spacing_mm=None) == []
+    write_dicom_cine(tmp_path / "a.dcm", FRAMES, spacing_mm=None, tags={"PixelAspectRatio": [2, 3]})
+    assert names(read_clip(tmp_path / "a.dcm", spacing=(0.4, 0.6))) == set()
 
 
 def test_regions_of_a_written_file(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clip_files import real_file, write_clip
+from clip_files import phantom_frames, real_file, write_clip, write_dicom_cine
 from numpy import ndarray
 from numpy.random import Generator
 
@@ -129,3 +129,25 @@ def test_a_frame_of_another_moment_is_reported(tmp_path: Path) -> None:
     frames[0] = 255 - frames[0]
     write_clip(tmp_path / "first", frames)
     assert "frame_unlike_neighbours" in {finding.name for finding in read_clip(tmp_path / "first").findings}
+
+
+def test_a_picture_that_has_lost_its_shades_is_reported(tmp_path: Path) -> None:
+    """Values of 12 bits are 17 levels of 16, unless the file says how many bits there are, or what is white."""
+    path, frames = tmp_path / "a.dcm", phantom_frames(2)
+
+    def few(pixels: ndarray, **options: object) -> list[str]:
+        write_dicom_cine(path, pixels, **options)
+        return [finding.text for finding in read_clip(path).findings if finding.name == "few_grey_levels"]
+
+    deep = frames.astype(np.uint16) * 16
+    [text] = few(deep)
+    assert text.startswith("All frames together have 17 grey levels, the brightest is 16 of 255: ")
+    assert few(deep, tags={"BitsStored": 12, "HighBit": 11}) == []
+    assert few(deep, tags={"WindowCenter": 2048, "WindowWidth": 4096}) == []
+    assert few(frames) == few(frames, syntax="jpeg") == []
+    levels = np.arange(frames[0].size).reshape(frames[:1].shape)
+    assert few((levels % 32 * 8).astype(np.uint8)) == [] and few((levels % 31 * 8).astype(np.uint8)) != []
+    assert few((levels % 49).astype(np.uint8)) == [] and few((levels % 48).astype(np.uint8)) != []
+    dark = frames // 16
+    dark[:, :10] = 17 * (np.arange(dark.shape[2]) % 16)  # text
+    assert few(dark, region=(20, 70, 0, 90)) != []
