@@ -13,7 +13,8 @@ from numpy import ndarray
 
 from nnunet_echo.cine.model import CineModel
 from nnunet_echo.cine.steps import Properties
-from nnunet_echo.data.errors import some
+from nnunet_echo.data.errors import SourceError, printable, some
+from nnunet_echo.data.verify import verify_image
 from nnunet_echo.nnunet.folders import replace_file
 
 REFUSE, KEEP, REPLACE = "refuse", "keep", "replace"  # what becomes of masks that are there already
@@ -55,7 +56,7 @@ def predict_folder(
     A mask appears once it is complete, whenever this process ends; dataset.json and plans.json come last, as a sign
     that all are there. `existing` masks are refused before any work, kept and not predicted again ("keep"), or replaced
     ("replace"). `progress` gets how many of how many are done. Raises ValueError for masks that are there, for an image
-    that is damaged or of other channels, and as `list_cases`.
+    that is damaged (`verify_image` tells for NIfTI, MetaImage and PNG) or of other channels, and as `list_cases`.
     """
     ending = model.steps.dataset_json["file_ending"]
     cases = list_cases(images, ending)
@@ -113,7 +114,11 @@ class _Work:
 
 def _read(reader: object, files: list[Path]) -> tuple[ndarray, Properties]:
     try:
+        for file in files:
+            verify_image(file, printable(file))
         return reader.read_images([str(file) for file in files])  # type: ignore[attr-defined]
+    except SourceError:
+        raise
     except Exception as error:  # of any library that nnU-Net reads images with
         reason = (str(error).strip() or "their sizes or spacings differ").splitlines()[-1].strip()
         raise ValueError(

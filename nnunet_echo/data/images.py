@@ -2,7 +2,7 @@
 
 SimpleITK opens a truncated or damaged file without an error (what is missing becomes zero, NaN too), and reports
 nothing when a full disk cuts off what it writes. So each file is looked at before it is read and after it is written
-(nifti.py, meta_image.py). Orientation is never changed. Arrays are (rows, columns), or (frames, rows, columns) of a
+(verify.py). Orientation is never changed. Arrays are (rows, columns), or (frames, rows, columns) of a
 sequence; SimpleITK's sizes and spacings are (x, y) or (x, y, t).
 """
 
@@ -19,8 +19,9 @@ import SimpleITK as sitk
 from numpy import ndarray
 
 from nnunet_echo.data.errors import SourceError, is_utf8, printable, some, times
-from nnunet_echo.data.meta_image import compare_with_itk, read_meta_image
+from nnunet_echo.data.meta_image import compare_with_itk
 from nnunet_echo.data.nifti import MAX_BYTES, MAX_FRAME_BYTES, verify_nifti
+from nnunet_echo.data.verify import verify_image
 
 # Of a pixel's side. Echo has 0.1 to 1 mm, resized frames up to 4.4 mm (cine.py). Less is a spacing in metres or
 # centimetres, more one in micrometres.
@@ -63,9 +64,7 @@ def read_image(path: Path, name: str, unit: str = "mm", limit: int = MAX_BYTES) 
     if not path.is_file():  # reading a pipe would wait for ever
         raise SourceError(f"{name} is missing or not a file.")
     try:
-        meta = read_meta_image(path, name, limit) if path.suffix in (".mhd", ".mha") else None
-        if path.name.endswith((".nii", ".nii.gz")):
-            verify_nifti(path, name, limit)
+        meta = verify_image(path, name, limit)
         image = sitk.ReadImage(_itk_path(path))
     except OSError as error:
         raise SourceError(f"{name}: cannot be read ({error.strerror or error}). Copy it again.") from error

@@ -82,7 +82,7 @@ def read_meta_image(path: Path, name: str, limit: int = MAX_BYTES) -> MetaImage:
             file.seek(len(start) - len(rest))
             data = _pixels(file, fields, name, expected)
         else:
-            if rest.strip() or path.suffix == ".mha":
+            if rest.strip() or path.suffix.lower() == ".mha":
                 raise SourceError(
                     f"{name}: {'something follows' if rest.strip() else 'a .mha file names'} its "
                     "ElementDataFile. Copy the file again."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +45,15 @@ def read_natural_image(path: Path, name: str, *, colours: bool = False) -> tuple
         raise SourceError(
             f"{name}: cannot be read; truncated, too large or not a {kind} file ({printable(why)}). Copy it again."
         ) from why
+
+
+def png_is_complete(path: Path) -> bool:
+    """Whether every chunk of a PNG has its checksum, up to the last; Pillow does not look at those of the pixels."""
+    data, position, kind = path.read_bytes(), 8, b""
+    while kind != b"IEND" and position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 8 + length
+        if data[end : end + 4] != struct.pack(">I", zlib.crc32(data[position + 4 : end])):
+            return False
+        position = end + 4
+    return kind == b"IEND"

@@ -15,6 +15,7 @@ import pytest
 import torch
 from cine_models import dataset_json, different, nnunet_masks, pixels, plans, write_images, write_model
 
+from nnunet_echo.cine.folder import predict_folder
 from nnunet_echo.cine.model import CineModel
 from nnunet_echo.cli.main import main
 from nnunet_echo.networks import NETWORKS
@@ -229,10 +230,38 @@ def test_images_that_cannot_be_predicted(
     assert "case c1 lacks a channel" in error_of(two)
     cut = write_images(tmp_path / "cut", [(60, 70)])
     (cut / "c0_0000.nii.gz").write_bytes((cut / "c0_0000.nii.gz").read_bytes()[:40])
-    assert "c0_0000.nii.gz: nnU-Net cannot read it" in error_of(cut)
+    assert "c0_0000.nii.gz: truncated or damaged gzip data" in error_of(cut)
     large = write_images(tmp_path / "small", [(60, 70)], spacing=(1e-4, 1e-4))
     assert "nothing is left" in error_of(large)
     assert not list((tmp_path / "out").glob("*.nii.gz")) and not list((tmp_path / "out").glob(".unfinished*"))
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha", ".png"])
+def test_an_image_that_is_cut_or_damaged(tmp_path: Path, ending: str) -> None:
+    """SimpleITK fills up what a file lacks, and Pillow does not look at checksums: both without a word."""
+    reader = "NaturalImage2DIO" if ending == ".png" else "SimpleITKIO"
+    model = CineModel.load(write_model(tmp_path, TOY, plans(reader=reader), dataset_json(ending=ending)), workers=1)
+    images = write_images(tmp_path / "images", [(60, 70)], ending=ending)
+    file = images / f"c0_0000{ending}"
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    changed = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
+    for content in (whole[:middle], *([changed] if ending in (".nii.gz", ".png") else [])):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"c0_0000{ending}: truncated"):
+            predict_folder(model, images, tmp_path / "out")
+        assert not list((tmp_path / "out").iterdir())
+    file.write_bytes(whole)
+    assert len(predict_folder(model, images, tmp_path / "out")) == 1
+
+
+def test_an_image_of_another_kind_is_nnunets_to_read(tmp_path: Path) -> None:
+    model = CineModel.load(write_model(tmp_path, TOY, dataset=dataset_json(ending=".nrrd")), workers=1)
+    images = write_images(tmp_path / "images", [(60, 70)], ending=".nrrd")
+    assert len(predict_folder(model, images, tmp_path / "out")) == 1
+    (images / "c0_0000.nrrd").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"c0_0000\.nrrd: nnU-Net cannot read it"):
+        predict_folder(model, images, tmp_path / "again")
 
 
 def test_python(model: Path, images: Path) -> None:

@@ -7,7 +7,6 @@ of the numbers in their names.
 from __future__ import annotations
 
 import re
-import struct
 import zlib
 from collections.abc import Iterator
 from functools import partial
@@ -25,7 +24,7 @@ from nnunet_echo.cine.clips.timing import rate_findings
 from nnunet_echo.data.cine import as_cine
 from nnunet_echo.data.errors import SourceError, printable, some
 from nnunet_echo.data.images import as_frame, read_image, to_uint8
-from nnunet_echo.data.natural_image import KINDS, read_natural_image
+from nnunet_echo.data.natural_image import KINDS, png_is_complete, read_natural_image
 
 COPY = "Copy the file again"
 SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini")  # of Windows
@@ -204,7 +203,7 @@ def _pictures(paths: list[Path], shape: tuple[int, int], name: str) -> Iterator[
 
 def _picture(path: Path, number: int, name: str) -> ndarray:
     """Grey (H, W) uint8; 16 bits are scaled."""
-    if path.suffix.lower() == ".png" and not _png_is_complete(path):
+    if path.suffix.lower() == ".png" and not png_is_complete(path):
         raise ClipError(name, f"picture {number} is damaged or cut off", COPY)
     try:
         pixels, mode = read_natural_image(path, path.name)
@@ -218,15 +217,3 @@ def _picture(path: Path, number: int, name: str) -> ndarray:
     if pixels[..., 3].min() < 255:
         raise ClipError(name, f"picture {number} is transparent in places", "Give pictures without transparency")
     return luma(pixels[..., :3], RGB)
-
-
-def _png_is_complete(path: Path) -> bool:
-    """Whether every chunk of a PNG has its checksum, up to the last; Pillow does not look at those of the pixels."""
-    data, position, kind = path.read_bytes(), 8, b""
-    while kind != b"IEND" and position + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        end = position + 8 + length
-        if data[end : end + 4] != struct.pack(">I", zlib.crc32(data[position + 4 : end])):
-            return False
-        position = end + 4
-    return kind == b"IEND"

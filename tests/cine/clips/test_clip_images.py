@@ -88,6 +88,16 @@ def test_values_that_are_not_grey_of_8_bits(tmp_path: Path, ending: str) -> None
     assert np.array_equal(list(read_clip(path).frames()), FRAMES)
 
 
+def test_an_ending_in_capitals_is_verified_too(tmp_path: Path) -> None:
+    write_volume(tmp_path / "a.nii.gz", FRAMES)
+    data, path = (tmp_path / "a.nii.gz").read_bytes(), tmp_path / "A.NII.GZ"
+    path.write_bytes(data)
+    assert np.array_equal(list(read_clip(path).frames()), FRAMES)
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ClipError, match=r"A\.NII\.GZ: truncated"):
+        read_clip(path)
+
+
 @pytest.mark.parametrize("name", ["Thumbs.db", "thumbs.db", "ehthumbs.db", "desktop.ini", ".DS_Store", "._frame_1.png"])
 def test_what_systems_leave_in_a_folder_is_passed_over(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "folder"
