@@ -70,12 +70,14 @@ def load_folder(
         axes = contents[0].get("inference_allowed_mirroring_axes")
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{files[0]}: has no {error}. It is not a checkpoint of nnU-Net's trainers.") from error
+    device = str(torch.device(device))  # whose errors are not those of the files
     try:
         steps = Steps(plans, dataset_json, configuration, axes if mirroring else None, step_size, device)
         check_classes(steps.plan)
-    except (KeyError, TypeError, AttributeError, AssertionError) as error:
+    except (KeyError, TypeError, AttributeError, AssertionError, RuntimeError) as error:  # of nnU-Net's own checks
+        reason = str(error) if isinstance(error, RuntimeError) else repr(error)
         raise ValueError(
-            f"{folder}: plans.json and dataset.json do not describe a model ({error!r}). Take those of the training."
+            f"{folder}: plans.json and dataset.json do not describe a model ({reason}). Take those of the training."
         ) from error
     with _NoRandomNumbers(), torch.random.fork_rng(devices=[]):
         if import_trainer:

@@ -48,8 +48,8 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
         raise ValueError(
-            f"{file} is not a complete checkpoint ({error}): its writer was killed, or it is something else. "
-            "Take another fold, or train this one again."
+            f"{file} is not a complete checkpoint ({str(error) or type(error).__name__}): its writer was killed, or it "
+            "is something else. Take another fold, or train this one again."
         ) from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{file} holds a {type(checkpoint).__name__}: expected nnU-Net's checkpoint, a dict.")

@@ -165,6 +165,9 @@ def test_checkpoints_that_are_refused(folder: Path, tmp_path: Path, monkeypatch:
     cut.write_bytes(cut.read_bytes()[:1000])
     with pytest.raises(ValueError, match="not a complete checkpoint"):
         CineModel.load(cut.parents[1])
+    cut.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"checkpoint_final\.pth is not a complete checkpoint \(\w+.*\): its writer"):
+        CineModel.load(cut.parents[1])
 
 
 def test_models_that_are_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -174,6 +177,8 @@ def test_models_that_are_refused(folder: Path, tmp_path: Path, capsys: pytest.Ca
         CineModel.load(tmp_path)
     with pytest.raises(ValueError, match="step_size=0"):
         CineModel.load(folder, step_size=0)
+    with pytest.raises(RuntimeError, match="Expected one of cpu"):
+        CineModel.load(folder, device="toaster")
     with pytest.raises(ValueError, match="workers=0"):
         CineModel.load(folder, workers=0)
     for change, message in (
@@ -192,13 +197,15 @@ def test_models_that_are_refused(folder: Path, tmp_path: Path, capsys: pytest.Ca
     (calls / "plans.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"the plan names 'os\.system'"):
         CineModel.load(calls)
+    without_background = json.dumps({**dataset_json(), "labels": {"LV": 1, "MYO": 2, "LA": 3}})
     for name, text, message in (
         ("plans.json", "{", "is not JSON"),
         ("plans.json", "[]", "holds a list"),
         ("plans.json", "{}", "do not describe a model"),
         ("dataset.json", "{}", "do not describe a model"),
+        ("dataset.json", without_background, rf"^{tmp_path}.*dataset\.json do not describe a model \(Background label"),
     ):
-        bad = copied(folder, tmp_path / f"{name}{text}{message[:4]}")
+        bad = copied(folder, tmp_path / f"{name}{text[:4]}")
         (bad / name).write_text(text)
         with pytest.raises(ValueError, match=message):
             CineModel.load(bad)
