@@ -170,7 +170,8 @@ def test_values_that_the_standard_does_not_allow_are_not_printed(
     pytest.importorskip("highdicom")
     ours = dict.fromkeys(("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"), "1.2.03.4711")
     with pydicom.config.disable_value_validation():
-        path = drawn_dicom(tmp_path / "loop.dcm", tags={**ours, "PatientName": "Z" * 70, "SpecificCharacterSet": ""})
+        tags = {**ours, "PatientName": "Z" * 70, "AccessionNumber": "Z" * 20, "SpecificCharacterSet": ""}
+        path = drawn_dicom(tmp_path / "loop.dcm", tags=tags)
     recwarn.clear()
     check_sources(["sr", "seg"], path)
     out = result.save(tmp_path / "out", ["sr", "seg"], source=path)
