@@ -26,6 +26,7 @@ INNER_TEXTS = {
     "{} was changed",
     "{} are not numbers",
     "{} x {} pixels",
+    "it has no folds",
     "the converter gave nothing",
     "the pattern finds an empty patient",
     "the table has no row with this image",

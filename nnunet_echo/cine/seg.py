@@ -93,16 +93,16 @@ def open_source(path: str | Path) -> Any:
     import pydicom
 
     path = Path(path)
-    name, other = printable(path.name), ", to which SEG and SR refer. Leave them out of --save."
+    name, remedy = printable(path.name), ", to which SEG and SR refer. Leave them out of --save."
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file.")
     if not path.is_file():
-        raise ValueError(f"{name}: is no DICOM file{other}")
+        raise ValueError(f"{name}: is no DICOM file{remedy}")
     try:
         with quietly():
             data = pydicom.dcmread(path, stop_before_pixels=True)
     except pydicom.errors.InvalidDicomError as error:
-        raise ValueError(f"{name}: is no DICOM file{other}") from error
+        raise ValueError(f"{name}: is no DICOM file{remedy}") from error
     except Exception as error:  # pydicom raises whatever comes of damaged bytes, and quotes them
         raise ValueError(f"{name}: its header cannot be read ({type(error).__name__}). Copy the file again.") from error
     check_study(data, name)
