@@ -9,26 +9,29 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from nnunet_echo.cine.clips.images import by_numbers
+from nnunet_echo.cine.clips.images import by_numbers, entries_of, is_picture
 from nnunet_echo.cine.report import TITLES
 from nnunet_echo.cine.result import CineResult
-from nnunet_echo.data.natural_image import KINDS
 from nnunet_echo.evaluation.output import Row
 
 _DATA = (".raw", ".zraw")  # pixels that belong to an .mhd of the same name
 
 
 def is_many(path: Path) -> bool:
-    """Whether a path is a folder of clips; a folder of pictures alone is one clip, its frames."""
-    return path.is_dir() and not all(entry.suffix.lower() in KINDS for entry in _entries(path))
+    """Whether a path is a folder of clips; one of pictures for the most part is one clip, of which they are frames.
+
+    What else is in such a folder is named when it is read.
+    """
+    entries = entries_of(path) if path.is_dir() else []
+    return bool(entries) and 2 * sum(map(is_picture, entries)) <= len(entries)
 
 
 def list_clips(folder: Path) -> list[Path]:
     """What a folder of clips holds, files and folders of pictures, in the order of the numbers in their names.
 
-    Hidden entries are left out, and the pixel files of MetaImage. Nothing is opened, so some may be no clip.
+    Left out are what systems leave there (`entries_of`) and the pixel files of MetaImage. Nothing is opened.
     """
-    entries = _entries(folder)
+    entries = entries_of(folder)
     heads = {entry.stem for entry in entries if entry.suffix.lower() == ".mhd"}
     clips = [entry for entry in entries if entry.suffix.lower() not in _DATA or entry.stem not in heads]
     return sorted(clips, key=lambda path: by_numbers(path.name))
@@ -70,7 +73,3 @@ def _row(name: str, result: CineResult | None) -> Row:
         "refusals": " ".join(dict.fromkeys(refusal.name for refusal in result.refusals)),
         "flags": " ".join(dict.fromkeys(flag.name for flag in result.flags)),
     }
-
-
-def _entries(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
