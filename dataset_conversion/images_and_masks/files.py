@@ -15,6 +15,7 @@ from nnunet_echo.data.errors import SourceError, times
 from nnunet_echo.data.images import Frame, check_spacing, read_frame
 from nnunet_echo.data.labels import Labels
 from nnunet_echo.data.natural_image import KINDS, read_natural_image
+from nnunet_echo.data.nifti import names_unit
 
 LOSSY = (".jpg", ".jpeg")
 DICOM = (".dcm", ".dicom")
@@ -68,7 +69,10 @@ def _read(path: Path, name: str) -> sitk.Image:
     if ending in DICOM:
         return _dicom(path, name)
     if ending not in KINDS:
-        return read_frame(path, name, "px")  # any positive spacing; whether it can be in mm is asked once it is chosen
+        image = read_frame(path, name, "px")  # any positive spacing; whether it can be in mm is asked once it is chosen
+        if not names_unit(image) and image.GetSpacing() == (1, 1):  # as of files where nobody knows one
+            image.SetMetaData(NO_SPACING, "")
+        return image
     pixels, mode = read_natural_image(path, name)
     if mode not in ("1", "L", "I", "I;16", "F", "RGB"):  # palettes, opacity, CMYK: as they look
         pixels = read_natural_image(path, name, colours=True)[0][..., :3]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import SimpleITK as sitk
 
 from nnunet_echo.data.errors import SourceError
 
@@ -48,6 +49,17 @@ def verify_nifti(path: Path, name: str, limit: int = MAX_BYTES) -> None:
             _verify(gzip.GzipFile(fileobj=file) if packed else file, name, limit)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise SourceError(f"{name}: truncated or damaged gzip data ({error}). Copy the file again.") from error
+
+
+def names_unit(image: sitk.Image) -> bool:
+    """Whether the file that an image was read from says the unit of its spacing; ITK takes mm where it does not.
+
+    Of the formats that are read only NIfTI may leave it out: the lowest bits of xyzt_units are then 0.
+
+    >>> names_unit(sitk.Image(4, 4, sitk.sitkUInt8))
+    True
+    """
+    return not image.HasMetaDataKey("xyzt_units") or bool(int(image.GetMetaData("xyzt_units")) & 0x07)
 
 
 def compare_bytes(name: str, found: int, expected: int) -> None:

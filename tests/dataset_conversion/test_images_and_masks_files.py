@@ -176,6 +176,27 @@ def test_unknown_colours_are_named(pair: Callable[..., Path]) -> None:
     assert "it has no colours" in report.refused[0].message and report.training_cases == 2
 
 
+@pytest.mark.parametrize(("unit", "length", "known"), [(0, 1.0, False), (0, 0.5, True), (2, 1.0, True)])
+def test_a_nifti_of_no_unit_and_pixels_of_1_has_no_spacing(
+    pair: Callable[..., Path], unit: int, length: float, known: bool
+) -> None:
+    folder = pair()
+    for name in ("a", "b", "c"):
+        image = sitk.GetImageFromArray(heart(9)[0])
+        image.SetSpacing((length, length))
+        sitk.WriteImage(image, folder / "images" / f"{name}.nii")
+        (folder / "images" / f"{name}.png").unlink()
+        data = bytearray((folder / "images" / f"{name}.nii").read_bytes())
+        data[123] = unit  # xyzt_units
+        (folder / "images" / f"{name}.nii").write_bytes(data)
+    if known:
+        assert convert(folder, spacing=()).exit_code == 0
+    else:
+        refused = convert(folder, spacing=()).refused
+        assert ["gives no spacing" in note.message for note in refused] == [True] * 3
+        assert convert(folder, spacing=("0.3", "0.3")).exit_code == 0
+
+
 def dicom(path: Path, *, frames: int = 1, region: bool = True, colours: str = "MONOCHROME2") -> None:
     pydicom = pytest.importorskip("pydicom")
     data = pydicom.Dataset()

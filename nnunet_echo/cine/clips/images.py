@@ -25,12 +25,12 @@ from nnunet_echo.data.cine import as_cine
 from nnunet_echo.data.errors import SourceError, printable, some
 from nnunet_echo.data.images import as_frame, read_image, to_uint8
 from nnunet_echo.data.natural_image import KINDS, png_is_complete, read_natural_image
+from nnunet_echo.data.nifti import names_unit
 
 COPY = "Copy the file again"
 SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini")  # of Windows
 ITK_ENDINGS = (".nii", ".nii.gz", ".mhd", ".mha")
-# In xyzt_units of NIfTI-1: seconds, milliseconds, microseconds; the bits of the unit of length, of which ITK makes mm.
-_TIME_UNITS, _SPACE_UNITS, _MM = (8, 16, 24), 0x07, 2
+_TIME_UNITS = (8, 16, 24)  # in xyzt_units of NIfTI-1: seconds, milliseconds, microseconds
 
 
 def read_volume(path: Path, name: str) -> Clip:
@@ -142,12 +142,16 @@ def by_numbers(name: str) -> list[str | int]:
     return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+)", name))]
 
 
+def _has_time(image: sitk.Image) -> bool:
+    return image.HasMetaDataKey("xyzt_units") and int(image.GetMetaData("xyzt_units")) & 0x38 in _TIME_UNITS
+
+
 def _volume(path: Path, name: str) -> tuple[sitk.Image, float | None, bool]:
     """The image (x, y, t) of uint8, the seconds between frames where the file has them, whether it names its mm."""
     try:
         image, step_s = read_image(path, name, unit="px"), None  # find_scale says which mm can be
-        units = int(image.GetMetaData("xyzt_units")) if image.HasMetaDataKey("xyzt_units") else _MM
-        if image.GetDimension() == 4 and units & 0x38 in _TIME_UNITS:
+        has_unit = names_unit(image)
+        if image.GetDimension() == 4 and _has_time(image):
             step_s = image.GetSpacing()[3]  # ITK makes seconds of it
         if image.GetDimension() == 2 or all(length == 1 for length in image.GetSize()[2:]):
             image, step_s = sitk.JoinSeries(as_frame(image, name)), None
@@ -156,7 +160,7 @@ def _volume(path: Path, name: str) -> tuple[sitk.Image, float | None, bool]:
     except SourceError as error:
         raise as_clip_error(name, error) from error
     try:
-        return to_uint8(image, name), step_s, bool(units & _SPACE_UNITS)
+        return to_uint8(image, name), step_s, has_unit
     except SourceError as error:
         raise as_clip_error(name, error, "Scale the grey to 0..255, round it, and save it as 8 bits") from error
 
