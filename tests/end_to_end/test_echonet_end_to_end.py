@@ -17,7 +17,9 @@ from nnunet_echo.dataset_conversion.echonet.phantom import echonet_video, write_
 pytest_plugins = ("echonet_download",)
 
 VIDEOS, SEED = 16, 4
-TRAINER = "nnUNetTrainerUMambaBot_2epochs_60iterations"
+# nnU-Net's training has no seed. After 120 iterations a network now and then saw no ventricle yet; after 600, six runs
+# in a row had a Dice of 0.59 or more in every test frame.
+TRAINER = "nnUNetTrainerUMambaBot_4epochs_150iterations"
 
 
 def patients(out: Path) -> dict[str, dict[str, str]]:
@@ -105,4 +107,5 @@ def test_trained_predicted_and_evaluated(place: Workplace) -> None:
     for video in tested:
         row = rows[f"ECHONET_{video.name}"]
         assert float(row["recorded_ef_percent"]) == pytest.approx(video.heart.ef_percent, abs=1e-3)
-        assert math.isfinite(float(row["prediction_ef_percent"])), "no ventricle was predicted"
+        assert row["prediction_ef_percent"], "no ventricle was predicted"
+        assert math.isfinite(float(row["prediction_ef_percent"]))
