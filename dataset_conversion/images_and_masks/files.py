@@ -16,6 +16,7 @@ from nnunet_echo.data.images import Frame, check_spacing, read_frame
 from nnunet_echo.data.labels import Labels
 from nnunet_echo.data.natural_image import KINDS, read_natural_image
 from nnunet_echo.data.nifti import names_unit
+from nnunet_echo.data.quiet import quietly
 
 LOSSY = (".jpg", ".jpeg")
 DICOM = (".dcm", ".dicom")
@@ -156,34 +157,30 @@ def _values(path: Path, name: str) -> tuple[ndarray, sitk.Image | None]:
 
 def _dicom(path: Path, name: str) -> sitk.Image:
     """A DICOM file of one frame. Its spacing is that of the first 2D region in centimetres, or PixelSpacing."""
-    try:
-        import pydicom
-        from pydicom.pixels.utils import pixel_array
-    except ImportError as error:
-        raise SourceError(
-            f"{name}: DICOM is read with pydicom 3, which is not installed here ({error}). "
-            "Install it: pip install pydicom."
-        ) from error
+    import pydicom
+    from pydicom.pixels.utils import pixel_array
+
     if not path.is_file():
         raise SourceError(f"{name} is missing or not a file.")
     try:
-        data = pydicom.dcmread(path)
-        frames = int(data.get("NumberOfFrames") or 1)
-        if frames > 1:
-            raise SourceError(f"{name}: {frames} frames; one 2D image is needed. Write each to a file.")
-        pixels = pixel_array(data)  # colours as RGB
-        regions = [
-            region
-            for region in data.get("SequenceOfUltrasoundRegions") or ()
-            if region.get("RegionSpatialFormat") == _SQUARE_2D
-            and region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == _CENTIMETRES
-        ]
-        if regions:
-            spacing = [10 * abs(float(regions[0][key].value)) for key in ("PhysicalDeltaY", "PhysicalDeltaX")]
-        else:
-            spacing = [float(length) for length in data.get("PixelSpacing") or (1, 1)]
-        if data.get("PhotometricInterpretation") == "MONOCHROME1":
-            pixels = (1 << int(data.BitsStored)) - 1 - pixels
+        with quietly():
+            data = pydicom.dcmread(path)
+            frames = int(data.get("NumberOfFrames") or 1)
+            if frames > 1:
+                raise SourceError(f"{name}: {frames} frames; one 2D image is needed. Write each to a file.")
+            pixels = pixel_array(data)  # colours as RGB
+            regions = [
+                region
+                for region in data.get("SequenceOfUltrasoundRegions") or ()
+                if region.get("RegionSpatialFormat") == _SQUARE_2D
+                and region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == _CENTIMETRES
+            ]
+            if regions:
+                spacing = [10 * abs(float(regions[0][key].value)) for key in ("PhysicalDeltaY", "PhysicalDeltaX")]
+            else:
+                spacing = [float(length) for length in data.get("PixelSpacing") or (1, 1)]
+            if data.get("PhotometricInterpretation") == "MONOCHROME1":
+                pixels = (1 << int(data.BitsStored)) - 1 - pixels
     except SourceError:
         raise
     except Exception as error:  # whatever a damaged file, or a codec that is not there, makes of it

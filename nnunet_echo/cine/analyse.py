@@ -151,7 +151,7 @@ def _measured(
         beats = tuple(_beat(curve, beat, view, number) for number, beat in enumerate(rhythm.beats, 1))
         sound = [beat for beat in beats if not beat.refused]
         if not sound:
-            refusals.append(no_sound_beat([beat.refused for beat in beats], hanging))
+            refusals.append(no_sound_beat([beat.refused for beat in beats], rhythm, hanging))
         else:
             mean = {
                 phase: _average([curve.shapes[getattr(b.beat, phase.lower())] for b in sound]) for phase in ("ED", "ES")

@@ -112,10 +112,13 @@ def no_beat_refusal(rhythm: Rhythm, numbers: tuple[str, ...]) -> Refusal | None:
     return Refusal(rhythm.why, numbers, _WHY[rhythm.why]) if rhythm.method == "extremes" else None
 
 
-def no_sound_beat(doubts: Sequence[str], numbers: tuple[str, ...]) -> Refusal:
-    """Every beat is refused, for these reasons."""
+def no_sound_beat(doubts: Sequence[str], rhythm: Rhythm, numbers: tuple[str, ...]) -> Refusal:
+    """Every beat is refused, for these reasons; or, where no beat is complete, the largest and the smallest frame."""
     reasons = "; ".join(_BEAT[name] for name in dict.fromkeys(doubts))
-    return Refusal("no_sound_beat", numbers, f"No beat can be measured at end diastole and end systole: {reasons}.")
+    what = "No beat can be measured at end diastole and end systole"
+    if rhythm.method == "extremes":
+        what = "No beat is complete, and its largest and smallest frame cannot be measured"
+    return Refusal("no_sound_beat", numbers, f"{what}: {reasons}.")
 
 
 def scale_refusal(clip: Clip, numbers: tuple[str, ...]) -> Refusal | None:

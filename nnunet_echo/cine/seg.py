@@ -21,9 +21,10 @@ import numpy as np
 from numpy import ndarray
 
 from nnunet_echo import __version__
-from nnunet_echo.cine.clips.tags import integer, quietly, value
+from nnunet_echo.cine.clips.tags import integer, value
 from nnunet_echo.cine.result import NOTICE, Loop
 from nnunet_echo.data.errors import printable
+from nnunet_echo.data.quiet import quietly
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"  # Segmentation Storage
 # Name -> its code in SNOMED CT, meaning. Codes and meanings as in pydicom's dictionary, from the standard's own tables.

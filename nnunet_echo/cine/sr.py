@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from nnunet_echo import __version__
-from nnunet_echo.cine.clips.tags import quietly
 from nnunet_echo.cine.result import CineResult
 from nnunet_echo.cine.seg import complete, read_source
+from nnunet_echo.data.quiet import quietly
 
 _SINGLE = {"4CH": "SinglePlane4CMOD", "2CH": "SinglePlane2CMOD"}
 _MEASURES = {
@@ -58,7 +58,7 @@ def write_sr(path: Path, result: CineResult, source: Any) -> None:
     if not measures:
         raise ValueError("sr: every number was refused, a report would be empty. Leave it out of save.")
     document = _document(data, measures, result.identifier)
-    with quietly(), path.open("xb") as file:
+    with path.open("xb") as file:
         document.save_as(file, enforce_file_format=True)
 
 

@@ -38,6 +38,8 @@ def read_natural_image(path: Path, name: str, *, colours: bool = False) -> tuple
             if getattr(image, "n_frames", 1) > 1:
                 raise SourceError(f"{name}: {image.n_frames} frames; one 2D image is needed. Write each to a file.")
             pixels = np.asarray(image.convert("RGBA") if colours else image)
+            if kind == "PNG" and not png_is_complete(path):
+                raise SourceError(f"{name}: truncated or damaged PNG. Copy the file again.")
             return pixels.astype(np.uint8) if pixels.dtype == bool else pixels, image.mode
     except SourceError:
         raise

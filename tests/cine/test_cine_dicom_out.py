@@ -183,6 +183,19 @@ def test_values_that_the_standard_does_not_allow_are_not_printed(
             assert (written.StudyInstanceUID, str(written.PatientName)) == ("1.2.03.4711", "Z" * 70)
 
 
+def test_a_name_that_its_character_set_lacks_is_written_without_a_word(
+    tmp_path: Path, result: CineResult, recwarn: pytest.WarningsRecorder
+) -> None:
+    pytest.importorskip("highdicom")
+    path = drawn_dicom(tmp_path / "loop.dcm", tags={"SpecificCharacterSet": "ISO_IR 13", "PatientName": "ZZZZZZ"})
+    data = path.read_bytes()
+    assert data.count(b"ZZZZZZ") == 1
+    path.write_bytes(data.replace(b"ZZZZZZ", "Müller".encode("latin-1")))
+    recwarn.clear()
+    result.save(tmp_path / "out", ["sr", "seg"], source=path)
+    assert not recwarn.list
+
+
 def test_the_file_of_another_loop_is_refused(tmp_path: Path, result: CineResult, source: Path) -> None:
     other = pydicom.dcmread(source, stop_before_pixels=True)
     other.NumberOfFrames = 12

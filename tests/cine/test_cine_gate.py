@@ -197,7 +197,11 @@ def test_no_sound_beat_is_no_ef_and_says_why() -> None:
     result = analyse(drawn_clip(frames), stacked, LABELS, view="4CH", sector=sector)
     assert refused(result) == {"no_sound_beat": ALL}
     assert "edge of the sector" in result.refusals[0].text
+    assert result.refusals[0].text.startswith("No beat can be measured at end diastole and end systole: ")
     assert {beat.refused for beat in result.loops[0].beats} == {"lv_cut"}
+    result = analyse(drawn_clip(frames, fps=None), stacked, LABELS, view="4CH", sector=sector)
+    assert refused(result) == {"no_sound_beat": ALL}
+    assert result.refusals[0].text.startswith("No beat is complete, and its largest and smallest frame cannot be mea")
 
 
 def test_an_atrium_that_is_cut_or_lost() -> None:

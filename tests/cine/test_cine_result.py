@@ -98,6 +98,9 @@ def test_extremes_are_no_beat(fps: float | None, tmp_path: Path) -> None:
     assert line["beats"] == 0 and line["ef_percent"] > 0
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "4CH: no complete beat; ED and ES are the largest and the smallest frame." in page
+    assert "From the largest and the smallest frame, since no beat is complete; volumes by" in page
+    drawn_result().save(tmp_path / "beats", save=["report"])
+    assert "Median of the beats that passed; volumes by" in (tmp_path / "beats" / "report.html").read_text("utf-8")
 
 
 def test_beats_say_that_they_are(saved: Path) -> None:

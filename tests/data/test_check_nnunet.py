@@ -65,6 +65,13 @@ def at(place: str, change: Callable[[Path], object]) -> Callable[[Path], object]
     return lambda folder: change(folder / place)
 
 
+def other_checksum(path: Path) -> None:
+    """Of the pixels, at which Pillow does not look."""
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IEND") - 5] ^= 1
+    path.write_bytes(data)
+
+
 def palette(path: Path) -> None:
     image = Image.fromarray(np.asarray(Image.open(path)), "P")
     image.putpalette([0, 0, 0, 250, 0, 0, 0, 250, 0] + [0] * 759)
@@ -172,6 +179,7 @@ UNSEEN: list[tuple[dict, Callable[[Path], object], str]] = [
         at("labelsTr/c1.png", lambda path: Image.open(path).convert("RGB").save(path)),
         "labelsTr/c1.png: nnU-Net sees 3 values a pixel",
     ),
+    ({"ending": ".png"}, at("labelsTr/c1.png", other_checksum), "labelsTr/c1.png: truncated or damaged PNG"),
     ({}, at("imagesTr/c1_0000.nii.gz", lambda path: save(path, np.full((20, 24), np.nan, np.float32))), "NaN"),
 ]
 

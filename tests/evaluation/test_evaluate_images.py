@@ -58,6 +58,11 @@ def test_palette_images_are_read_by_their_indices(tmp_path: Path) -> None:
     image.save(predictions / "ECHONET_0X1A_ED.png")
     with pytest.raises(ValueError, match="0X1A_ED.png: unknown labels 2"):
         compare(predictions, references)
+    damaged = bytearray((references / "ECHONET_0X1A_ED.png").read_bytes())
+    damaged[damaged.index(b"IEND") - 5] ^= 1  # the checksum of the pixels
+    (predictions / "ECHONET_0X1A_ED.png").write_bytes(damaged)
+    with pytest.raises(ValueError, match="0X1A_ED.png: truncated or damaged PNG"):
+        compare(predictions, references)
 
 
 def test_without_a_pattern_each_case_is_a_patient(references: Path, tmp_path: Path) -> None:

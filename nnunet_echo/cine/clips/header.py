@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from nnunet_echo.cine.clips.clip import ClipError
 from nnunet_echo.cine.clips.fragments import COPY
 from nnunet_echo.cine.clips.scale import Region
-from nnunet_echo.cine.clips.tags import integer, number, numbers, pair, quietly, text, value
+from nnunet_echo.cine.clips.tags import integer, number, numbers, pair, text, value
 from nnunet_echo.cine.clips.timing import TimeTags
+from nnunet_echo.data.quiet import quietly
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -24,7 +24,7 @@ from nnunet_echo.cine.clips.timing import rate_findings
 from nnunet_echo.data.cine import as_cine
 from nnunet_echo.data.errors import SourceError, printable, some
 from nnunet_echo.data.images import as_frame, read_image, to_uint8
-from nnunet_echo.data.natural_image import KINDS, png_is_complete, read_natural_image
+from nnunet_echo.data.natural_image import KINDS, read_natural_image
 from nnunet_echo.data.nifti import names_unit
 
 COPY = "Copy the file again"
@@ -207,8 +207,6 @@ def _pictures(paths: list[Path], shape: tuple[int, int], name: str) -> Iterator[
 
 def _picture(path: Path, number: int, name: str) -> ndarray:
     """Grey (H, W) uint8; 16 bits are scaled."""
-    if path.suffix.lower() == ".png" and not png_is_complete(path):
-        raise ClipError(name, f"picture {number} is damaged or cut off", COPY)
     try:
         pixels, mode = read_natural_image(path, path.name)
         if mode in ("L", "1"):

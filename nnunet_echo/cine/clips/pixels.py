@@ -31,7 +31,7 @@ from nnunet_echo.cine.clips.colour import (
 from nnunet_echo.cine.clips.fragments import COPY
 from nnunet_echo.cine.clips.header import Header
 from nnunet_echo.cine.clips.rle import decode_rle
-from nnunet_echo.cine.clips.tags import quietly
+from nnunet_echo.data.quiet import quietly
 
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 RLE = "1.2.840.10008.1.2.5"

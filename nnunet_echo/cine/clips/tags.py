@@ -5,29 +5,13 @@ pydicom converts a value when it is asked for it, raises whatever comes of damag
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from nnunet_echo.data.quiet import quietly
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Without the warnings and the log of pydicom, which quote the values of a file."""
-    log = logging.getLogger("pydicom")
-    was = log.disabled
-    log.disabled = True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.disabled = was
 
 
 def value(dataset: Dataset, keyword: str) -> Any:

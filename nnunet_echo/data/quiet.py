@@ -1,0 +1,28 @@
+"""pydicom without its voice: its warnings and its log quote the values of a file, and so whose it is."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the warnings and the log of pydicom.
+
+    >>> with quietly():
+    ...     warnings.warn("Invalid value for VR UI: '1.2.03'.")
+    ...     logging.getLogger("pydicom").disabled
+    True
+    """
+    log = logging.getLogger("pydicom")
+    was = log.disabled
+    log.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.disabled = was
