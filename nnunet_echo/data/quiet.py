@@ -14,15 +14,15 @@ def quietly() -> Iterator[None]:
 
     >>> with quietly():
     ...     warnings.warn("Invalid value for VR UI: '1.2.03'.")
-    ...     logging.getLogger("pydicom").disabled
-    True
+    ...     logging.getLogger("pydicom.pixels").isEnabledFor(logging.ERROR)
+    False
     """
     log = logging.getLogger("pydicom")
-    was = log.disabled
-    log.disabled = True
+    was = log.level
+    log.setLevel(logging.CRITICAL + 1)  # of its decoders' loggers, too, which `disabled` would not reach
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.disabled = was
+        log.setLevel(was)

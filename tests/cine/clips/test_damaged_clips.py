@@ -2,28 +2,25 @@
 
 Formats with a checksum, or whose structure is damaged, keep to that without exception. Where the bytes of pixels have
 no checksum (uncompressed, JPEG, JPEG 2000, RLE, deflate, GIF, H.264, MetaImage) a changed byte can give another picture
-that no reader can tell from a true one; what is asked for there is that the picture is nearly the same.
+that no reader can tell from a true one; what is asked for there is that the picture is nearly the same. That numbers
+are, too, is asked in tests/end_to_end/test_damaged_numbers.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from clip_files import phantom_frames, real_file, write_clip, write_dicom_cine
+from damages import COMPRESSED, FILES, damaged_clips
 from numpy import ndarray
-from numpy.random import Generator
 
 from nnunet_echo.cine.clips import ClipError, read_clip
 from nnunet_echo.cine.clips.fragments import encapsulated_frames
 from nnunet_echo.cine.clips.header import read_header
 
-SEEDS = 25
-COMPRESSED = ["jpeg.dcm", "rle.dcm", "jpeg 2000.dcm", "jpeg-ls.dcm"]
-FILES = [*COMPRESSED, "explicit.dcm", "deflated.dcm", "a.avi", "a.mp4", "a.gif", "a.nii.gz", "a.mhd", "folder"]
 CHECKED = {"a.nii.gz", "folder"}
 UNNOTICED = 0.15  # the share of a frame's pixels that may be off by more than 8 grey levels where there is no checksum
 
@@ -35,70 +32,12 @@ def real_frames() -> ndarray:
     return np.stack([frame[::2, ::2] for frame, _ in zip(frames, range(8), strict=False)])
 
 
-def change(number: int) -> Callable[[Generator, bytes], bytes]:
-    def apply(rng: Generator, data: bytes) -> bytes:
-        changed = bytearray(data)
-        for place in rng.integers(0, len(data), number):
-            changed[place] ^= int(rng.integers(1, 256))
-        return bytes(changed)
-
-    return apply
-
-
-def blank(rng: Generator, data: bytes) -> bytes:
-    start = int(rng.integers(0, max(1, len(data) - 200)))
-    return data[:start] + bytes(len(data[start : start + 200])) + data[start + 200 :]
-
-
-# What each does, and whether the file can hold other pixels without a sign of it.
-DAMAGES: dict[str, tuple[Callable[[Generator, bytes], bytes], bool]] = {
-    "one byte changed": (change(1), True),
-    "20 bytes changed": (change(20), True),
-    "200 bytes zero": (blank, True),
-    "cut off": (lambda rng, data: data[: int(rng.integers(0, len(data)))], False),
-    "bytes added": (lambda rng, data: data + rng.bytes(int(rng.integers(1, 60))), False),
-    "a part lost": (lambda rng, data: data[: (at := int(rng.integers(0, len(data))))] + data[at + 50 :], False),
-}
-
-
-def read(path: Path) -> tuple[ndarray, set[str]]:
-    clip = read_clip(path)
-    return np.stack(list(clip.frames())), {finding.name for finding in clip.findings}
-
-
-def outcome(path: Path, whole: ndarray, known: set[str]) -> tuple[str, float]:
-    """What came of a damaged clip, and the largest share of a frame's pixels that are off."""
-    try:
-        frames, names = read(path)
-    except ClipError:
-        return "error", 0.0
-    if np.array_equal(frames, whole):
-        return "same", 0.0
-    if names - known:
-        return "finding", 0.0
-    if frames.shape != whole.shape:
-        return "silent", 1.0
-    return "silent", float((np.abs(frames.astype(int) - whole) > 8).mean(axis=(1, 2)).max())
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_no_damage_is_silent(tmp_path: Path, name: str, capfd: pytest.CaptureFixture) -> None:
-    path = tmp_path / name
-    write_clip(path, real_frames())
-    whole, known = read(path)
-    files = sorted(path.iterdir()) if path.is_dir() else sorted(tmp_path.glob("a.*")) or [path]
-    for seed in range(SEEDS):
-        rng = np.random.default_rng([seed, FILES.index(name)])
-        damage = list(DAMAGES)[rng.integers(len(DAMAGES))]
-        apply, unnoticed = DAMAGES[damage]
-        victim = files[rng.integers(len(files))]
-        data = victim.read_bytes()
-        victim.write_bytes(apply(rng, data))
-        found, off = outcome(path, whole, known)
-        if found == "silent":
-            assert unnoticed and name not in CHECKED, (seed, damage)
-            assert off < UNNOTICED, (seed, damage, off)
-        victim.write_bytes(data)
+    for clip in damaged_clips(tmp_path, name, real_frames()):
+        if clip.found == "silent":
+            assert clip.unnoticed and name not in CHECKED, (clip.seed, clip.damage)
+            assert clip.off < UNNOTICED, (clip.seed, clip.damage, clip.off)
     assert capfd.readouterr() == ("", "")  # no library says anything of its own
 
 
