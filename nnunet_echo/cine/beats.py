@@ -1,9 +1,10 @@
 """Heart beats in the area curve of the left ventricle: where it is largest (ED) and smallest (ES), in seconds.
 
 End systole (ES) is a minimum of the smoothed curve that is deep enough and far enough from the next; end diastole (ED)
-the maximum before it, after the ES before and within one period. A beat is complete when its ED, its ES and the ED
-after lie inside the clip, or at an end of it that is as large as the EDs inside, or, with none inside, as the other
-end: scanners store beats from R wave to R wave. What else lies at the ends is counted and not measured.
+the maximum before it, after the ES before and, at the ends of the clip, within one and a half periods. A beat is
+complete when its ED, its ES and the ED after lie inside the clip, or at an end of it that is as large as the EDs
+inside, or, with none inside, as the other end: scanners store beats from R wave to R wave. What else lies at the ends
+is counted and not measured.
 
 The curve is smoothed for this search alone: a median of three frames, then a polynomial of degree 2 over 70 ms or a
 tenth of the period (Savitzky and Golay, Anal. Chem. 36:1627-1639, 1964), which shifts nothing in time; a parabola over
@@ -117,10 +118,17 @@ def find_rhythm(times_s: ndarray | None, area: Sequence[float] | ndarray) -> Rhy
     window = _WINDOW_S if np.isnan(lag) else max(_WINDOW_S, _WINDOW_PERIODS * lag * step)
     smooth = _smooth(curve, round(window / step))
     low, high = np.percentile(smooth, [5, 95])
-    least = _SHORTEST_S / step if np.isnan(lag) else _LEAST_DISTANCE * lag
-    troughs = find_peaks(-smooth, distance=max(1, least), prominence=_PROMINENCE * (high - low))[0].tolist()
-    period = float(np.median(np.diff(troughs))) if len(troughs) > 1 else lag
-    found = _complete(smooth, troughs, period, high - low, max(1, round(_REST_S / step)))
+    deep = _PROMINENCE * (high - low)
+    least = _SHORTEST_S / step
+    if not np.isnan(lag):
+        # Where intervals differ, the curve may be most like itself two beats later, or four.
+        deepest = find_peaks(-smooth, height=-low - deep, distance=max(1, least), prominence=deep)[0]
+        lag = min(lag, float(np.median(np.diff(deepest)))) if len(deepest) > 1 else lag
+        least = _LEAST_DISTANCE * lag
+    troughs = find_peaks(-smooth, distance=max(1, least), prominence=deep)[0].tolist()
+    between = float(np.median(np.diff(troughs))) if len(troughs) > 1 else np.nan
+    period = lag if np.isnan(between) else between
+    found = _complete(smooth, troughs, between, high - low, max(1, round(_REST_S / step)))
     fine, reach = _parabola(curve, round(_FINE_S / step)), max(1, round(window / 2 / step))
     found = [
         (_near(fine, ed, reach), _near(-fine, es, reach), _near(fine, after, reach), end)
