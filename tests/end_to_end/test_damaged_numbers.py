@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clip_files import write_clip
-from damages import FILES, damaged_clips
+from damaged_clips import FILES, damaged_clips
 from trained_phantom import FPS, SPACING_MM, beating_loop
 
 from nnunet_echo.cine.model import CineModel

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clip_files import phantom_frames, real_file, write_clip, write_dicom_cine
-from damages import COMPRESSED, FILES, damaged_clips
+from damaged_clips import COMPRESSED, FILES, damaged_clips
 from numpy import ndarray
 
 from nnunet_echo.cine.clips import ClipError, read_clip
