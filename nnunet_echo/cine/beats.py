@@ -119,16 +119,13 @@ def find_rhythm(times_s: ndarray | None, area: Sequence[float] | ndarray) -> Rhy
     smooth = _smooth(curve, round(window / step))
     low, high = np.percentile(smooth, [5, 95])
     deep = _PROMINENCE * (high - low)
-    least = _SHORTEST_S / step
-    if not np.isnan(lag):
-        # Where intervals differ, the curve may be most like itself two beats later, or four.
-        deepest = find_peaks(-smooth, height=-low - deep, distance=max(1, least), prominence=deep)[0]
-        lag = min(lag, float(np.median(np.diff(deepest)))) if len(deepest) > 1 else lag
-        least = _LEAST_DISTANCE * lag
-    troughs = find_peaks(-smooth, distance=max(1, least), prominence=deep)[0].tolist()
-    between = float(np.median(np.diff(troughs))) if len(troughs) > 1 else np.nan
-    period = lag if np.isnan(between) else between
-    found = _complete(smooth, troughs, between, high - low, max(1, round(_REST_S / step)))
+    troughs = find_peaks(-smooth, distance=max(1, _LEAST_DISTANCE * _SHORTEST_S / step), prominence=deep)[0]
+    if len(troughs) > 1:
+        # Not the lag at which the curve is most like itself: where intervals differ, that may be two beats, or five.
+        lag = float(np.median(np.diff(troughs)))
+        troughs = find_peaks(-smooth, distance=max(1, _LEAST_DISTANCE * lag), prominence=deep)[0]
+    troughs = troughs.tolist()
+    found = _complete(smooth, troughs, lag if len(troughs) > 1 else np.nan, high - low, max(1, round(_REST_S / step)))
     fine, reach = _parabola(curve, round(_FINE_S / step)), max(1, round(window / 2 / step))
     found = [
         (_near(fine, ed, reach), _near(-fine, es, reach), _near(fine, after, reach), end)
@@ -143,7 +140,7 @@ def find_rhythm(times_s: ndarray | None, area: Sequence[float] | ndarray) -> Rhy
         if not ((late >= first) & (late < last)).any():
             beats.append(Beat(first, int(frames[es]), last, float(times_s[last] - times_s[first])))
             at_ends += at_end
-    facts = {"period_s": period * step, "cyclic": cyclic, "incomplete": len(troughs) - len(beats)}
+    facts = {"period_s": lag * step, "cyclic": cyclic, "incomplete": len(troughs) - len(beats)}
     # One contraction has no period: the ventricle must be as large after it as it was before.
     returns = len(troughs) < 2 and all(abs(smooth[a] - smooth[b]) <= _RETURN * (high - low) for a, _, b, _ in found)
     cycles = cyclic >= _CYCLIC or _alike(smooth, troughs) >= _ALIKE or returns

@@ -16,6 +16,8 @@ def quietly() -> Iterator[None]:
     ...     warnings.warn("Invalid value for VR UI: '1.2.03'.")
     ...     logging.getLogger("pydicom.pixels").isEnabledFor(logging.ERROR)
     False
+    >>> logging.getLogger("pydicom.pixels").isEnabledFor(logging.ERROR)
+    True
     """
     log = logging.getLogger("pydicom")
     was = log.level

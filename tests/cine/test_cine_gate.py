@@ -202,6 +202,7 @@ def test_no_sound_beat_is_no_ef_and_says_why() -> None:
     result = analyse(drawn_clip(frames, fps=None), stacked, LABELS, view="4CH", sector=sector)
     assert refused(result) == {"no_sound_beat": ALL}
     assert result.refusals[0].text.startswith("No beat is complete, and its largest and smallest frame cannot be mea")
+    assert result.summary()["clips"][0]["beats_refused"] == 0  # the pair that is refused is no beat
 
 
 def test_an_atrium_that_is_cut_or_lost() -> None:
