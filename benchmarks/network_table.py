@@ -106,7 +106,7 @@ def costs_table(counts: dict[str, dict[str, Counted]], repetitions: int) -> str:
 
 def facts_table() -> str:
     """What each network computes, by whose code and licence, how it is trained, and what it can start from."""
-    columns = "network", "axes", "computes", "code, licence", "trained with", "published weights (`from_upstream`)"
+    columns = ("network", "axes", "computes", "code, licence", "trained with", "known to `from_upstream`")
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for name, row in NETWORKS.items():
         code = f"[{row.code}](https://github.com/{row.code}), {row.licence}"

@@ -1,4 +1,5 @@
-"""The unofficial reconstruction of MSV-Mamba (Yang et al. 2025, arXiv 2501.07120) without the scans in its decoder.
+"""The unofficial reconstruction of MSV-Mamba (Yang et al. 2025, arXiv 2501.07120) without the large-window blocks of
+its decoder, scans and all.
 
 Ablation: what they add is the difference to nnUNetTrainerMSVMamba.
 """

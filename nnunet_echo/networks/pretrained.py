@@ -82,6 +82,8 @@ def load_pretrained(network: nn.Module, source: str | Path | Mapping[str, Any]) 
     saved, sha256 = (source, None) if isinstance(source, Mapping) else _read(Path(source))
     layout, entry, weights = _recognised(saved, source if sha256 else "the weights")
     ours = network.state_dict()
+    if strange := [key for key, x in weights.items() if x.is_meta or x.layout != torch.strided]:
+        raise ValueError(f"{layout.name}: {strange[0]} holds no plain numbers. Save the weights as dense tensors.")
     taken: dict[str, Move] = {}
     for move in layout.moves(weights, network):
         if move.target in taken or move.target not in ours:
@@ -92,6 +94,13 @@ def load_pretrained(network: nn.Module, source: str | Path | Mapping[str, Any]) 
                 f"{layout.name}: {move.source} {tuple(weights[move.source].shape)} does not fit {move.target} "
                 f"{tuple(ours[move.target].shape)}. Build the network with the width and depth of the file."
             )
+        if move.tensor.dtype.is_complex or move.tensor.is_floating_point() != ours[move.target].is_floating_point():
+            raise ValueError(
+                f"{layout.name}: {move.source} is {move.tensor.dtype}, {move.target} {ours[move.target].dtype}. Take "
+                "the file before it was quantised or converted."
+            )
+        if not torch.isfinite(move.tensor).all():
+            raise ValueError(f"{layout.name}: {move.source} has NaN or infinite values. Take another file of weights.")
         taken[move.target] = move
     sha256 = sha256 or _hash_of_tensors(weights)
     note = {NOTE: torch.tensor(list(bytes.fromhex(sha256)), dtype=torch.uint8)} if NOTE in ours else {}

@@ -135,6 +135,11 @@ def _problems(ours: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) -> l
             if key in ours
             and (x.is_meta or x.layout != torch.strided or x.is_floating_point() != ours[key].is_floating_point())
         ],
+        "with NaN or infinite values": [
+            key
+            for key, x in state_dict.items()
+            if key in ours and not x.is_meta and x.layout == torch.strided and not torch.isfinite(x).all()
+        ],
     }
     return [
         f"{len(keys)} {kind}: {', '.join(keys[:KEYS_SHOWN])}{', ...' if len(keys) > KEYS_SHOWN else ''}"

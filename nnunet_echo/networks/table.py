@@ -174,7 +174,7 @@ NETWORKS: dict[str, Network] = {
         scan=True,
         toy={**_TOY_U_NET, "features_per_stage": (32, 32, 48, 64), "window_sizes": (5, 5, 3), "d_state": 4},
         variants={
-            "nnUNetTrainerMSVMambaNoLMS": "without its scans",
+            "nnUNetTrainerMSVMambaNoLMS": "without its large-window blocks",
             "nnUNetTrainerMSVMambaNoMSAA": "without the fusion of skip connections",
             "nnUNetTrainerMSVMambaNoAux": "without auxiliary losses",
         },

@@ -21,6 +21,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.crossval_split import generate_crossval_split
@@ -103,11 +104,18 @@ class EchoTrainer(SafeTrainer):
         return "nnUNet_compile" in os.environ and super()._do_i_compile()
 
     def _build_loss(self) -> nn.Module:
-        """nnU-Net's; the outputs of a network with ``deep_supervision_weights`` count by those."""
-        loss = super()._build_loss()
+        """nnU-Net's; the outputs of a network with ``deep_supervision_weights`` count by those, and a single one by 1.
+
+        nnU-Net gives the last output the weight 0 and divides by the sum: of a single output, 0 / 0.
+        """
+        with np.errstate(invalid="ignore"):
+            loss = super()._build_loss()
         network = self.network.module if self.is_ddp else self.network
-        if self.enable_deep_supervision and hasattr(network, "deep_supervision_weights"):
-            loss.weight_factors = network.deep_supervision_weights
+        if self.enable_deep_supervision:
+            if len(network.deep_supervision_strides) == 1:
+                loss.weight_factors = (1.0,)
+            elif hasattr(network, "deep_supervision_weights"):
+                loss.weight_factors = network.deep_supervision_weights
         return loss
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:

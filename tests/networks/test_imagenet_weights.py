@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,24 @@ def test_files_of_vmamba_that_do_not_fit() -> None:
     one_state = {k: v[..., :1] if k.endswith("A_logs") else v for k, v in file.items()}
     refused(network, one_state, "VMamba v1 or v2")
     refused(network, {**file, "layers.0.blocks.0.mlp.fc1.weight": torch.zeros(1)}, "VMamba v1 or v2")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: (100 * x).to(torch.int8), r"is torch.int8, vmunet.* torch.float32. Take the file before"),
+        (lambda x: x + 1j * x, "is torch.complex64, vmunet"),
+        (lambda x: x * float("nan"), "has NaN or infinite values. Take another"),
+        (lambda x: x / 0.0, "has NaN or infinite values"),
+        (lambda x: x.to_sparse(), "holds no plain numbers. Save"),
+        (lambda x: x.to("meta"), "holds no plain numbers"),
+    ],
+)
+def test_tensors_that_are_no_plain_finite_numbers_are_refused(
+    change: Callable[[torch.Tensor], torch.Tensor], message: str
+) -> None:
+    file = vmamba_file()
+    refused(VMUNet(3, 2, **VMAMBA), {**file, (key := next(iter(file))): change(file[key])}, message)
 
 
 # Vision-LSTM

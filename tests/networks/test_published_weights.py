@@ -93,6 +93,10 @@ def test_published_weights_as_people_save_them(wrapping: str) -> None:
             lambda w: {key: value.to(torch.int8) for key, value in w.items()},
             r"67 not of plain numbers: patch.*torch.int8",
         ),
+        (
+            lambda w: {key: value * float("nan") if value.is_floating_point() else value for key, value in w.items()},
+            r"67 with NaN or infinite values: patch",
+        ),
         (lambda w: {key: value.to_sparse() for key, value in w.items()}, "67 not of plain numbers: .*torch.sparse_coo"),
         (lambda w: {key: value.to("meta") for key, value in w.items()}, "67 not of plain numbers: .*on meta"),
         *(

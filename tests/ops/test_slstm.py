@@ -271,3 +271,10 @@ def test_a_library_of_another_version_is_not_called(monkeypatch: pytest.MonkeyPa
 def test_shapes_that_do_not_fit(name: str, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         slstm(**{**cell_inputs(), name: torch.zeros(shape)})
+
+
+@pytest.mark.parametrize("name", ["x", "R", "b"])
+def test_complex_numbers_are_refused(name: str) -> None:
+    inputs = cell_inputs()
+    with pytest.raises(ValueError, match=f"{name} is torch.complex64: expected real numbers"):
+        slstm(**{**inputs, name: inputs[name].to(torch.complex64)})

@@ -6,12 +6,13 @@ from __future__ import annotations
 from copy import deepcopy
 
 import pytest
+import torch
 import toy_training
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-from toy_training import CONFIGURATION, initialized, log_of
+from toy_training import CONFIGURATION, PATCH, initialized, log_of
 
 from nnunet_echo.networks import NETWORKS, title_of
-from nnunet_echo.training.trainer import EchoTrainer
+from nnunet_echo.training.trainer import EchoTrainer, other_lengths
 
 pytest_plugins = ("toy_training",)
 
@@ -56,3 +57,23 @@ def test_weights_of_auxiliary_losses_are_the_networks(planned: None) -> None:
     assert initialized(AsCMUNet)._get_deep_supervision_scales() == [[1.0, 1.0]] * 3
     assert tuple(initialized(Stock).loss.weight_factors) == pytest.approx((2 / 3, 1 / 3, 0))
     assert not hasattr(initialized(Without).loss, "weight_factors")
+
+
+@pytest.mark.parametrize(
+    ("network", "options"), [("msv_mamba", {"aux_mode": "none"}), ("vm_unet", {}), ("segresnet", {}), ("unetr", {})]
+)
+@pytest.mark.parametrize("recipe", ["", "_vil30"])
+@pytest.mark.filterwarnings("error:invalid value:RuntimeWarning")
+def test_a_single_output_counts_whole(planned: None, network: str, options: dict, recipe: str) -> None:
+    """A trainer of one's own that leaves deep supervision on: nnU-Net's weight of a single output is 0 / 0."""
+    if network in ("segresnet", "unetr"):
+        pytest.importorskip("monai")
+
+    class Own(EchoTrainer):
+        network_path, network_options = network, options
+
+    trainer = initialized(other_lengths(Own)(f"Own{recipe}_1epochs_1iterations"))
+    assert tuple(trainer.loss.weight_factors) == (1.0,)
+    output = trainer.network(torch.randn(2, 1, *PATCH))
+    target = [torch.randint(0, 2, (2, 1, *PATCH)).float()]
+    assert torch.isfinite(trainer.loss(output if isinstance(output, (list, tuple)) else [output], target))

@@ -42,7 +42,8 @@ def slstm(
 
     x (B, S, 4 * H * D) has the gates one after the other, R is (H, 4, D, D) by gate, output and input, b (4, H, D),
     `initial_state` (4, B, H * D), zeros by default. Computes in float32 (float64 if x is) with autocast off, and
-    returns that precision.
+    returns that precision. A state counts as none only where n of the whole batch is 0: sequences that begin and such
+    that go on need calls of their own.
 
     `backend` "auto" is C on a CPU where the selective scan would take it (``NNUNET_ECHO_SCAN`` is for both), else
     `reference`; that also while PyTorch traces, exports or transforms. Raises ValueError for shapes that do not fit,
@@ -91,6 +92,9 @@ def _check_shapes(x: Tensor, R: Tensor, b: Tensor, initial_state: Tensor | None)
             f"x has shape {tuple(x.shape)}: expected (batch, tokens, {gates * heads * size}), "
             f"4 gates of {heads} heads of {size} channels, as R has them."
         )
+    for name, tensor in (("x", x), ("R", R), ("b", b), ("initial_state", initial_state)):
+        if tensor is not None and tensor.is_complex():
+            raise ValueError(f"{name} is {tensor.dtype}: expected real numbers.")
     for name, tensor, expected in (
         ("b", b, (gates, heads, size)),
         ("initial_state", initial_state, (len(STATES), x.shape[0], heads * size)),
