@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build the network, fill it, write and say what was filled; 0 when done."""
     if args.output.exists():
-        raise ValueError(f"--output {args.output}: there is such a file. Remove it, or give another name.")
+        raise ValueError(f"--output {args.output}: there is such a file. Give another name, or remove it first.")
     if not args.checkpoint.is_file():
         raise FileNotFoundError(f"{args.checkpoint} is not there: expected a file of released weights.")
     dataset = dataset_name(args.dataset)

@@ -80,7 +80,7 @@ def load_pretrained(network: nn.Module, source: str | Path | Mapping[str, Any]) 
     ValueError: ...
     """
     saved, sha256 = (source, None) if isinstance(source, Mapping) else _read(Path(source))
-    layout, entry, weights = _recognised(saved, source if sha256 else "the weights")
+    layout, entry, weights = _recognised(saved, source if sha256 else "the mapping")
     ours = network.state_dict()
     if strange := [key for key, x in weights.items() if x.is_meta or x.layout != torch.strided]:
         raise ValueError(f"{layout.name}: {strange[0]} holds no plain numbers. Save the weights as dense tensors.")

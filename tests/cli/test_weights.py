@@ -61,7 +61,7 @@ def test_nnunets_own_loader_takes_the_file(released: Path, capsys: pytest.Captur
     for name in ("mask_decoder.iou_token.weight", "image_encoder.blocks.2.Space_Adapter.q.weight"):
         assert torch.equal(network.state_dict()[name], saved[f"module.{name}"])
     assert main(line(released)) == 2  # what is there, stays
-    assert "there is such a file. Remove it, or give another name" in capsys.readouterr().err
+    assert "there is such a file. Give another name, or remove it first" in capsys.readouterr().err
 
 
 def test_what_cannot_be_is_said_and_nothing_is_written(released: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -234,7 +234,10 @@ def test_networks_take_them_too_without_the_norm_that_they_lack() -> None:
     report = load_pretrained(network, vil_file(1, depth=4))
     assert "xlstm.post_blocks_norm.weight" in report.unused
     assert all(not key.startswith("encoder.") for key in report.untouched)
-    assert "encoder.legacy_norm.weight" in create_network("vil", 1, 2, (32, 48), **toy, legacy_norm=True).state_dict()
+    whole = create_network("vil", 1, 2, (32, 48), **toy, legacy_norm=True)
+    assert "encoder.legacy_norm.weight" in load_pretrained(whole, vil_file(1, depth=4)).taken
+    file = {k: v for k, v in vil_file(1, depth=4).items() if "post_blocks_norm" not in k}
+    refused(whole, file, "the file lacks 1 tensors: legacy_norm.weight")
     assert "encoder.legacy_norm.weight" in create_network("vil2", 1, 2, (32, 48), **toy, legacy_norm=True).state_dict()
 
 
