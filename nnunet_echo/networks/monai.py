@@ -90,6 +90,8 @@ class SegResNet(MonaiNetwork):
             raise ValueError(
                 f"blocks_up={tuple(blocks_up)}: expected {len(blocks_down) - 1} entries, as blocks_down - 1."
             )
+        if init_filters % 8:
+            raise ValueError(f"init_filters={init_filters}: expected a multiple of 8, the groups of its norms.")
         net = _of_monai("SegResNet")(
             spatial_dims=len(patch_size),
             init_filters=init_filters,
@@ -208,6 +210,8 @@ class UNETR(MonaiNetwork):
         num_heads: int = 12,
         deep_supervision: bool = False,
     ) -> None:
+        if hidden_size % num_heads:
+            raise ValueError(f"num_heads={num_heads}: expected a divisor of hidden_size={hidden_size}.")
         tile = tuple(-(-int(n) // 16) * 16 for n in patch_size)
         net = _of_monai("UNETR")(
             in_channels=in_channels,
@@ -255,6 +259,11 @@ class SwinUNETR(MonaiNetwork):
     ) -> None:
         if len(depths) != 4 or len(num_heads) != 4:
             raise ValueError(f"depths={tuple(depths)}, num_heads={tuple(num_heads)}: expected 4 entries in each.")
+        if feature_size % 12:
+            raise ValueError(f"feature_size={feature_size}: expected a multiple of 12, such as 48.")
+        features = [feature_size * 2**level for level in range(4)]
+        if any(width % heads for width, heads in zip(features, num_heads, strict=True)):
+            raise ValueError(f"num_heads={tuple(num_heads)}: expected divisors of {features}, the widths.")
         net = _of_monai("SwinUNETR")(
             in_channels=in_channels,
             out_channels=num_classes,

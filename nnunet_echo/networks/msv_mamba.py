@@ -41,7 +41,7 @@ class MSVMamba(UNet):
     `lms`, `msaa` switch the scan's blocks and the fusion of skip connections off for ablations, `aux_mode` the
     auxiliary losses ("deep_supervision", "cm_unet" or "none"). `window_sizes` sets the windows per decoder stage,
     finest first, each an int or one int per axis (None: LKM-UNet's); `scales`, `scan` ("ss2d" or "bi") and `csm_gate`
-    are those of `layers.lms.LMS`.
+    are those of `layers.lms.LMS`. With ``lms=False`` these count for nothing.
 
     >>> import torch
     >>> network = MSVMamba(UNetShape(1, 4, (8, 16), 3, ((1, 1), (2, 2)), 1, 1), window_sizes=(5,))

@@ -124,6 +124,11 @@ def test_variants_of_mednext_are_those_of_monai(variant: str) -> None:
         ("mednext", {"kernel_size": 4}, "kernel_size=4: expected an odd number"),
         ("swin_unetr", {"depths": (2, 2)}, r"depths=\(2, 2\), num_heads=.*: expected 4 entries in each"),
         ("swin_unetr", {"num_heads": (2, 2)}, r"num_heads=\(2, 2\): expected 4 entries in each"),
+        ("swin_unetr", {"num_heads": (5, 5, 5, 5)}, r"num_heads=\(5, .*: expected divisors of \[12, 24, 48, 96\]"),
+        ("swin_unetr", {"num_heads": (3, 6, 12, 36)}, r"num_heads=.*: expected divisors of \[12, 24, 48, 96\]"),
+        ("swin_unetr", {"feature_size": 13}, "feature_size=13: expected a multiple of 12"),
+        ("segresnet", {"init_filters": 7}, "init_filters=7: expected a multiple of 8"),
+        ("unetr", {"hidden_size": 25}, "num_heads=.*: expected a divisor of hidden_size=25"),
     ],
 )
 def test_options_that_cannot_be(name: str, options: dict[str, Any], message: str) -> None:
