@@ -161,8 +161,8 @@ class Bench:
         command = median(cost.seconds for cost in theirs)
         cold = median(cost.seconds for cost in ours)
         seconds = f"{command:.0f} s over {cold:.0f} s"
-        yield f"under load, {count} images, wall time", f"{command / cold:.1f} ({seconds})", "10"
-        yield f"under load, {count} frames by a loaded model", f"{command / median(resident):.1f}", "10"
+        yield f"under load, {count} images, wall time", f"{command / cold:.1f} ({seconds})", "at least 10"
+        yield f"under load, {count} frames by a loaded model", f"{command / median(resident):.1f}", "at least 10"
 
     def memory(self) -> Iterator[tuple[str, str, str]]:
         few, many = (10, 30) if self.quick else (200, 2000)

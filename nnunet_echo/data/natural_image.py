@@ -38,8 +38,8 @@ def read_natural_image(path: Path, name: str, *, colours: bool = False) -> tuple
             if getattr(image, "n_frames", 1) > 1:
                 raise SourceError(f"{name}: {image.n_frames} frames; one 2D image is needed. Write each to a file.")
             pixels = np.asarray(image.convert("RGBA") if colours else image)
-            if kind == "PNG" and not png_is_complete(path):
-                raise SourceError(f"{name}: truncated or damaged PNG. Copy the file again.")
+            if kind == "PNG":
+                verify_png(path, name)
             return pixels.astype(np.uint8) if pixels.dtype == bool else pixels, image.mode
     except SourceError:
         raise
@@ -49,7 +49,23 @@ def read_natural_image(path: Path, name: str, *, colours: bool = False) -> tuple
         ) from why
 
 
-def png_is_complete(path: Path) -> bool:
+def verify_png(path: Path, name: str) -> None:
+    """Raise `SourceError`, naming the file `name`, for a PNG that is cut off or damaged.
+
+    >>> Image.fromarray(np.eye(3, 4, dtype=np.uint8)).save("whole.png")
+    >>> verify_png(Path("whole.png"), "whole.png")
+    >>> cut = Path("cut.png")
+    >>> size = cut.write_bytes(Path("whole.png").read_bytes()[:-2])
+    >>> verify_png(cut, "cut.png")
+    Traceback (most recent call last):
+        ...
+    nnunet_echo.data.errors.SourceError: cut.png: truncated or damaged PNG. Copy the file again.
+    """
+    if not _png_is_complete(path):
+        raise SourceError(f"{name}: truncated or damaged PNG. Copy the file again.")
+
+
+def _png_is_complete(path: Path) -> bool:
     """Whether every chunk of a PNG has its checksum, up to the last; Pillow does not look at those of the pixels."""
     data, position, kind = path.read_bytes(), 8, b""
     while kind != b"IEND" and position + 12 <= len(data):

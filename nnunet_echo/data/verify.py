@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nnunet_echo.data.errors import SourceError
 from nnunet_echo.data.meta_image import MetaImage, read_meta_image
-from nnunet_echo.data.natural_image import png_is_complete
+from nnunet_echo.data.natural_image import verify_png
 from nnunet_echo.data.nifti import MAX_BYTES, verify_nifti
 
 
@@ -18,6 +17,6 @@ def verify_image(path: Path, name: str, limit: int = MAX_BYTES) -> MetaImage | N
     ending = path.name.lower()
     if ending.endswith((".nii", ".nii.gz")):
         verify_nifti(path, name, limit)
-    elif ending.endswith(".png") and not png_is_complete(path):
-        raise SourceError(f"{name}: truncated or damaged PNG. Copy the file again.")
+    elif ending.endswith(".png"):
+        verify_png(path, name)
     return read_meta_image(path, name, limit) if ending.endswith((".mhd", ".mha")) else None

@@ -94,7 +94,7 @@ def load_pretrained(network: nn.Module, source: str | Path | Mapping[str, Any]) 
                 f"{layout.name}: {move.source} {tuple(weights[move.source].shape)} does not fit {move.target} "
                 f"{tuple(ours[move.target].shape)}. Build the network with the width and depth of the file."
             )
-        if move.tensor.dtype.is_complex or move.tensor.is_floating_point() != ours[move.target].is_floating_point():
+        if move.tensor.is_floating_point() != ours[move.target].is_floating_point():
             raise ValueError(
                 f"{layout.name}: {move.source} is {move.tensor.dtype}, {move.target} {ours[move.target].dtype}. Take "
                 "the file before it was quantised or converted."

@@ -273,8 +273,8 @@ def test_shapes_that_do_not_fit(name: str, shape: tuple[int, ...], message: str)
         slstm(**{**cell_inputs(), name: torch.zeros(shape)})
 
 
-@pytest.mark.parametrize("name", ["x", "R", "b"])
+@pytest.mark.parametrize("name", ["x", "R", "b", "initial_state"])
 def test_complex_numbers_are_refused(name: str) -> None:
-    inputs = cell_inputs()
+    inputs = {"initial_state": torch.zeros(4, 2, 15), **cell_inputs()}
     with pytest.raises(ValueError, match=f"{name} is torch.complex64: expected real numbers"):
         slstm(**{**inputs, name: inputs[name].to(torch.complex64)})
