@@ -104,6 +104,8 @@ def create_network(
             raise ValueError(f"{argument}={value!r}: expected a whole number of at least 1.")
     if not isinstance(patch_size, Iterable) or not all(map(_FITS[int], patch_size := tuple(patch_size))):
         raise ValueError(f"patch_size={patch_size!r}: expected a number of pixels along each axis, such as (256, 256).")
+    if not isinstance(deep_supervision, bool):
+        raise ValueError(f"deep_supervision={deep_supervision!r}: expected True or False.")
     _check_axes(name, patch_size)
     planned = patch_size
     if not _is_unet(name):  # it has no shape of a U-Net that a small patch could be too small for, and pads its input

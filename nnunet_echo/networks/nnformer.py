@@ -65,7 +65,9 @@ class NNFormer(AnySize):
                 f"depths={tuple(depths)}, num_heads={tuple(num_heads)}, window_sizes={tuple(window_sizes)}: expected "
                 "one entry per stage in each, for at least two stages."
             )
-        if any(dim * 2**stage % heads for stage, heads in enumerate(num_heads)) or dim % 2:
+        if dim % 2:
+            raise ValueError(f"dim={dim}: expected an even number, of which the first convolutions have half.")
+        if any(dim * 2**stage % heads for stage, heads in enumerate(num_heads)):
             raise ValueError(
                 f"num_heads={tuple(num_heads)}: expected divisors of dim={dim}, doubled from stage to stage."
             )

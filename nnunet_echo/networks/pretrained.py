@@ -84,8 +84,14 @@ def load_pretrained(network: nn.Module, source: str | Path | Mapping[str, Any]) 
     ours = network.state_dict()
     if strange := [key for key, x in weights.items() if x.is_meta or x.layout != torch.strided]:
         raise ValueError(f"{layout.name}: {strange[0]} holds no plain numbers. Save the weights as dense tensors.")
+    try:
+        moves = list(layout.moves(weights, network))
+    except (IndexError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{layout.name}: a tensor has other axes than its name says ({error}). Take another file of weights."
+        ) from error
     taken: dict[str, Move] = {}
-    for move in layout.moves(weights, network):
+    for move in moves:
         if move.target in taken or move.target not in ours:
             why = "twice" if move.target in taken else "but the network has none of that name"
             raise ValueError(f"{layout.name}: {move.source} would become {move.target}, {why}.")

@@ -8,7 +8,7 @@ tianrun-chen/xLSTM-UNet-PyTorch, 282857341/nnFormer, NX-AI/xlstm, XiaoBuL/CM-UNe
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -60,13 +60,16 @@ def from_upstream(name: str, kwargs: Mapping[str, Any], state_dict: Mapping[str,
     >>> network(torch.zeros(1, 1, 32, 32)).shape
     torch.Size([1, 2, 32, 32])
     """
-    if name not in _BUILDERS:
+    if not isinstance(name, str) or name not in _BUILDERS:
         raise ValueError(f"name={name!r}: expected one of {', '.join(_BUILDERS)}.")
     build, renames = _BUILDERS[name]
     try:
         network = build(dict(kwargs))
-    except TypeError as error:  # an argument that the constructor does not have
-        raise ValueError(f"kwargs of {name}: {error}.") from error
+    except Exception as error:  # of layers of several packages, which raise what they like for what they cannot be
+        reason = str(error) if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"kwargs of {name}: {reason.rstrip('.')}. Pass the arguments of the published constructor."
+        ) from error
     coarsest = len(kwargs.get("strides", ())) - 1
     ours = network.state_dict()
 
@@ -115,7 +118,7 @@ def _raise_misfit(ours: Mapping[str, Tensor], found: list[tuple[str, dict[str, T
             "again after prune.remove, remove_weight_norm or parametrize.remove_parametrizations of torch.nn.utils."
         )
     raise ValueError(
-        f"the weights{where} do not fit {name} with these arguments ({len(ours)} keys). "
+        f"the weights{where} do not fit {name} with these arguments ({len(ours)} keys). By the names they have here: "
         f"{'; '.join(_problems(ours, weights))}. {remedy}"
     )
 
@@ -160,7 +163,7 @@ def _u_net(
         expected = {*shape_arguments, *own}
         if kwargs.keys() != expected:
             missing, unknown = sorted(expected - kwargs.keys()), sorted(kwargs.keys() - expected)
-            raise ValueError(f"kwargs of {network.__name__}: missing {missing}, unknown {unknown}.")
+            raise ValueError(f"missing {missing}, unknown {unknown}.")
         if stages is not None and stages != len(kwargs["strides"]):
             raise ValueError(f"n_stages={stages}: strides has {len(kwargs['strides'])} entries.")
         shape, mine = ({ours: kwargs[key] for key, ours in names.items()} for names in (shape_arguments, own))
@@ -188,6 +191,9 @@ def _nnformer(kwargs: dict[str, Any]) -> nn.Module:
         given = kwargs.pop(name, value)
         if (tuple(given) if isinstance(given, list) else given) != value:
             raise ValueError(f"{name}={given!r}: only {value!r} is offered, or left out.")
+    size = kwargs.get("crop_size")
+    if not isinstance(size, Sequence) or len(size) != len(TOKEN):
+        raise ValueError(f"crop_size={size!r}: expected the patch along z, y and x, such as (64, 128, 128).")
     names = {
         "crop_size": "patch_size",
         "input_channels": "in_channels",

@@ -63,7 +63,10 @@ def moves(weights: Weights, network: nn.Module) -> Iterator[Move]:
     if not isinstance(network, VSSM | VMUNet):
         name = type(network).__name__
         raise ValueError(f"these are weights of VMamba, and the network is {name}: they are for vm_unet.")
-    names = {_first_name(key): key for key in weights}
+    names: dict[str, str] = {}
+    for key in weights:
+        if (first := names.setdefault(_first_name(key), key)) != key:
+            raise ValueError(f"{first} and {key} are the same tensor under two names. Pass weights of one release.")
     unknown = [key for name, key in names.items() if not any(p.fullmatch(name) for p in (_BLOCK, _ELSEWHERE, _UNUSED))]
     if unknown:
         raise ValueError(
@@ -73,9 +76,14 @@ def moves(weights: Weights, network: nn.Module) -> Iterator[Move]:
     ours = {key.removeprefix(prefix): value for key, value in network.state_dict().items() if key.startswith(prefix)}
     needed = {key for key in ours if _BLOCK.fullmatch(key) or _ELSEWHERE.fullmatch(key)}
     if missing := sorted(needed - names.keys()):
+        blocks = {match.group(1, 2) for match in map(_BLOCK.fullmatch, names) if match}
+        remedy = (
+            "Build the network with depths of at most those of the file; VMamba-T has 2, 2, 9, 2, VMamba-S 2, 2, 27, 2."
+        )
+        if any(match is None or match.group(1, 2) in blocks for match in map(_BLOCK.fullmatch, missing)):
+            remedy = "It is not whole. Take another."
         raise ValueError(
-            f"the file does not fill {len(missing)} tensors of the encoder: {', '.join(missing[:KEYS_SHOWN])}. Build "
-            "the network with depths of at most those of the file; VMamba-T has 2, 2, 9, 2, VMamba-S 2, 2, 27, 2."
+            f"the file does not fill {len(missing)} tensors of the encoder: {', '.join(missing[:KEYS_SHOWN])}. {remedy}"
         )
     last = max(int(match[1]) for match in map(_BLOCK.fullmatch, names) if match)
     for name, key in names.items():
@@ -106,8 +114,8 @@ def _is_vmamba(weights: Weights) -> bool:
 
 
 def _is_later(weights: Weights) -> bool:
-    states = [value.shape[-1] for key, value in weights.items() if _FIRST_SCAN.fullmatch(key)]
-    return states == [1] or any(".mlp." in key for key in weights)
+    states = [value.shape[-1:] for key, value in weights.items() if _FIRST_SCAN.fullmatch(key)]
+    return states == [(1,)] or any(".mlp." in key for key in weights)
 
 
 def _first_name(key: str) -> str:

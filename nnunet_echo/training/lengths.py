@@ -30,8 +30,8 @@ def other_lengths(
     ``<name>_<recipe>`` trains by a row of `recipes`, and may be followed by a length, which then replaces the recipe's.
 
     The function returned raises AttributeError for any other name. nnU-Net swallows it and says that it found none, so
-    a name that begins with the trainer's is a warning too, which says what may follow. Raises ValueError at once for a
-    recipe whose name the grammar does not have.
+    a name that begins with the trainer's, in whatever case, is a warning too, which says what may follow. Raises
+    ValueError at once for a recipe whose name the grammar does not have.
 
     >>> from nnunet_echo.training.trainer import EchoTrainer
     >>> trainer = other_lengths(EchoTrainer)("EchoTrainer_vil30_5epochs_40iterations")
@@ -45,13 +45,14 @@ def other_lengths(
             )
 
     def module_getattr(name: str) -> type[EchoTrainer]:
-        begins_alike = name.startswith(f"{trainer.__name__}_")
-        match = _ENDING.fullmatch(name.removeprefix(trainer.__name__)) if begins_alike else None
+        begins_alike = name != trainer.__name__ and re.match(rf"{trainer.__name__}(_|\d+epochs|$)", name, re.IGNORECASE)
+        exact = name.startswith(f"{trainer.__name__}_")
+        match = _ENDING.fullmatch(name.removeprefix(trainer.__name__)) if exact else None
         if match is None or (match["recipe"] and match["recipe"] not in recipes):
             if begins_alike:
                 warnings.warn(
-                    f"{name}: {trainer.__name__} has no such form. After its name may follow _<recipe>, then "
-                    f"_<N>epochs or _<N>epochs_<M>iterations. Recipes: {', '.join(recipes)}.",
+                    f"{name}: {trainer.__name__} has no such form. After its name, spelt so, may follow _<recipe>, "
+                    f"then _<N>epochs or _<N>epochs_<M>iterations. Recipes: {', '.join(recipes)}.",
                     stacklevel=2,
                 )
             raise AttributeError(f"module {trainer.__module__!r} has no attribute {name!r}")

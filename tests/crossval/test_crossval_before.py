@@ -131,13 +131,14 @@ def test_every_trainer_is_looked_up_as_nnunet_does(tmp_path: Path, monkeypatch: 
         checks.check_trainers(
             ["nnUNetTrainer_2epochs_8iterations", "nnUNetTrainer", "nnUNetTrainerLKMUnet", "nnUNetTrainerOfMine"]
         )
-    first, second, third = re.split(r"(?<=\.) (?=nnUNetT|trainer )", str(error.value))
+    first, second, third = re.split(r"(?<=\.) (?=nnUNetTrainerOfMine|trainer )", str(error.value))
     assert first.startswith("trainer nnUNetTrainer_2epochs_8iterations: nnU-Net finds none of that name")
     assert "Any length, as _2epochs_8iterations here, exists of this package's trainers only" in first
-    assert second.startswith("trainer nnUNetTrainerLKMUnet: ") and second.endswith(
-        "add the folder of its file to nnUNet_extTrainer."
-    )
+    assert second.startswith("trainer nnUNetTrainerLKMUnet: ")
+    assert "nnUNetTrainerLKMUNet has no such form. After its name, spelt so, may follow" in second
     assert third.startswith("nnUNetTrainerOfMine: ") and "must inherit" in third
+    with pytest.raises(ValueError, match="Correct the name, or add the folder of its file to nnUNet_extTrainer.$"):
+        checks.check_trainers(["nnUNetTrainerLKM"])
     checks.check_trainers(["nnUNetTrainerViL_vil30", "nnUNetTrainerViL_samus_2epochs_8iterations"])
     with pytest.raises(
         ValueError, match=r"none of that name.*\. nnUNetTrainerViL has no such form.*Recipes: vil30, "

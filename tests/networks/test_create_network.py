@@ -173,6 +173,11 @@ def test_arguments_that_cannot_be(arguments: tuple, message: str) -> None:
         create_network(*arguments)
 
 
+def test_deep_supervision_that_is_neither() -> None:
+    with pytest.raises(ValueError, match="deep_supervision='no': expected True or False"):
+        create_network("vil", 1, 2, PATCH, deep_supervision="no")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["vm_unet", "vil", "vil2", "segresnet", "unetr"])
 def test_a_network_that_is_no_unet_takes_the_smallest_patch(name: str) -> None:
     """It pads its input to a multiple of its own, so the rule of a U-Net's halvings is none of its rules."""

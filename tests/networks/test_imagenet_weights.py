@@ -169,6 +169,14 @@ def test_files_of_vmamba_that_do_not_fit() -> None:
     )
     one_state = {k: v[..., :1] if k.endswith("A_logs") else v for k, v in file.items()}
     refused(network, one_state, "VMamba v1 or v2")
+    scan = "layers.0.blocks.0.self_attention.Ds"
+    refused(network, {k: v for k, v in file.items() if k != scan}, f"not fill 1 tensors.* {scan}. It is not whole")
+    refused(network, {k: v for k, v in file.items() if "embed.norm.b" not in k}, "not fill 1 tensors.* It is not whole")
+    refused(
+        network,
+        {**file, (twice := "layers.0.blocks.0.op.Ds"): file[scan]},
+        f"{scan} and {twice} are the same tensor under two names",
+    )
     refused(network, {**file, "layers.0.blocks.0.mlp.fc1.weight": torch.zeros(1)}, "VMamba v1 or v2")
 
 
@@ -181,6 +189,7 @@ def test_files_of_vmamba_that_do_not_fit() -> None:
         (lambda x: x / 0.0, "has NaN or infinite values"),
         (lambda x: x.to_sparse(), "holds no plain numbers. Save"),
         (lambda x: x.to("meta"), "holds no plain numbers"),
+        (lambda x: x.sum(), "a tensor has other axes than its name says"),
     ],
 )
 def test_tensors_that_are_no_plain_finite_numbers_are_refused(
@@ -262,7 +271,13 @@ def test_files_of_vision_lstm_that_do_not_fit() -> None:
         {**file, "xlstm.blocks.0.xlstm.gate.weight": torch.zeros(2)},
         "1 names are not Vision-LSTM's: xlstm.blocks.0",
     )
-    refused(network, {k: v for k, v in file.items() if k != "head.0.bias"}, "the file lacks 1 tensors: norm.bias")
+    refused(
+        network,
+        {k: v for k, v in file.items() if k != "head.0.bias"},
+        "the file lacks 1 tensors: norm.bias. It is not whole",
+    )
+    gap = {k: v for k, v in vil_file(1, depth=3).items() if "blocks.1." not in k}
+    refused(network, gap, "the file lacks block 1 of 3. It is not whole")
     refused(VisionLSTM(**{**VIL, "dim": 32}, depth=2), file, "does not fit .*Build the network with the width")
 
 

@@ -126,6 +126,7 @@ def test_embedding_has_tokens_of_two_by_four_by_four_voxels() -> None:
     [
         ({"relative_index": "swin"}, r"relative_index='swin': expected one of \('correct', 'released'\)"),
         ({"num_heads": (3, 4)}, r"num_heads=\(3, 4\): expected divisors of dim=16"),
+        ({"dim": 15}, "dim=15: expected an even number"),
         ({"depths": (2, 2, 2)}, "depths=.*expected one entry per stage in each"),
         ({"drop_path_rate": 1.0}, "drop_path_rate=1.0"),
     ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -97,3 +98,24 @@ def test_unknown_arguments_are_named() -> None:
         from_upstream("slstm_block", {"embedding_dim": 8, "feedforward": {"act_fn": "relu"}}, {})
     with pytest.raises(ValueError, match="feedforward: depth is not offered"):
         from_upstream("slstm_block", {"embedding_dim": 8, "feedforward": {"depth": 2}}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "message"),
+    [
+        ("nnformer", {"crop_size": (32, 32)}, r"crop_size=\(32, 32\): expected the patch along z, y and x"),
+        ("nnformer", {}, "crop_size=None: expected the patch"),
+        ("nnformer", {"crop_size": (8, 32, 32), "input_channels": 1, "num_classes": 2, "num_heads": 0}, "has no len"),
+        ("slstm_layer", {"embedding_dim": 8, "num_heads": 0}, "ZeroDivisionError"),
+        ("vil", {"dim": 0, "input_shape": (1, 32, 32)}, "RuntimeError"),
+        ("umamba_bot", {}, r"missing \['features_per_stage', 'input_channels'"),
+    ],
+)
+def test_arguments_that_cannot_be(name: str, kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"kwargs of {name}: .*({message}).*Pass the arguments of the published"):
+        from_upstream(name, kwargs, {})
+
+
+def test_a_name_that_is_none() -> None:
+    with pytest.raises(ValueError, match=r"name=\['vil'\]: expected one of lkm_unet"):
+        from_upstream(["vil"], {}, {})  # type: ignore[arg-type]

@@ -62,6 +62,20 @@ def test_the_warning_says_what_may_follow_and_which_recipes_there_are():
     assert text.endswith(f"Recipes: {', '.join(RECIPES)}.")
 
 
+@pytest.mark.parametrize("name", ["TOY", "toy_5epochs", "Toy5epochs"])
+def test_a_name_of_other_case_or_without_its_underscore_is_warned_of(name: str):
+    message = f"{name}: Toy has no such form. After its name, spelt so, may follow"
+    with pytest.warns(UserWarning, match=message), pytest.raises(AttributeError):
+        other_lengths(Toy)(name)
+
+
+@pytest.mark.parametrize("name", ["Toy2", "Toy2_5epochs", "Toys", "AToy_5epochs"])
+def test_a_name_of_another_trainer_is_no_warning(name: str, recwarn: pytest.WarningsRecorder):
+    with pytest.raises(AttributeError):
+        other_lengths(Toy)(name)
+    assert not list(recwarn)
+
+
 def test_a_row_of_ones_own():
     find = other_lengths(Toy, {"mine": RECIPES["samus"]})
     assert find("Toy_mine_3epochs").recipe is RECIPES["samus"]

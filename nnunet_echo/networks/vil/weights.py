@@ -76,7 +76,10 @@ def moves(version: int, weights: Weights, network: nn.Module) -> Iterator[Move]:
         raise ValueError(
             f"{len(unknown)} names are not Vision-LSTM's: {', '.join(unknown[:KEYS_SHOWN])}. Pass its weights alone."
         )
-    blocks = len({match[1] for match in map(_BLOCK.fullmatch, weights) if match})
+    numbers = {int(match[1]) for match in map(_BLOCK.fullmatch, weights) if match}
+    blocks = max(numbers) + 1
+    if gaps := sorted(set(range(blocks)) - numbers):
+        raise ValueError(f"the file lacks block {gaps[0]} of {blocks}. It is not whole. Take another.")
     ours = encoder.state_dict()
     depth = len({key.split(".")[1] for key in ours if key.startswith("blocks.")}) * version  # pairs in version 2
     if blocks != depth:
@@ -86,7 +89,9 @@ def moves(version: int, weights: Weights, network: nn.Module) -> Iterator[Move]:
     kept = (*scalar, "legacy_norm.") if version == 2 else scalar
     needed = {key for key in ours if not key.startswith(kept)}
     if missing := sorted(needed - set(names.values())):
-        raise ValueError(f"the file lacks {len(missing)} tensors: {', '.join(missing[:KEYS_SHOWN])}.")
+        raise ValueError(
+            f"the file lacks {len(missing)} tensors: {', '.join(missing[:KEYS_SHOWN])}. It is not whole. Take another."
+        )
     for key, name in names.items():
         if name.startswith(scalar) or name not in ours and name.startswith("legacy_norm."):
             continue
