@@ -9,9 +9,9 @@ Refused for a clip      no_lv_label, one_frame, no_motion, lv_missing, not_cycli
 Refused for one beat    lv_empty, no_base, lv_cut, lv_in_pieces, axis, esv_above_edv, at its ED or ES
 Refused for two views   biplane_views, biplane_same, biplane_no_ef, biplane_no_scale, biplane_no_rate, biplane_lengths,
                         biplane_rates
-Flags                   the clip's own, rate_high, irregular, few_beats, incomplete_beats, beat_at_ends, by_extremes,
-                        lv_missing_some, lv_pieces, anatomy, motion, methods_disagree, base_doubtful, entropy_high,
-                        sector_small, sector_whole, study_not_checked, beats_refused, time_gap
+Flags                   the clip's own, rate_high, irregular, few_beats, few_frames, incomplete_beats, beat_at_ends,
+                        by_extremes, lv_missing_some, lv_pieces, anatomy, motion, methods_disagree, base_doubtful,
+                        entropy_high, sector_small, sector_whole, study_not_checked, beats_refused, time_gap
 
 Limits are stated below; those of beats and of biplane follow Lang et al., J Am Soc Echocardiogr 28:1-39, 2015 in kind,
 not in value: they are ours, and unofficial.
@@ -37,6 +37,7 @@ STRAY = 0.1  # of the LV may lie outside its largest piece
 SHORTENING = (-0.05, 0.4)  # of the long axis from ED to ES; below 0 by what outlines are uncertain
 FRAMES = 0.1  # of the frames may break a rule of anatomy or of motion
 SECTOR, WHOLE = 0.1, 0.95  # of the picture
+BEAT_FRAMES = 12  # of a beat, at least: with fewer, ED and ES lie between frames
 METHODS = 10.0  # percentage points of EF between disks and area-length
 LENGTHS, RATES = 0.2, 0.1  # between two views, of the larger one
 
@@ -156,6 +157,14 @@ def clip_flags(
     least = 5 if rhythm.irregular else 3
     flag(
         "few_beats", rhythm.method == "beats" and beats < least, f"Complete beats: {beats}; {least} or more are better."
+    )
+    intervals = [beat.duration_s for beat in rhythm.beats if beat.next_ed]
+    frames = round(float(np.median(intervals)) * rate) if intervals else BEAT_FRAMES
+    flag(
+        "few_frames",
+        frames < BEAT_FRAMES,
+        f"A beat has {frames} frames: ED and ES may lie between them, and the ejection fraction is then too "
+        "low, by up to 2.3 points in drawn hearts. Export the loop at the rate at which it was taken.",
     )
     flag(
         "incomplete_beats",

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from beating import a_heart, fibrillating
-from cine_results import GREY, LABELS, SEED, drawn, drawn_beating, drawn_clip, drawn_result, flags, refused
+from cine_results import LABELS, SEED, drawn, drawn_beating, drawn_clip, drawn_result, flags, refused, with_masks
 from numpy import ndarray
 
 from nnunet_echo.cine.analyse import analyse
-from nnunet_echo.cine.clips.clip import Finding, clip_of
+from nnunet_echo.cine.clips.clip import Finding
 from nnunet_echo.cine.gate import Refusal
 from nnunet_echo.cine.result import CineResult
 
@@ -26,14 +26,6 @@ ALL = {
     "esv_ml",
     "wall_thickness_ed_mm",
 } | LA
-
-
-def with_masks(change: Any, **options: Any) -> CineResult:
-    """The result of the drawn loop after `change(masks (T, H, W))` in place; the clip is the same."""
-    masks, frames, _ = drawn()
-    changed = np.stack(masks)
-    change(changed)
-    return analyse(drawn_clip(frames), changed, LABELS, view="4CH", **options)
 
 
 @pytest.mark.parametrize(("bpm", "fps", "seed"), [(40, 30, 5), (75, 30, 1), (110, 50, 7), (180, 100, 5)])
@@ -217,68 +209,6 @@ def test_an_atrium_that_is_cut_or_lost() -> None:
     assert "wall_missing" in refused(with_masks(lambda masks: masks.__setitem__(masks == 2, 0)))
 
 
-def test_flags_of_bad_masks() -> None:
-    def specks(masks: ndarray) -> None:
-        masks[::4, 12:15, 60:63] = 1
-
-    assert {"lv_pieces", "anatomy"} <= flags(with_masks(specks))
-
-    def jerk(masks: ndarray) -> None:
-        for mask in masks[::3]:
-            row = np.flatnonzero((mask == 1).any(axis=1))[0]
-            mask[row : row + 5][mask[row : row + 5] == 1] = 2
-
-    assert "motion" in flags(with_masks(jerk))
-    assert "motion" not in flags(drawn_result())
-
-
-def test_flags_of_the_clip() -> None:
-    masks, frames, _ = drawn()
-    tiny = np.zeros(masks[0].shape, bool)
-    tiny[:3, :3] = True
-    assert "sector_small" in flags(drawn_result.__wrapped__(sector=tiny))
-    assert "sector_whole" in flags(drawn_result.__wrapped__(sector=np.ones_like(tiny)))
-    assert "sector_whole" not in flags(drawn_result())
-    assert "rate_high" in flags(analyse(drawn_clip(frames, 300), masks, LABELS))
-    clip = drawn_clip(frames)
-    times = clip.times_s.copy()
-    times[60:] += 0.5
-    assert "time_gap" in flags(analyse(replace(clip, times_s=times), masks, LABELS))
-
-
-def test_few_beats_are_said() -> None:
-    assert "few_beats" not in flags(drawn_result())
-    masks, frames, _ = drawn()
-    assert "few_beats" in flags(analyse(drawn_clip(frames[:70]), masks[:70], LABELS))
-
-
-def test_a_clip_of_one_beat_has_an_ef_and_says_so() -> None:
-    """From one ED to the next, as scanners store a beat."""
-    whole = drawn_result()
-    assert "beat_at_ends" not in flags(whole)
-    masks, frames, _ = drawn()
-    beat = whole.loops[0].beats[0].beat
-    assert beat.next_ed is not None
-    span = slice(beat.ed, beat.next_ed + 1)
-    result = analyse(drawn_clip(frames[span]), masks[span], LABELS)
-    assert {"beat_at_ends", "few_beats"} <= flags(result) and not refused(result)
-    assert "clip does: 1 of 1" in next(flag.text for flag in result.flags if flag.name == "beat_at_ends")
-    assert result.numbers["ef_percent"] == pytest.approx(whole.numbers["ef_percent"], abs=1)
-    assert result.numbers["heart_rate"] == pytest.approx(whole.numbers["heart_rate"], rel=0.05)
-
-
-def test_a_model_that_is_unsure_is_flagged() -> None:
-    class Frame:
-        def __init__(self, mask: ndarray) -> None:
-            self.mask, self.entropy = mask, 0.3
-
-    masks, frames, _ = drawn()
-    for limit, flagged in ((0.25, True), (0.35, False), (None, False)):
-        result = analyse(drawn_clip(frames), map(Frame, masks), LABELS, entropy_limit=limit)
-        assert ("entropy_high" in flags(result)) is flagged
-    assert result.frame_rows()[0]["entropy"] == 0.3
-
-
 @pytest.mark.parametrize("change", [lambda m: m[:-1], lambda m: [x[:-1] for x in m]])
 def test_masks_of_another_clip_are_refused(change: Any) -> None:
     masks, frames, _ = drawn()
@@ -292,9 +222,3 @@ def test_a_number_without_reason_cannot_be_made() -> None:
         replace(result, refusals=())
     with pytest.raises(RuntimeError, match="ef_percent"):
         replace(result, refusals=(*result.refusals, Refusal("x", ("ef_percent",), "")))
-
-
-def test_a_clip_without_change_in_its_picture_has_no_sector() -> None:
-    masks, _, _ = drawn()
-    still = clip_of(np.repeat(GREY[masks[0]][None], len(masks), axis=0), fps=30)
-    assert "sector_small" in flags(analyse(still, masks, LABELS))

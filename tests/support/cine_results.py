@@ -70,3 +70,11 @@ def refused(result: CineResult) -> dict[str, set[str]]:
 
 def flags(result: CineResult) -> set[str]:
     return {flag.name for flag in result.flags}
+
+
+def with_masks(change: Any, **options: Any) -> CineResult:
+    """The result of the drawn loop after `change(masks (T, H, W))` in place; the clip is the same."""
+    masks, frames, _ = drawn()
+    changed = np.stack(masks)
+    change(changed)
+    return analyse(drawn_clip(frames), changed, LABELS, view="4CH", **options)
