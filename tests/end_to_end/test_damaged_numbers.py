@@ -8,33 +8,28 @@ import numpy as np
 import pytest
 from clip_files import write_clip
 from damaged_clips import FILES, damaged_clips
-from trained_phantom import FPS, SPACING_MM, beating_loop
+from trained_phantom import beating_loop, numbers_of
 
 from nnunet_echo.cine.model import CineModel
-from nnunet_echo.cine.study import measure_study
 
 pytestmark = pytest.mark.slow
 pytest_plugins = ("trained_phantom",)
 
-POINTS = 1.0
-AREA = 0.10  # of the ventricle in any frame, as a share of it
+# Twice what was measured with two trainings of the network (`benchmarks/cine_damages.py`).
+POINTS = 2.0
+AREA = 0.13  # of the ventricle in any frame, as a share of it
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_damage_that_nobody_sees_moves_no_number(tmp_path: Path, name: str, phantom_network: CineModel) -> None:
-    def measure(path: Path) -> tuple[float, np.ndarray, set[str]]:
-        result = measure_study(phantom_network, [path], views=["4CH"], spacing=(SPACING_MM, SPACING_MM), fps=FPS)
-        said = {each.name for each in (*result.refusals, *result.flags)}
-        return result.numbers["ef_percent"], result.loops[0].curve.values["lv_area"], said
-
     frames = beating_loop()[0]
     (tmp_path / "whole").mkdir()
     write_clip(tmp_path / "whole" / name, frames)
-    ef, area, known = measure(tmp_path / "whole" / name)
+    ef, area, known = numbers_of(phantom_network, tmp_path / "whole" / name)
     assert ef > 20
     for clip in damaged_clips(tmp_path, name, frames):
         if clip.found == "silent":
-            other_ef, other_area, said = measure(clip.path)
+            other_ef, other_area, said = numbers_of(phantom_network, clip.path)
             moved = abs(other_ef - ef), float(np.nanmax(np.abs(other_area / area - 1)))
             assert said == known, (clip.seed, clip.damage, said ^ known)
             assert moved[0] < POINTS and moved[1] < AREA, (clip.seed, clip.damage, moved)

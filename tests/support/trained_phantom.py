@@ -17,6 +17,7 @@ from numpy import ndarray
 
 from nnunet_echo.analysis.costs import build_network
 from nnunet_echo.cine.model import CineModel
+from nnunet_echo.cine.study import measure_study
 from nnunet_echo.nnunet.plans import unet_architecture
 from nnunet_echo.phantom.cine import render
 
@@ -37,8 +38,7 @@ def beating_loop(view: str = "4CH", seed: int = 5, spacing_mm: float = SPACING_M
     return frames[:, :height, :width].copy(), masks[:, :height, :width].copy()
 
 
-@pytest.fixture(scope="session")
-def phantom_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_phantom_model(folder: Path) -> Path:
     """The folder of a model as nnU-Net leaves it; its weights are of a training of seconds, here, without nnU-Net."""
     content = plans(PATCH, (SPACING_MM, SPACING_MM), median_image_size_in_voxels=[82.0, 100.0])
     configuration = content["configurations"]["2d"]
@@ -46,7 +46,20 @@ def phantom_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = build_network(content, dataset_json(), "nnUNetTrainer", "2d")[0]
     _train(network)
-    return write_model(tmp_path_factory.mktemp("phantom-model"), content=content, network=network.eval())
+    return write_model(folder, content=content, network=network.eval())
+
+
+def numbers_of(model: CineModel, path: Path) -> tuple[float, ndarray, set[str]]:
+    """What `model` measures in a clip of `beating_loop`: EF (%), LV areas (T,), and the names of refusals and flags."""
+    result = measure_study(model, [path], views=["4CH"], spacing=(SPACING_MM, SPACING_MM), fps=FPS)
+    said = {each.name for each in (*result.refusals, *result.flags)}
+    return result.numbers["ef_percent"], result.loops[0].curve.values["lv_area"], said
+
+
+@pytest.fixture(scope="session")
+def phantom_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `write_phantom_model`."""
+    return write_phantom_model(tmp_path_factory.mktemp("phantom-model"))
 
 
 @pytest.fixture(scope="session")
