@@ -3,7 +3,7 @@
 300 clips, 12 kinds of file, 25 times each, damaged at random (`tests/support/damaged_clips.py`), through `nnunet-echo
 cine` with a network that has learned drawn hearts for seconds. Prints one table, in Markdown.
 
-    python benchmarks/cine_damages.py
+    python benchmarks/cine_damages.py        # with the extra `test`
 """
 
 from __future__ import annotations
