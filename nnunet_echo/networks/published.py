@@ -8,11 +8,12 @@ tianrun-chen/xLSTM-UNet-PyTorch, 282857341/nnFormer, NX-AI/xlstm, XiaoBuL/CM-UNe
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from types import MappingProxyType
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -192,7 +193,7 @@ def _nnformer(kwargs: dict[str, Any]) -> nn.Module:
         if (tuple(given) if isinstance(given, list) else given) != value:
             raise ValueError(f"{name}={given!r}: only {value!r} is offered, or left out.")
     size = kwargs.get("crop_size")
-    if not isinstance(size, Sequence) or len(size) != len(TOKEN):
+    if np.shape(size) != (len(TOKEN),):
         raise ValueError(f"crop_size={size!r}: expected the patch along z, y and x, such as (64, 128, 128).")
     names = {
         "crop_size": "patch_size",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -143,8 +144,13 @@ def test_published_arguments() -> None:
         "input_channels": 1,
         "num_classes": 2,
         "window_size": [4, 3],
+        "num_heads": [2, 4],
+        "depths": [2, 2],
     }
     with pytest.raises(ValueError, match="patch_size=.*only .2, 4, 4. is offered"):
         from_upstream("nnformer", {**kwargs, "patch_size": [1, 4, 4]}, {})
     with pytest.raises(ValueError, match="deep_supervision=False: only True"):
         from_upstream("nnformer", {**kwargs, "deep_supervision": False}, {})
+    for size in [(16, 32, 32), np.array([16, 32, 32])]:
+        with pytest.raises(ValueError, match="no weights of nnformer: state_dict holds no tensors"):
+            from_upstream("nnformer", {**kwargs, "crop_size": size}, {})
