@@ -21,6 +21,7 @@ from nnunet_echo.networks.lkm_unet import LKMUNet
 from nnunet_echo.networks.nnformer import TOKEN, NNFormer
 from nnunet_echo.networks.plan import UNetShape
 from nnunet_echo.networks.published_blocks import BUILDERS as BLOCK_BUILDERS
+from nnunet_echo.networks.published_blocks import only
 from nnunet_echo.networks.samus.published import BUILDERS as SAM_BUILDERS
 from nnunet_echo.networks.u_mamba import UMambaBot, UMambaEnc
 from nnunet_echo.networks.vil.encoder import VisionLSTM, VisionLSTM2
@@ -189,9 +190,7 @@ def _with_idle_norms(build: Callable[[dict[str, Any]], nn.Module]) -> Callable[[
 def _nnformer(kwargs: dict[str, Any]) -> nn.Module:
     """nnFormer from its constructor's arguments, with the index that every published weight was trained with."""
     for name, value in {"patch_size": TOKEN, "deep_supervision": True}.items():
-        given = kwargs.pop(name, value)
-        if (tuple(given) if isinstance(given, list) else given) != value:
-            raise ValueError(f"{name}={given!r}: only {value!r} is offered, or left out.")
+        only(name, kwargs.pop(name, value), value)
     size = kwargs.get("crop_size")
     if np.shape(size) != (len(TOKEN),):
         raise ValueError(f"crop_size={size!r}: expected the patch along z, y and x, such as (64, 128, 128).")

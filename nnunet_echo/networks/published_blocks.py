@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from nnunet_echo.layers.msaa import MSAA, REDUCTION, SkipFusion
@@ -22,7 +23,7 @@ def slstm_layer(
     blocks: int = 1,
 ) -> SLSTMLayer:
     """sLSTMLayer of NX-AI/xlstm, from its configuration."""
-    _only("group_norm_weight", group_norm_weight, True)
+    only("group_norm_weight", group_norm_weight, True)
     conv = CausalConv1d(embedding_dim, conv1d_kernel_size) if conv1d_kernel_size else None
     return SLSTMLayer(embedding_dim, num_heads, conv, dropout=dropout, block=block, blocks=blocks)
 
@@ -34,7 +35,7 @@ def slstm_block(
     options = dict(feedforward)
     factor = options.pop("proj_factor", 1.3)
     for name, value in {"act_fn": "gelu", "bias": False}.items():
-        _only(name, options.pop(name, value), value)
+        only(name, options.pop(name, value), value)
     if options:
         raise ValueError(f"feedforward: {', '.join(options)} is not offered. Take proj_factor, act_fn, bias.")
     cell = slstm_layer(embedding_dim, block=_block_idx, blocks=_num_blocks, **layer)
@@ -63,8 +64,9 @@ class PublishedFusion(nn.Module):
         return self.skips(maps[:3])
 
 
-def _only(name: str, value: object, expected: object) -> None:
-    if value != expected:
+def only(name: str, value: Any, expected: Any) -> None:
+    """An argument of the published constructor that may have no other value here; lists and arrays are one to it."""
+    if not np.array_equal(value, expected):
         raise ValueError(f"{name}={value!r}: only {expected!r} is offered, or left out.")
 
 

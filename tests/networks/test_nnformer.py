@@ -151,6 +151,6 @@ def test_published_arguments() -> None:
         from_upstream("nnformer", {**kwargs, "patch_size": [1, 4, 4]}, {})
     with pytest.raises(ValueError, match="deep_supervision=False: only True"):
         from_upstream("nnformer", {**kwargs, "deep_supervision": False}, {})
-    for size in [(16, 32, 32), np.array([16, 32, 32])]:
+    for given in [{}, {"crop_size": np.array([16, 32, 32]), "patch_size": np.array([2, 4, 4])}]:
         with pytest.raises(ValueError, match="no weights of nnformer: state_dict holds no tensors"):
-            from_upstream("nnformer", {**kwargs, "crop_size": size}, {})
+            from_upstream("nnformer", {**kwargs, **given}, {})

@@ -47,8 +47,10 @@ def write_phantom_model(folder: Path) -> Path:
     network = build_network(content, dataset_json(), "nnUNetTrainer", "2d")[0]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums over more have another order, and end in another network
-    _train(network)
-    torch.set_num_threads(threads)
+    try:
+        _train(network)
+    finally:
+        torch.set_num_threads(threads)
     return write_model(folder, content=content, network=network.eval())
 
 
