@@ -191,7 +191,7 @@ def _nnformer(kwargs: dict[str, Any]) -> nn.Module:
     """nnFormer from its constructor's arguments, with the index that every published weight was trained with."""
     for name, value in {"patch_size": TOKEN, "deep_supervision": True}.items():
         only(name, kwargs.pop(name, value), value)
-    size = kwargs.get("crop_size")
+    size: Any = kwargs.get("crop_size")
     if np.shape(size) != (len(TOKEN),):
         raise ValueError(f"crop_size={size!r}: expected the patch along z, y and x, such as (64, 128, 128).")
     names = {
