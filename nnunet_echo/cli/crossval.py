@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         gpus_per_job=args.gpus_per_job,
         predict=args.predict,
+        pretrained_weights=args.pretrained_weights,
         say=partial(print, flush=True),
         look=_Screen(),
     )

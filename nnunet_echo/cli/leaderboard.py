@@ -116,4 +116,4 @@ def _screen(board: Board) -> str:
             lines.append(f"{board.ranking.ranks[index]:3d}  {board.scores[:, index].mean():8.4f}  {entry.model.name}")
         else:
             lines.append(f"  -  {entry.model.status:>8}  {entry.model.name}: {'; '.join(entry.model.reasons)}")
-    return "\n".join([*lines, *filter(None, [board.lengths])])
+    return "\n".join([*lines, *filter(None, [board.lengths, board.pretrained])])

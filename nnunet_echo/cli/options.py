@@ -98,3 +98,9 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     add_folds(parser)
     add_trainers(parser, "ours, nnU-Net's or your own", required=True)
     add_device(parser, "cuda")
+    parser.add_argument(
+        "--pretrained-weights",
+        type=Path,
+        metavar="FILE",
+        help="every fold starts from it, as with nnUNetv2_train -pretrained_weights: a file of `nnunet-echo weights`",
+    )

@@ -15,5 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the script; 0. Errors are raised as `checked_script` raises them."""
-    print(checked_script(args.dataset, args.configuration, args.plans, args.trainers, args.folds, args.device), end="")
+    script = checked_script(
+        args.dataset, args.configuration, args.plans, args.trainers, args.folds, args.device, args.pretrained_weights
+    )
+    print(script, end="")
     return 0

@@ -8,9 +8,12 @@ import re
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from pathlib import Path
 
 from nnunet_echo._startup import TRAINERS_VARIABLE, register_trainers
-from nnunet_echo.nnunet.results import check_name
+from nnunet_echo.crossval.status import Table
+from nnunet_echo.nnunet.pretrained import RANDOM, in_words, pretrained_of
+from nnunet_echo.nnunet.results import RUNNING, check_name
 
 LENGTH = re.compile(r"_[0-9]+epochs?(_[0-9]+iterations?)?$")
 
@@ -54,6 +57,30 @@ def check_device(device: str) -> None:
         raise ValueError(
             f"--device {device}: this machine has no {what}. Give --device cpu, which is slow, or run it "
             "where there is one."
+        )
+
+
+def check_weights(table: Table, file: Path | None) -> None:
+    """Raises `ValueError` that names the folds which did not start from the weights in `file`, None for random ones."""
+    if file is not None and not file.is_file():
+        raise FileNotFoundError(f"--pretrained-weights {file} is not there: expected a file of weights.")
+    started = {
+        f"{trainer} fold {number}": pretrained_of(fold.folder)
+        for trainer, row in table.items()
+        for number, fold in row.items()
+        if fold.state == RUNNING or any(fold.folder.glob("checkpoint_*.pth"))
+    }
+    wanted = ""
+    if file is not None and started:
+        from nnunet_echo.training.recorded_start import source_of
+
+        wanted = in_words(source_of(file))
+    if others := [f"{name}: {start or RANDOM}" for name, start in started.items() if start != wanted]:
+        raise ValueError(
+            f"{len(others)} folds did not start from {wanted or RANDOM}:\n  "
+            + "\n  ".join(others)
+            + "\nGive the --pretrained-weights of these folds, or move their folders away, or leave them out "
+            "(--trainers, --folds)."
         )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from nnunet_echo.nnunet.cases import REMEDY, cases_of_fold, keep_cases, other_split
 from nnunet_echo.nnunet.commands import find_program
+from nnunet_echo.nnunet.pretrained import OPTION, keep_pretrained, source_of_any
 from nnunet_echo.nnunet.results import check_name, is_done, model_folder
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")  # in the order of nnU-Net's --c
@@ -47,10 +48,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Training:
-    """One fold, trained and validated."""
+    """One fold, trained and validated; it may start from a file of `weights`."""
 
     model: Model
     fold: str
+    weights: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.model.trainer} fold {self.fold}"
@@ -72,13 +74,19 @@ class Training:
         return "" if now is None else other_split(self.folder, now)
 
     def arguments(self) -> list[str]:
+        return [*self._nnunet_arguments(), *self._start()]
+
+    def _nnunet_arguments(self) -> list[str]:
         return [self.model.dataset, self.model.configuration, self.fold, *self.model.options()]
+
+    def _start(self) -> list[str]:
+        return [] if self.weights is None else [OPTION, str(self.weights)]
 
     def command(self) -> list[str]:
         """nnU-Net's command for what is left to do. A torn checkpoint, on which it fails for ever, is renamed.
 
-        The first one notes the fold's cases, as nnU-Net's own trainers do not. Raises `RuntimeError` when the split is
-        another by now.
+        The first one notes the fold's cases and weights, as nnU-Net's own trainers do not. Raises `RuntimeError` when
+        the split is another by now.
         """
         complete = []
         for checkpoint in (self.folder / name for name in CHECKPOINTS):
@@ -92,8 +100,10 @@ class Training:
             raise RuntimeError(f"{self} is of another split: {other}. {REMEDY}.")
         if not complete and (now := cases_of_fold(self.model.dataset, self.fold)) is not None:
             keep_cases(self.folder, now)
-        left = ["--val"] if CHECKPOINTS[0] in complete else ["--c"] if complete else []
-        return [find_program("nnUNetv2_train"), *self.arguments(), *left]
+        if not complete:
+            keep_pretrained(self.folder, None if self.weights is None else source_of_any(self.weights))
+        left = ["--val"] if CHECKPOINTS[0] in complete else ["--c"] if complete else self._start()
+        return [find_program("nnUNetv2_train"), *self._nnunet_arguments(), *left]
 
     def finish(self) -> None:
         """Nothing is left to do."""

@@ -10,12 +10,13 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from nnunet_echo._startup import TRAINERS_VARIABLE
-from nnunet_echo.crossval.checks import check_trainers
+from nnunet_echo.crossval.checks import check_trainers, check_weights
 from nnunet_echo.crossval.jobs import Model, Training
 from nnunet_echo.crossval.prepare import what_is_missing
-from nnunet_echo.crossval.status import check_names, parse_folds
+from nnunet_echo.crossval.status import check_names, parse_folds, read_table
 from nnunet_echo.nnunet.folders import PREPROCESSED, RAW, RESULTS
 from nnunet_echo.nnunet.results import check_name, dataset_name
 
@@ -43,7 +44,13 @@ wait $!
 
 
 def checked_script(
-    dataset: str, configuration: str, plans: str, trainers: Sequence[str], folds: Sequence[str] | None, device: str
+    dataset: str,
+    configuration: str,
+    plans: str,
+    trainers: Sequence[str],
+    folds: Sequence[str] | None,
+    device: str,
+    weights: Path | None = None,
 ) -> str:
     """The text of the script for a dataset, as nnU-Net knows it, that is ready for its folds, such as ["0-4"].
 
@@ -55,15 +62,24 @@ def checked_script(
     check_trainers(trainers)
     if step := what_is_missing(name, configuration, plans):
         raise ValueError(f"{name} is not ready for its folds. Run this first ({shlex.join(step)}).")
-    return slurm_script(name, configuration, plans, trainers, parse_folds(folds, name), device)
+    numbers = parse_folds(folds, name)
+    check_weights(read_table(name, configuration, plans, trainers, numbers), weights)
+    return slurm_script(name, configuration, plans, trainers, numbers, device, weights and weights.resolve())
 
 
 def slurm_script(
-    dataset: str, configuration: str, plans: str, trainers: Sequence[str], folds: Sequence[int], device: str
+    dataset: str,
+    configuration: str,
+    plans: str,
+    trainers: Sequence[str],
+    folds: Sequence[int],
+    device: str,
+    weights: Path | None = None,
 ) -> str:
     """The text of a Slurm array with a job for each of the trainers' `folds`.
 
-    It has this process's nnU-Net folders and its Python. `device` is nnU-Net's word for one: cuda, cpu or mps. Raises
+    It has this process's nnU-Net folders and its Python. Each fold starts from the file `weights`, if there is one,
+    which all machines have to see. `device` is nnU-Net's word for one: cuda, cpu or mps. Raises
     `ValueError` for names that a shell, Slurm or a folder would not take as they are.
 
     >>> script = slurm_script("Dataset751_CAMUS", "2d", "nnUNetPlans", ["nnUNetTrainerVMUNet"], range(5), "cuda")
@@ -76,7 +92,7 @@ def slurm_script(
     trainers = list(dict.fromkeys(trainers))
     for trainer in trainers:
         check_name("trainer", trainer)
-    template = Training(Model(dataset, configuration, "TRAINER", plans, device), "FOLD")
+    template = Training(Model(dataset, configuration, "TRAINER", plans, device), "FOLD", weights)
     words = {"TRAINER": '"$trainer"', "FOLD": '"$fold"'}  # all others are quoted as the values that they are
     arguments = [words.get(word) or shlex.quote(word) for word in template.arguments()]
     return SCRIPT.format(

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nnunet_echo.crossval.checks import check_device, check_trainers
+from nnunet_echo.crossval.checks import check_device, check_trainers, check_weights
 from nnunet_echo.crossval.engines import Job, OneByOne, OnRay, why_not_ray
 from nnunet_echo.crossval.jobs import Model, Prediction, Training
 from nnunet_echo.crossval.prepare import given_split, next_step, prepare
@@ -53,13 +53,15 @@ def crossval(
     device: str = "cuda",
     gpus_per_job: float = 1,
     predict: Path | None = None,
+    pretrained_weights: Path | None = None,
     say: Callable[[str], None] = silent,
     look: Look = lambda *_: None,
 ) -> list[Job]:
     """Prepare, train, predict, report; returns the jobs that failed.
 
     `dataset` is as nnU-Net knows it, `folds` are such as ["0-4"] (default: all of the split), `predict` is a folder of
-    images that the folds of each trainer predict. `say` gets what happens, and at the end how all folds are; `look`
+    images that the folds of each trainer predict, `pretrained_weights` a file for nnU-Net's option of that name, from
+    which every fold starts. `say` gets what happens, and at the end how all folds are; `look`
     is called every few seconds with the news, and with a function that gives the state of all folds as lines.
     Raises `ValueError`, `OSError` or `RuntimeError` for what cannot be trained, before anything starts.
     """
@@ -82,7 +84,8 @@ def crossval(
     prepare(name, configuration, plans, say)
     numbers = parse_folds(folds, name)
     models = [Model(name, configuration, trainer, plans, device) for trainer in trainers]
-    trainings = [Training(model, str(fold)) for fold in numbers for model in models]
+    weights = pretrained_weights and pretrained_weights.resolve()
+    trainings = [Training(model, str(fold), weights) for fold in numbers for model in models]
 
     def table() -> Table:
         return read_table(name, configuration, plans, trainers, numbers)
@@ -91,9 +94,10 @@ def crossval(
         return screen(f"{name}, {configuration}", table())
 
     _refuse_other_splits(table())
+    check_weights(table(), weights)
     for training in trainings:  # so that `status` knows what is planned
         training.folder.mkdir(parents=True, exist_ok=True)
-    options = _options(device, gpus_per_job, predict)
+    options = _options(device, gpus_per_job, predict, weights)
     for model in models:
         keep_options(model.folder, options)
     results = results_folder() / name
@@ -118,11 +122,12 @@ def crossval(
     return failures
 
 
-def _options(device: str, gpus_per_job: float, predict: Path | None) -> list[str]:
+def _options(device: str, gpus_per_job: float, predict: Path | None, weights: Path | None) -> list[str]:
     """What else the user typed, and has to type again to go on."""
     options = [] if device == "cuda" else ["--device", device]
     options += [] if gpus_per_job == 1 else ["--gpus-per-job", f"{gpus_per_job:g}"]
-    return options + ([] if predict is None else ["--predict", str(predict.resolve())])
+    options += [] if predict is None else ["--predict", str(predict.resolve())]
+    return options + ([] if weights is None else ["--pretrained-weights", str(weights)])
 
 
 def _refuse_other_splits(table: Table) -> None:

@@ -34,6 +34,7 @@ from typing import TextIO
 
 from nnunet_echo.crossval.jobs import Model, Prediction, Training
 from nnunet_echo.nnunet.commands import dismiss_guardian, kill_group, start_guardian
+from nnunet_echo.nnunet.pretrained import OPTION
 from nnunet_echo.nnunet.results import DEFAULT_PLANS, MARK, dataset_name, exit_status, take_lock
 
 LOCKED = os.EX_TEMPFAIL
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-tr", dest="trainer", default="nnUNetTrainer", help="(default: nnUNetTrainer)")
     parser.add_argument("-p", dest="plans", default=DEFAULT_PLANS, help=f"(default: {DEFAULT_PLANS})")
     parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="(default: cuda)")
+    parser.add_argument(OPTION, type=Path, metavar="FILE", help="weights that the fold starts from")
     parser.add_argument("--predict", type=Path, metavar="FOLDER", help="predict its images instead of training")
     parser.add_argument(
         "--wait",
@@ -77,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"folds {' '.join(args.folds)}: it trains one")
     if strangers := [fold for fold in args.folds if fold != "all" and not re.fullmatch("[0-9]{1,9}", fold)]:
         parser.error(f"fold {strangers[0]!r}: give its number, or all")
-    job = Prediction(model, tuple(args.folds), args.predict) if args.predict else Training(model, args.folds[0])
+    job: Training | Prediction = Training(model, args.folds[0], args.pretrained_weights)
+    if args.predict:
+        job = Prediction(model, tuple(args.folds), args.predict)
     return run_alone(job, args.wait, args.parent, args.processors)
 
 

@@ -108,6 +108,14 @@ class Board:
         named = [f"{name} is {title}" for name, title in titles.items() if "unofficial" in title]
         return f"{'; '.join(named)}: its rows say nothing of the published network." if named else ""
 
+    @property
+    def pretrained(self) -> str:
+        """A sentence on the trainers that did not start from random weights, else ""."""
+        found = [
+            f"{entry.model.name} from {entry.model.pretrained}" for entry in self.entries if entry.model.pretrained
+        ]
+        return f"Pretrained: {'; '.join(found)}." if found else ""
+
     def table(self, name: str) -> DataFrame:
         """ "leaderboard", "comparisons", or one of an evaluation, such as "patients", as a pandas DataFrame.
 

@@ -3,8 +3,8 @@
 nnU-Net keeps them as <nnUNet_results>/<dataset>/<trainer>__<plans>__<configuration>/fold_<k>/validation. A fold counts
 once its validation is complete: summary.json, which nnU-Net writes last, and a prediction for every case. Trainers
 compare where they validated the same cases in the same folds. So nothing here averages over what is there: a trainer
-with folds missing is "incomplete", one that was trained on another split, or on all cases, is "refused", with the
-reason.
+with folds missing is "incomplete", one that was trained on another split, on all cases, or from different weights in
+different folds, is "refused", with the reason.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from nnunet_echo.data.cases import patient_of
 from nnunet_echo.nnunet.cases import Cases, other_split, read_splits
+from nnunet_echo.nnunet.pretrained import RANDOM, pretrained_of
 from nnunet_echo.nnunet.results import DEFAULT_PLANS, DONE, read_fold
 
 COMPLETE, INCOMPLETE, REFUSED = "complete", "incomplete", "refused"
@@ -47,7 +48,8 @@ class TrainedModel:
     """A trainer with its plans and configuration. `name` is the trainer's, with "__PLANS" unless these are the default.
 
     `folds` are those that count, `status` is "complete", "incomplete" or "refused", `reasons` say why, and what was
-    left out.
+    left out. `pretrained` says which weights its training started from, "" for random ones and where nothing is on
+    record.
     """
 
     name: str
@@ -58,6 +60,7 @@ class TrainedModel:
     folds: tuple[int, ...]
     status: str
     reasons: tuple[str, ...]
+    pretrained: str = ""
 
     def validation(self, fold: int) -> Path:
         """Where nnU-Net put the predictions of a fold's validation cases."""
@@ -150,9 +153,15 @@ def _model(folder: Path, configuration: str, split: ComparedFolds, file_ending: 
             reasons.append(f"fold {fold} left out: it is none of the folds compared")
     if missing := [fold for fold in split.validation if not (folder / f"fold_{fold}").is_dir()]:
         reasons.append(f"missing: fold {', '.join(map(str, missing))}")
+    starts = {fold: pretrained_of(folder / f"fold_{fold}") for fold in folds}
+    if len(set(starts.values())) > 1:
+        foreign = True
+        each = ", ".join(f"fold {fold} from {start or RANDOM}" for fold, start in starts.items())
+        reasons.append(f"its folds start from different weights: {each}")
     status = REFUSED if foreign or not folds else COMPLETE if len(folds) == len(split.validation) else INCOMPLETE
     name = trainer if plans == DEFAULT_PLANS else f"{trainer}__{plans}"
-    return TrainedModel(name, trainer, plans, configuration, folder, tuple(folds), status, tuple(reasons))
+    pretrained = starts[folds[0]] if folds and not foreign else ""
+    return TrainedModel(name, trainer, plans, configuration, folder, tuple(folds), status, tuple(reasons), pretrained)
 
 
 def _trained_folds(folder: Path) -> list[str]:

@@ -92,10 +92,7 @@ def _notes(board: Board, rows: Sequence[Row]) -> list[str]:
         f"Missed: how often one of {scored} is, over all frames. In the score, "
         "a structure in neither prediction nor reference counts as right."
     ]
-    if board.lengths:
-        notes.append(_plain(board.lengths))
-    if board.unofficial:
-        notes.append(_plain(board.unofficial))
+    notes += [_plain(note) for note in (board.lengths, board.unofficial, board.pretrained) if note]
     if board.baseline:
         notes.append(f"p: paired Wilcoxon test of the score against {_plain(board.baseline)}, Holm's correction.")
     if board.ef_planes:

@@ -91,6 +91,7 @@ def leaderboard_rows(board: Board) -> list[Row]:
                 "configuration": model.configuration,
                 "status": model.status,
                 "reasons": "; ".join(model.reasons),
+                "pretrained": model.pretrained,
                 "score": f"mean over {' '.join(board.scored_structures)} of {board.score}",
                 **_prefixed("score", describe(scores, board.weights)),
                 "baseline": board.baseline,
@@ -156,6 +157,7 @@ def summary(board: Board) -> Row:
                 "status": entry.model.status,
                 "folds": list(entry.model.folds),
                 "reasons": list(entry.model.reasons),
+                "pretrained": entry.model.pretrained or None,
             }
             for entry in board.entries
         },

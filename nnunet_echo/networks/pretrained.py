@@ -11,6 +11,7 @@ names what was taken, what kept its initial value and what the file has besides.
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from nnunet_echo.networks.layouts import KEYS_SHOWN, Layout, Move, Weights
 from nnunet_echo.networks.samus import weights as sam
 from nnunet_echo.networks.vil import weights as vil
 from nnunet_echo.networks.wrapped_weights import sets_of_weights, without_wrapping
+from nnunet_echo.nnunet.pretrained import hash_of_file
 
 NOTE = "pretrained_sha256"  # a buffer in which a network may keep whose weights it has
 ENTRY = "['model']"  # which of several sets of weights in one file is taken; the others are copies, such as averages
@@ -79,6 +81,11 @@ def load_pretrained(network: nn.Module, source: str | Path | Mapping[str, Any]) 
     Traceback (most recent call last):
     ValueError: ...
     """
+    if not isinstance(source, str | os.PathLike | Mapping):
+        raise ValueError(
+            f"source is a {type(source).__name__}: expected a file, or the dict that it holds. Of a module pass its "
+            "state_dict()."
+        )
     saved, sha256 = (source, None) if isinstance(source, Mapping) else _read(Path(source))
     layout, entry, weights = _recognised(saved, source if sha256 else "the mapping")
     ours = network.state_dict()
@@ -127,7 +134,7 @@ def _read(file: Path) -> tuple[Any, str]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there: expected a file of weights (.pth, .pt, .th).")
     try:
-        return torch.load(file, map_location="cpu", weights_only=True), _hash_of_file(file)
+        return torch.load(file, map_location="cpu", weights_only=True), hash_of_file(file)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ValueError(
@@ -136,14 +143,6 @@ def _read(file: Path) -> tuple[Any, str]:
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
         raise ValueError(f"{file} is not a whole file of weights ({error}). Download it again.") from error
-
-
-def _hash_of_file(file: Path) -> str:  # hashlib.file_digest is of Python 3.11
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _hash_of_tensors(weights: Weights) -> str:

@@ -7,8 +7,6 @@ moves them, and DDP is told anew which gradients there are.
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -24,12 +22,6 @@ class PretrainedTrainer(TokenTrainer):
     >>> nnUNetTrainerNativeSAMUS.schedule
     'warm-up, then cosine'
     """
-
-    network: Any
-
-    def initialize(self) -> None:
-        super().initialize()
-        self._bare_network().register_load_state_dict_post_hook(self._weights_changed)
 
     def on_train_start(self) -> None:
         super().on_train_start()
@@ -60,12 +52,9 @@ class PretrainedTrainer(TokenTrainer):
                 "images, and was made for complete ones. A coarser spacing (nnunet-echo plan) makes them fit."
             )
 
-    def _bare_network(self) -> Any:
-        network = self.network.module if self.is_ddp else self.network
-        return getattr(network, "_orig_mod", network)
-
-    def _weights_changed(self, _network: nn.Module, _keys: object) -> None:
+    def _weights_changed(self, network: nn.Module, keys: object) -> None:
         """Parameters may have been frozen: the optimiser and DDP forget them."""
+        super()._weights_changed(network, keys)
         for group in self.optimizer.param_groups:
             group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
         if self.is_ddp:

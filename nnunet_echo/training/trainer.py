@@ -1,6 +1,7 @@
 """EchoTrainer: a network of this package under nnU-Net's trainer, with patient-wise folds and a loop that survives.
 
-nnU-Net stays in charge of loop, data, loss and validation. What differs from its own trainer, besides `SafeTrainer`:
+nnU-Net stays in charge of loop, data, loss and validation. What differs from its own trainer, besides what
+`SafeTrainer` and `RecordedStart` do:
 
 - the network is `network_path`, built from the plan; torch.compile only where the user sets ``nnUNet_compile``;
 - no patient on both sides of a fold, no fold that the split file does not have, and no training that goes on, or
@@ -38,13 +39,13 @@ from nnunet_echo.ops.selective_scan import choose_backend
 from nnunet_echo.training.lengths import other_lengths
 from nnunet_echo.training.memory import keep_freed_memory, peak_memory_gib
 from nnunet_echo.training.optimizers import parameter_groups
-from nnunet_echo.training.resumable import SafeTrainer
+from nnunet_echo.training.recorded_start import RecordedStart
 from nnunet_echo.training.schedules import EpochSchedule
 
 __all__ = ["EchoTrainer", "TokenTrainer", "other_lengths"]  # what a trainer file imports
 
 
-class EchoTrainer(SafeTrainer):
+class EchoTrainer(RecordedStart):
     """Base of the trainers; as it is, the one for convolutional networks.
 
     It keeps nnU-Net's optimiser (Isensee et al. 2021), as the published U-Mamba and LKM-UNet do: SGD with Nesterov
@@ -110,7 +111,7 @@ class EchoTrainer(SafeTrainer):
         """
         with np.errstate(invalid="ignore"):
             loss = super()._build_loss()
-        network = self.network.module if self.is_ddp else self.network
+        network = self._bare_network()
         if self.enable_deep_supervision:
             if len(network.deep_supervision_strides) == 1:
                 loss.weight_factors = (1.0,)
@@ -121,7 +122,7 @@ class EchoTrainer(SafeTrainer):
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         if not self.enable_deep_supervision:
             return None
-        network = self.network.module if self.is_ddp else self.network
+        network = self._bare_network()
         return [[1 / step for step in stride] for stride in network.deep_supervision_strides]
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:
@@ -225,6 +226,8 @@ class EchoTrainer(SafeTrainer):
         super().on_train_start()
         if self.local_rank == 0:
             self._keep_cases()
+            if not self._continued:
+                self._keep_start()
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
         options = f" with {self.network_options}" if self.network_options else ""
         finite = math.isfinite(self.max_grad_norm)

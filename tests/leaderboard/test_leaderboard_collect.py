@@ -17,8 +17,10 @@ from nnunet_echo.leaderboard import figures
 from nnunet_echo.leaderboard.board import leaderboard
 from nnunet_echo.leaderboard.collect import TrainedModel, find_models, read_split
 from nnunet_echo.nnunet.logs import read_training
+from nnunet_echo.nnunet.pretrained import keep_pretrained
 
 pytest_plugins = ("camus_download", "leaderboard_study", "leaderboard_tables")
+VMAMBA = {"file": "vmamba_tiny.pth", "sha256": "0123456789ab" + "0" * 52, "layout": "VMamba v0"}
 
 
 def found(study: Study, trainer: str = GOOD, folds: list[int] | None = None) -> TrainedModel:
@@ -185,3 +187,28 @@ def test_logs_of_a_resumed_training(tmp_path: Path) -> None:
     assert math.isnan(training.validation_s)
     (tmp_path / "other").mkdir()
     assert math.isnan(read_training([tmp_path, tmp_path / "other"]).total_h)  # a sum over some folds is no sum
+
+
+def test_a_row_says_what_its_training_started_from(study: Study, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for fold in range(5):
+        keep_pretrained(study.model(GOOD) / f"fold_{fold}", VMAMBA)
+    shutil.rmtree(study.model(FOREIGN))
+    run(tmp_path / "out")
+    words = "VMamba v0, vmamba_tiny.pth, SHA-256 0123456789ab"
+    table = {row["trainer"]: row for row in rows(tmp_path / "out" / "leaderboard.csv")}
+    assert (table[GOOD]["pretrained"], table[GOOD]["status"], table[BASELINE]["pretrained"]) == (words, "complete", "")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [summary["models"][name]["pretrained"] for name in (GOOD, BASELINE)] == [words, None]
+    sentence = f"Pretrained: {GOOD} from {words}."
+    assert sentence in capsys.readouterr().out
+    assert all(sentence in (tmp_path / "out" / name).read_text() for name in ("leaderboard.md", "index.html"))
+
+
+def test_folds_of_different_starts_are_no_row(study: Study) -> None:
+    keep_pretrained(study.model(GOOD) / "fold_2", VMAMBA)
+    model = found(study)
+    assert (model.status, model.pretrained) == ("refused", "")
+    assert "its folds start from different weights: fold 0 from random weights, " in model.reasons[-1]
+    assert "fold 2 from VMamba v0, vmamba_tiny.pth, SHA-256 0123456789ab" in model.reasons[-1]
+    assert found(study, folds=[2]).pretrained.startswith("VMamba v0")
+    assert found(study, folds=[0, 1]).status == "complete"
