@@ -1,4 +1,8 @@
-"""nnFormer (Zhou et al. 2021, arXiv 2109.03201), 3D, trained like nnU-Net's U-Net, as its authors trained it."""
+"""nnFormer (Zhou et al. 2021, arXiv 2109.03201), 3D, trained like nnU-Net's U-Net.
+
+So do its authors for abdominal CT, with all outputs in the loss, as here. They start from pretrained weights, which
+nothing here does by itself.
+"""
 
 from nnunet_echo.training.trainer import EchoTrainer, other_lengths
 

@@ -14,7 +14,6 @@ class nnUNetTrainerSegResNet(AdamTrainer):
     weight_decay = 1e-5
     epsilon = 1e-5
     rates = polynomial()
-    schedule = rates.title
 
 
 __getattr__ = other_lengths(nnUNetTrainerSegResNet)

@@ -12,7 +12,6 @@ class nnUNetTrainerSegResNetDS(AdamTrainer):
     weight_decay = 1e-5
     epsilon = 1e-8
     rates = cosine(0.0)
-    schedule = rates.title
 
 
 __getattr__ = other_lengths(nnUNetTrainerSegResNetDS)

@@ -13,7 +13,6 @@ class nnUNetTrainerSwinUNETR(AdamTrainer):
     weight_decay = 1e-2
     epsilon = 1e-5
     rates = cosine(1e-6)
-    schedule = rates.title
 
 
 __getattr__ = other_lengths(nnUNetTrainerSwinUNETR)

@@ -13,7 +13,6 @@ class nnUNetTrainerUNETR(AdamTrainer):
     weight_decay = 1e-2
     epsilon = 1e-5
     rates = polynomial(1.0)
-    schedule = rates.title
 
 
 __getattr__ = other_lengths(nnUNetTrainerUNETR)

@@ -21,7 +21,8 @@ class AnySize(nn.Module):
     """A network that pads its input with zeros at the end of each axis and crops its output back.
 
     Subclasses set `size_multiple`, what each axis of the padded input is a multiple of, and `deep_supervision_strides`,
-    the stride of each output along each axis, finest first, and compute `padded_forward`.
+    the stride of each output along each axis, finest first, and compute `padded_forward`. With
+    `deep_supervision_weights` the outputs count by these in the loss, without them by nnU-Net's.
     """
 
     size_multiple: tuple[int, ...]
@@ -76,6 +77,17 @@ def pad_for_instance_norm(x: Tensor, multiple: Sequence[int]) -> Tensor:
     torch.Size([1, 1, 16, 32])
     """
     return F.pad(x, (0, multiple[-1])) if tuple(x.shape[2:]) == tuple(multiple) else x
+
+
+def halving_weights(outputs: int) -> tuple[float, ...]:
+    """Of the outputs of deep supervision, finest first: each half of the one before, 1 together.
+
+    nnU-Net's are these with 0 for the coarsest.
+
+    >>> [round(weight, 3) for weight in halving_weights(3)]
+    [0.571, 0.286, 0.143]
+    """
+    return tuple(2**level / (2**outputs - 1) for level in reversed(range(outputs)))
 
 
 def drop_path_rates(rate: float, blocks: int, grows: bool = True) -> list[float]:

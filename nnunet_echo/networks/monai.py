@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nnunet_echo.layers.windows import merge_windows, partition_windows
-from nnunet_echo.networks.base import AnySize, pad_for_instance_norm
+from nnunet_echo.networks.base import AnySize, halving_weights, pad_for_instance_norm
 from nnunet_echo.networks.table import why_no_extra
 
 
@@ -143,7 +143,7 @@ class MedNeXt(MonaiNetwork):
     """MedNeXt (Roy et al. 2023, arXiv 2303.09975): ConvNeXt blocks in a U-Net of five resolutions.
 
     `variant` is S, B, M or L of the paper. `kernel_size` 3 is what the paper trains first; its kernels of 5 start from
-    the trained ones of 3, which is not done here.
+    the trained ones of 3, which is not done here. All outputs count in the loss, as in the released training code.
     """
 
     def __init__(
@@ -181,6 +181,7 @@ class MedNeXt(MonaiNetwork):
         net.out_blocks = nn.ModuleList(nn.Identity() for _ in net.out_blocks)
         multiple = [2 ** (len(heads) - 1)] * len(patch_size)
         super().__init__(net, heads, patch_size, multiple, [2**level for level in range(len(heads))], deep_supervision)
+        self.deep_supervision_weights = halving_weights(len(self.deep_supervision_strides))
 
 
 # Of a variant: expansion of the channels within a block, and number of blocks; the four resolutions of the encoder and

@@ -3,7 +3,7 @@
 Convolutions embed patches of (2, 4, 4) voxels; four stages of attention in windows (Swin Transformer, Liu et al. 2021,
 arXiv 2103.14030), every second block in windows shifted by half their size, with strided convolutions between them; the
 same upwards, where the first block of a stage takes its queries from below, keys and values from the skip connection,
-and all others are shifted. Three outputs, at strides 1, 2 and 4.
+and all others are shifted. Three outputs, at strides 1, 2 and 4, all of which count in the loss.
 
 The published code looks the bias of a pair of voxels up by an index that mixes up its factors: with windows of 4, 343
 offsets share 115 of the entries. Every published weight was trained so. `relative_index="released"` computes that,
@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch.nn.functional as F
 from dynamic_network_architectures.building_blocks.regularization import DropPath
 from torch import Tensor, nn
 
 from nnunet_echo.layers.window_attention import WindowAttention
-from nnunet_echo.networks.base import AnySize, drop_path_rates
+from nnunet_echo.networks.base import AnySize, drop_path_rates, halving_weights
 from nnunet_echo.ops.linear import Linear
 
 TOKEN = (2, 4, 4)  # voxels of a token: what the published strides of the two embedding steps make
@@ -65,6 +66,11 @@ class NNFormer(AnySize):
                 f"depths={tuple(depths)}, num_heads={tuple(num_heads)}, window_sizes={tuple(window_sizes)}: expected "
                 "one entry per stage in each, for at least two stages."
             )
+        if not all(isinstance(window, int | np.integer) for window in window_sizes):
+            raise ValueError(
+                f"window_sizes={tuple(window_sizes)}: expected one whole number per stage. Windows that "
+                "differ by axis, as in the published file for ACDC, are not offered."
+            )
         if dim % 2:
             raise ValueError(f"dim={dim}: expected an even number, of which the first convolutions have half.")
         if any(dim * 2**stage % heads for stage, heads in enumerate(num_heads)):
@@ -75,6 +81,7 @@ class NNFormer(AnySize):
             raise ValueError(f"relative_index={relative_index!r}: expected one of {RELATIVE_INDICES}.")
         self.size_multiple = tuple(n * 2 ** (stages - 1) for n in TOKEN)
         self.deep_supervision_strides = tuple((2**stage,) * 3 for stage in range(stages - 1))
+        self.deep_supervision_weights = halving_weights(stages - 1)
         coarsest = min(-(-n // m) for n, m in zip(patch_size, self.size_multiple, strict=True))
         blocks = []
         for stage, (heads, window) in enumerate(zip(num_heads, window_sizes, strict=True)):

@@ -14,17 +14,22 @@ class AdamTrainer(EchoTrainer):
     """For networks that others have trained with Adam in nnU-Net.
 
     As they did, weight decay applies to all parameters that are trained. A subclass says the rest: `optimizer_class`,
-    `initial_lr`, `weight_decay`, `epsilon`, `rates`, of which `schedule` is the title.
+    `initial_lr`, `weight_decay`, `epsilon`, `rates`.
 
     >>> class nnUNetTrainerOurSegResNet(AdamTrainer):
     ...     network_path, optimizer_class, initial_lr, epsilon, rates = "segresnet", Adam, 1e-4, 1e-8, polynomial()
-    >>> nnUNetTrainerOurSegResNet.rates.title
+    >>> nnUNetTrainerOurSegResNet.schedule
     'polynomial decay'
     """
 
     optimizer_class: type[Adam | AdamW] = AdamW
     epsilon: float
     rates: Schedule
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "rates" in vars(cls):
+            cls.schedule = cls.rates.title  # for the log
 
     def configure_optimizers(self) -> tuple[Adam | AdamW, EpochSchedule]:
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]

@@ -122,9 +122,15 @@ def test_embedding_has_tokens_of_two_by_four_by_four_voxels() -> None:
     assert network.deep_supervision_strides == ((1, 1, 1),)
 
 
+def test_every_output_counts_in_the_loss() -> None:
+    """As in the released training for abdominal CT; nnU-Net's own weights leave the coarsest out."""
+    assert NNFormer(1, 2, PATCH, dim=16, num_heads=(1, 2, 4, 8)).deep_supervision_weights == (4 / 7, 2 / 7, 1 / 7)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"window_sizes": ((3, 5, 5), 4)}, r"window_sizes=\(\(3, 5, 5\), 4\): expected one whole number per stage"),
         ({"relative_index": "swin"}, r"relative_index='swin': expected one of \('correct', 'released'\)"),
         ({"num_heads": (3, 4)}, r"num_heads=\(3, 4\): expected divisors of dim=16"),
         ({"dim": 15}, "dim=15: expected an even number"),

@@ -32,7 +32,6 @@ class ToyAdam(AdamTrainer):
     weight_decay = 1e-3
     epsilon = 1e-5
     rates = polynomial(1.0)
-    schedule = rates.title
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

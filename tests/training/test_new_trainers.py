@@ -59,6 +59,25 @@ def test_weights_of_auxiliary_losses_are_the_networks(planned: None) -> None:
     assert not hasattr(initialized(Without).loss, "weight_factors")
 
 
+def test_every_output_of_mednext_counts(planned: None) -> None:
+    """As in its released code; nnU-Net's own weights leave the coarsest out."""
+    pytest.importorskip("monai")
+
+    class Own(EchoTrainer):
+        network_path, network_options = "mednext", NETWORKS["mednext"].toy
+
+    trainer = initialized(Own)
+    assert trainer.loss.weight_factors == pytest.approx([8 / 15, 4 / 15, 2 / 15, 1 / 15])  # 16 divides no patch here
+    outputs = trainer.network(torch.randn(2, 1, *PATCH))
+    targets = [torch.randint(0, 2, (2, 1, *output.shape[2:])).float() for output in outputs]
+    trainer.loss(outputs, targets).backward()
+    assert all(head.weight.grad.abs().sum() > 0 for head in map(_last, trainer.network.decoder.seg_layers))
+
+
+def _last(head: torch.nn.Module) -> torch.nn.Module:
+    return [module for module in head.modules() if hasattr(module, "weight")][-1]
+
+
 @pytest.mark.parametrize(
     ("network", "options"), [("msv_mamba", {"aux_mode": "none"}), ("vm_unet", {}), ("segresnet", {}), ("unetr", {})]
 )
