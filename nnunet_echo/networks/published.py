@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nnunet_echo.networks.layouts import KEYS_SHOWN
 from nnunet_echo.networks.lkm_unet import LKMUNet
 from nnunet_echo.networks.nnformer import TOKEN, NNFormer
 from nnunet_echo.networks.plan import UNetShape
 from nnunet_echo.networks.published_blocks import BUILDERS as BLOCK_BUILDERS
-from nnunet_echo.networks.published_blocks import only
+from nnunet_echo.networks.published_blocks import in_plain_layout, only
 from nnunet_echo.networks.samus.published import BUILDERS as SAM_BUILDERS
 from nnunet_echo.networks.u_mamba import UMambaBot, UMambaEnc
 from nnunet_echo.networks.vil.encoder import VisionLSTM, VisionLSTM2
@@ -34,8 +35,6 @@ from nnunet_echo.networks.wrapped_weights import (
     without_wrapping,
 )
 from nnunet_echo.networks.xlstm_unet import ViLTokens, XLSTMUNetBot, XLSTMUNetEnc
-
-KEYS_SHOWN = 5  # names listed in an error, of each kind
 
 
 def from_upstream(name: str, kwargs: Mapping[str, Any], state_dict: Mapping[str, Any]) -> nn.Module:
@@ -84,7 +83,7 @@ def from_upstream(name: str, kwargs: Mapping[str, Any], state_dict: Mapping[str,
                 key = re.sub(pattern, replacement.format(coarsest=coarsest), key)
             renamed[key] = tensor
         made = {key: x for key, x in ours.items() if key.endswith((".num_batches_tracked", ".relative_position_index"))}
-        return {**made, **renamed}  # files may leave out what is no weight
+        return in_plain_layout({**made, **renamed}, ours)  # files may leave out what is no weight
 
     found = [
         (f" in state_dict{where}" if where else "", matching_names(without_wrapping(weights, where), rename, set(ours)))

@@ -12,6 +12,8 @@ from nnunet_echo.layers.msaa import MSAA, REDUCTION, SkipFusion
 from nnunet_echo.layers.slstm import GatedFeedForward, SLSTMBlock, SLSTMLayer
 from nnunet_echo.layers.vil import CausalConv1d
 
+_KERNEL = "recurrent_kernel"
+
 
 def slstm_layer(
     embedding_dim: int,
@@ -19,13 +21,13 @@ def slstm_layer(
     conv1d_kernel_size: int = 4,
     dropout: float = 0.0,
     group_norm_weight: bool = True,
-    block: int = 0,
-    blocks: int = 1,
+    _block_idx: int = 0,
+    _num_blocks: int = 1,
 ) -> SLSTMLayer:
     """sLSTMLayer of NX-AI/xlstm, from its configuration."""
     only("group_norm_weight", group_norm_weight, True)
     conv = CausalConv1d(embedding_dim, conv1d_kernel_size) if conv1d_kernel_size else None
-    return SLSTMLayer(embedding_dim, num_heads, conv, dropout=dropout, block=block, blocks=blocks)
+    return SLSTMLayer(embedding_dim, num_heads, conv, dropout=dropout, block=_block_idx, blocks=_num_blocks)
 
 
 def slstm_block(
@@ -38,7 +40,7 @@ def slstm_block(
         only(name, options.pop(name, value), value)
     if options:
         raise ValueError(f"feedforward: {', '.join(options)} is not offered. Take proj_factor, act_fn, bias.")
-    cell = slstm_layer(embedding_dim, block=_block_idx, blocks=_num_blocks, **layer)
+    cell = slstm_layer(embedding_dim, _block_idx=_block_idx, _num_blocks=_num_blocks, **layer)
     return SLSTMBlock(cell, GatedFeedForward(embedding_dim, factor, _num_blocks), embedding_dim)
 
 
@@ -70,13 +72,31 @@ def only(name: str, value: Any, expected: Any) -> None:
         raise ValueError(f"{name}={value!r}: only {expected!r} is offered, or left out.")
 
 
+def in_plain_layout(weights: dict[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Cells of the sLSTM that were trained with xlstm's CUDA backend, which keeps them in another order.
+
+    Its recurrent kernels are (head, in, gate and out), its biases (head, gate, out), where the plain backend has (head,
+    gate and out, in) and (gate, head, out). The first differ in shape, so they tell.
+    """
+    found = dict(weights)
+    for key, kernel in weights.items():
+        if not key.endswith(_KERNEL) or key not in ours or kernel.shape == ours[key].shape:
+            continue
+        bias = key.removesuffix(_KERNEL) + "bias"
+        heads, gates_and_out, size = ours[key].shape
+        if kernel.shape == (heads, size, gates_and_out) and weights.get(bias, kernel).shape == ours[bias].shape:
+            found[key] = kernel.reshape(heads, size, 4, size).permute(0, 2, 3, 1).reshape(ours[key].shape)
+            found[bias] = weights[bias].reshape(heads, 4, size).transpose(0, 1).reshape(ours[bias].shape)
+    return found
+
+
 # The published fgate makes the input gate, igate the forget gate.
 _LAYER_NAMES = [
     (r"(^|\.)fgate\.", r"\1input_gate."),
     (r"(^|\.)igate\.", r"\1forget_gate."),
     (r"(^|\.)zgate\.", r"\1cell_input."),
     (r"(^|\.)ogate\.", r"\1output_gate."),
-    (r"(^|\.)slstm_cell\._recurrent_kernel_$", r"\1recurrent_kernel"),
+    (r"(^|\.)slstm_cell\._recurrent_kernel_$", rf"\1{_KERNEL}"),
     (r"(^|\.)slstm_cell\._bias_$", r"\1bias"),
 ]
 

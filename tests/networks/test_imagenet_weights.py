@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -276,9 +277,16 @@ def test_files_of_vision_lstm_that_do_not_fit() -> None:
         {k: v for k, v in file.items() if k != "head.0.bias"},
         "the file lacks 1 tensors: norm.bias. It is not whole",
     )
+    refused(network, vil_file(1, size=(27, 27)), "positions of 27 x 27 tokens, as those of stride 8 have")
     gap = {k: v for k, v in vil_file(1, depth=3).items() if "blocks.1." not in k}
     refused(network, gap, "the file lacks block 1 of 3. It is not whole")
     refused(VisionLSTM(**{**VIL, "dim": 32}, depth=2), file, "does not fit .*Build the network with the width")
+
+
+@pytest.mark.parametrize("source", [None, 3, [torch.zeros(1)], nn.Linear(1, 1)])
+def test_what_is_neither_file_nor_state(source: Any) -> None:
+    with pytest.raises(ValueError, match=rf"source is a {type(source).__name__}: expected a file, or the dict"):
+        load_pretrained(VisionLSTM(**VIL, depth=2), source)
 
 
 def test_a_file_on_disk(tmp_path: Path) -> None:

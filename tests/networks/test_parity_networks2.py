@@ -83,6 +83,21 @@ def test_network(name: str) -> None:
     compare_gradient_norms(entry["param_grad_norm"], network, golden)
 
 
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name.startswith(("slstm_layer", "slstm_block"))])
+def test_cells_that_cuda_trained_are_turned_round(name: str) -> None:
+    """The same network, from weights in the order of that backend: (head, in, gate, out) and (head, gate, out)."""
+    golden, kwargs = load(name), GOLDENS[name]["kwargs"]
+    heads, state = kwargs["num_heads"], state_of(golden)
+    for key, tensor in state.items():
+        if key.endswith("_recurrent_kernel_"):
+            state[key] = tensor.unflatten(1, (4, -1)).permute(0, 3, 1, 2).flatten(2).contiguous()
+            assert state[key].shape != tensor.shape
+        elif key.endswith("_bias_"):
+            state[key] = tensor.reshape(4, heads, -1).transpose(0, 1).reshape(tensor.shape)
+    network = from_upstream(name[:11], kwargs, state).eval()
+    assert relative_error(network(golden["input"]), golden["output.0"]) < TOLERANCE
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 def test_initial_bias(name: str) -> None:
     kwargs, expected = GOLDENS[name]["kwargs"], load(name)["initial_bias"]

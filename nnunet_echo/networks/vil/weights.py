@@ -36,6 +36,7 @@ _NORMS = {  # version: names of norms, and ours; None for what is of the classif
     },
     2: {"xlstm.post_blocks_norm.weight": "norm.weight", "xlstm.post_blocks_norm.bias": "norm.bias"},
 }
+_GRIDS_OF_STRIDE_8 = ((27, 27), (28, 28))  # of 224 pixels, without and with padding: patches of 16 overlap
 _CLASSIFIER = re.compile(r"head\.[01]\.(?:weight|bias)")
 
 
@@ -100,6 +101,11 @@ def moves(version: int, weights: Weights, network: nn.Module) -> Iterator[Move]:
             tensor = for_channels(tensor, ours[name])
         elif key == _POSITIONS and tensor.shape[:3] != ours[name].shape[:3]:
             size = ours[name].shape[1:3]
+            if tensor.shape[1:3] in _GRIDS_OF_STRIDE_8:
+                raise ValueError(
+                    f"the file has positions of {tensor.shape[1]} x {tensor.shape[2]} tokens, as those of stride 8 "
+                    "have, and the tokens of this network do not overlap. Take the file without _stride8 in its name."
+                )
             tensor = F.interpolate(tensor.permute(0, 3, 1, 2), size, mode="bicubic").permute(0, 2, 3, 1).contiguous()
         yield Move(prefix + name, key, tensor)
 
