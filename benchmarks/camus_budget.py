@@ -28,7 +28,9 @@ STOCK = "nnUNetTrainerNoMirroring"
 SMALL = {  # of benchmarks/stock: SAM's image encoder is too large for two CPU cores
     f"nnUNetTrainer{name}": f"nnUNetTrainerSmall{name}" for name in ("SAMUS", "SAMUSTRALIA")
 }
-TRAINERS = [SMALL.get(row.trainer, row.trainer) for row in NETWORKS.values()]
+TRAINERS = [  # the images are 2D
+    SMALL.get(name, name) for row in NETWORKS.values() if 2 in row.dims for name in row.trainers
+]
 STRUCTURES = {"LV": "1", "MYO": "2", "LA": "3"}
 
 

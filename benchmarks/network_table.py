@@ -4,7 +4,8 @@
     python benchmarks/network_table.py --timed    # time and memory of a CPU too, all in this one run
 
 One channel, four classes, one image. The plans are nnU-Net's own: of 256 x 256 with 7 stages, and of CAMUS, 512 x 640
-with 8; networks that take no shape from a plan are the same in both. Ratios are to nnU-Net's plain U-Net.
+with 8; networks that take no shape from a plan are the same in both. Volumes are of 64 x 128 x 128 voxels, with 6
+stages of 32 to 320 features. Ratios are to nnU-Net's plain U-Net.
 Parameters, FLOPs of a forward (a multiply-add is two) and what autograd keeps between forward and backward under 16 bit
 autocast, weights left out, are counted, with all outputs of deep supervision. `--timed` measures 256 x 256 as
 `networks.py` does, in turns with the plain U-Net; on an idle machine only. What is not measured is not in the table.
@@ -34,7 +35,9 @@ from nnunet_echo.ops.selective_scan import BACKEND_VARIABLE
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "networks.md"
 BEGIN, END = "<!-- written by benchmarks/network_table.py -->", "<!-- end of what it writes -->"
 PLANS = {"256 x 256": ((256, 256), 7), "CAMUS's plan": ((512, 640), 8)}
-SUBJECTS = (PLAIN, RESIDUAL, *list_networks(dims=2))  # there is no plan of 3D images among these
+VOLUME = {"64 x 128 x 128": ((64, 128, 128), 6)}
+SUBJECTS = (PLAIN, RESIDUAL, *list_networks(dims=2))
+SUBJECTS_3D = (PLAIN, RESIDUAL, *list_networks(dims=3))
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,9 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", dest="show")
     args = parser.parse_args()
     counts = {plan: {name: count(case(name, plan)) for name in SUBJECTS} for plan in PLANS}
-    text = costs_table(counts, args.repetitions if args.timed else 0) + "\n" + facts_table()
+    volumes = {plan: {name: count(case(name, plan)) for name in SUBJECTS_3D} for plan in VOLUME}
+    tables = costs_table(counts, args.repetitions if args.timed else 0), costs_table(volumes, 0), facts_table()
+    text = "\n".join(tables)
     if args.show:
         print(text)
     else:
@@ -59,7 +64,7 @@ def main() -> None:
 
 
 def case(network: str, plan: str, repetitions: int = 0) -> Case:
-    size, stages = PLANS[plan]
+    size, stages = {**PLANS, **VOLUME}[plan]
     return Case(network, size, 1, stages, torch.device("cpu"), repetitions, token_loop=False, keep_memory=True)
 
 
@@ -83,12 +88,12 @@ def counted(case: Case) -> Counted:
 def costs_table(counts: dict[str, dict[str, Counted]], repetitions: int) -> str:
     """A line for each network and, per plan, its costs; with `repetitions` also those that are measured."""
     columns = ["network"]
-    for plan in PLANS:
+    for plan in counts:
         columns += [f"{plan}: M parameters", "GFLOPs", "ratio", "memory kept, ratio"]
     columns += ["256 x 256: CPU time of a step, ratio", "peak memory, ratio"] * (repetitions > 0)
     lines = [f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
     plain_peak = 0.0
-    for name in SUBJECTS:
+    for name in next(iter(counts.values())):
         cells = [title(name)]
         for of_plan in counts.values():
             ours, plain = of_plan[name], of_plan[PLAIN]
@@ -106,14 +111,23 @@ def costs_table(counts: dict[str, dict[str, Counted]], repetitions: int) -> str:
 
 def facts_table() -> str:
     """What each network computes, by whose code and licence, how it is trained, and what it can start from."""
-    columns = ("network", "axes", "computes", "code, licence", "trained with", "known to `from_upstream`")
+    columns = (
+        "network",
+        "axes",
+        "computes",
+        "code, licence",
+        "trained with",
+        "pretrained by `load_pretrained`",
+        "known to `from_upstream`",
+    )
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for name, row in NETWORKS.items():
         code = f"[{row.code}](https://github.com/{row.code}), {row.licence}"
         loads = "yes" if name in published._BUILDERS else "no"
         paper = f"[{row.paper}](https://arxiv.org/abs/{row.paper})"
         axes = " and ".join(f"{n}D" for n in row.dims)
-        cells = f"{title(name)}, {paper}", axes, row.follows, code, training_of(row.trainer), loads
+        trained, weights = training_of(row.trainer), row.pretrained or "none known"
+        cells = f"{title(name)}, {paper}", axes, row.follows, code, trained, weights, loads
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -134,7 +148,9 @@ def training_of(trainer: str) -> str:
 
 
 def title(name: str) -> str:
-    return f"`{name}`" if name in NETWORKS else name
+    if name not in NETWORKS:
+        return name
+    return f"`{name}`" + (" (unofficial reconstruction)" if "unofficial" in NETWORKS[name].title else "")
 
 
 def replaced(page: str, text: str) -> str:

@@ -56,7 +56,7 @@ WITH_A_SCAN = (*(name for name, row in NETWORKS.items() if row.scan), RELEASED)
 @dataclass(frozen=True)
 class Case:
     network: str
-    size: tuple[int, int]
+    size: tuple[int, ...]
     batch: int
     stages: int
     device: torch.device
@@ -231,13 +231,15 @@ def kept_gib(case: Case) -> float:
 
 
 def build(case: Case) -> nn.Module:
-    planned = (SMALLEST_MAP * 2 ** (case.stages - 1),) * 2
+    if len(case.size) == 3:  # of volumes nnU-Net plans at most 320 features
+        plan = unet_architecture(case.size, features=(32, 320))
+    else:
+        plan = unet_architecture((SMALLEST_MAP * 2 ** (case.stages - 1),) * 2)
     if case.network not in (PLAIN, RESIDUAL):
         options = {"window_mode": "released"} if case.network == RELEASED else {}
         name = case.network.split()[0]
-        plan = unet_architecture(planned)
         return network_from_plan(name, 1, CLASSES, case.size, plan, deep_supervision=True, **options)
-    shape = UNetShape.from_patch_size(1, CLASSES, planned)
+    shape = UNetShape.from_plan(1, CLASSES, plan)
     arguments = {
         "n_stages": shape.n_stages,
         "features_per_stage": shape.features_per_stage,
@@ -246,7 +248,7 @@ def build(case: Case) -> nn.Module:
         "strides": shape.strides,
         "deep_supervision": True,
         **shape.block_arguments(),
-        "norm_op": nn.InstanceNorm2d,
+        "norm_op": nn.InstanceNorm3d if shape.dim == 3 else nn.InstanceNorm2d,
     }
     if case.network == PLAIN:
         return PlainConvUNet(1, n_conv_per_stage=2, n_conv_per_stage_decoder=2, **arguments)

@@ -34,7 +34,8 @@ class Network:
     options that make it small enough for a test with patches of (32, 48) or (4, 32, 32). `variants` are more trainers
     of it, with other options, each with what is different; `extra` is the extra of this package that it needs. For the
     table of networks in the documentation: `follows` says what it computes, the paper, the released code or something
-    of ours; `code` is that code, in a repository on GitHub, and `licence` its licence.
+    of ours; `code` is that code, in a repository on GitHub, `licence` its licence, and `pretrained` the released
+    weights that `load_pretrained` reads.
 
     >>> NETWORKS["lkm_unet"].title, NETWORKS["lkm_unet"].dims
     ('LKM-UNet', (2, 3))
@@ -54,6 +55,7 @@ class Network:
     follows: str = ""
     code: str = ""
     licence: str = ""
+    pretrained: str = ""
 
     @property
     def trainers(self) -> dict[str, str]:
@@ -92,8 +94,13 @@ _VIL: dict[str, Any] = {
     "follows": "the released code as encoder; the decoder is ours",
     "code": "NX-AI/vision-lstm",
     "licence": "MIT, parts Apache-2.0",
+    "pretrained": "its own, of ImageNet",
 }
-_SAMUS: dict[str, Any] = {"code": "xianlin7/SAMUS", "licence": "MIT, parts Apache-2.0"}
+_SAMUS: dict[str, Any] = {
+    "code": "xianlin7/SAMUS",
+    "licence": "MIT, parts Apache-2.0",
+    "pretrained": "SAM's ViT-B, SAMUS's",
+}
 _MONAI: dict[str, Any] = {
     "extra": "baselines",
     "follows": "MONAI's, by import",
@@ -203,6 +210,7 @@ NETWORKS: dict[str, Network] = {
         **_RELEASED,
         code="JCruan519/VM-UNet",
         licence="Apache-2.0",
+        pretrained="VMamba's v0, of ImageNet",
     ),
     "vil": Network(
         "nnunet_echo.networks.vil.unet:ViLUNet",

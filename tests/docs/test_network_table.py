@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -24,22 +25,22 @@ def table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def lines_of(table: ModuleType) -> dict[str, list[list[str]]]:
-    """The cells of the lines that begin with a name, both tables together."""
+    """The cells of the lines that begin with a name, all tables together."""
     page = table.PAGE.read_text()
     written = page[page.index(table.BEGIN) : page.index(table.END)]
     rows: dict[str, list[list[str]]] = {}
     for line in written.splitlines():
         if line.startswith("| "):
             cells = [cell.strip() for cell in line.strip("|").split("|")]
-            rows.setdefault(cells[0].split(",")[0].strip("`"), []).append(cells)
+            rows.setdefault(re.split(r",| \(", cells[0])[0].strip("`"), []).append(cells)
     return rows
 
 
-def test_every_network_is_in_both_and_no_cell_is_empty(table: ModuleType) -> None:
+def test_every_network_is_in_all_of_its_tables_and_no_cell_is_empty(table: ModuleType) -> None:
     rows = lines_of(table)
     assert rows.keys() == {"network", table.PLAIN, table.RESIDUAL, *NETWORKS}
     for name, row in NETWORKS.items():
-        assert len(rows[name]) == (2 if 2 in row.dims else 1), name
+        assert len(rows[name]) == len(row.dims) + 1, name
         assert row.follows and row.code and row.licence, name
     assert all(cell for cells in rows.values() for line in cells for cell in line)
     for headings in rows["network"]:  # as many cells as headings
@@ -65,6 +66,14 @@ def test_counts_and_ratios_are_those_of_the_networks(table: ModuleType, name: st
         expected = [f"{ours.parameters / 1e6:.1f}", f"{ours.flops / 1e9:.1f}", f"{ours.flops / plain.flops:.2f}"]
         expected.append(f"{ours.kept_gib / plain.kept_gib:.2f}")
         assert cells[1 + 4 * first : 5 + 4 * first] == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["umamba_bot", "nnformer"])
+def test_counts_of_volumes_are_those_of_the_networks(table: ModuleType, name: str) -> None:
+    (plan,) = table.VOLUME
+    counts = {plan: {network: table.count(table.case(network, plan)) for network in (table.PLAIN, name)}}
+    assert all(line in table.PAGE.read_text() for line in table.costs_table(counts, 0).splitlines())
 
 
 def test_a_page_without_its_marks_is_refused(table: ModuleType) -> None:
