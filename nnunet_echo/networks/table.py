@@ -96,12 +96,9 @@ _VIL: dict[str, Any] = {
     "licence": "MIT, parts Apache-2.0",
     "pretrained": "its own, of ImageNet",
 }
-_SAMUS: dict[str, Any] = {
-    "code": "xianlin7/SAMUS",
-    "licence": "MIT, parts Apache-2.0",
-    "pretrained": "SAM's ViT-B, SAMUS's",
-}
+_SAMUS: dict[str, Any] = {"code": "xianlin7/SAMUS", "licence": "MIT, parts Apache-2.0", "pretrained": "SAM's, SAMUS's"}
 _MONAI: dict[str, Any] = {
+    "dims": (2, 3),
     "extra": "baselines",
     "follows": "MONAI's, by import",
     "code": "Project-MONAI/MONAI",
@@ -253,7 +250,6 @@ NETWORKS: dict[str, Network] = {
         "SegResNet",
         "1810.11654",
         "nnUNetTrainerSegResNet",
-        dims=(2, 3),
         toy={"init_filters": 16, "blocks_down": (1, 1, 1), "blocks_up": (1, 1)},
         **_MONAI,
     ),
@@ -262,7 +258,6 @@ NETWORKS: dict[str, Network] = {
         "SegResNetDS",
         "1810.11654",
         "nnUNetTrainerSegResNetDS",
-        dims=(2, 3),
         toy={"init_filters": 8, "blocks_down": (1, 1, 1)},
         **_MONAI,
     ),
@@ -271,7 +266,6 @@ NETWORKS: dict[str, Network] = {
         "UNETR",
         "2103.10504",
         "nnUNetTrainerUNETR",
-        dims=(2, 3),
         toy={"feature_size": 8, "hidden_size": 48, "mlp_dim": 48, "num_heads": 2},
         **_MONAI,
     ),
@@ -280,7 +274,6 @@ NETWORKS: dict[str, Network] = {
         "SwinUNETR",
         "2201.01266",
         "nnUNetTrainerSwinUNETR",
-        dims=(2, 3),
         toy={"feature_size": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 2), "window_size": 4},
         **_MONAI,
     ),
@@ -289,7 +282,6 @@ NETWORKS: dict[str, Network] = {
         "MedNeXt",
         "2303.09975",
         "nnUNetTrainerMedNeXt",
-        dims=(2, 3),
         toy={"init_filters": 4},
         **_MONAI,
     ),

@@ -1,8 +1,7 @@
 """Recipes: how the authors of published systems trained, one row each, for any of our networks.
 
 ``nnUNetTrainerViL_vil30`` trains the network of nnUNetTrainerViL by the row ``vil30``. Batch and patch are those of the
-plan, as for every trainer of nnU-Net: ``nnunet-echo plan --patch 256 256 --batch 32`` adds a configuration that has the
-published ones.
+plan, as for every trainer of nnU-Net: ``nnunet-echo plan`` adds a configuration that has the published ones.
 """
 
 from __future__ import annotations
