@@ -41,6 +41,31 @@ def test_what_goes_on_gets_it_no_more(dataset: Dataset, weights: Path, monkeypat
     assert (dataset.a[0].folder / RECORD).exists()
 
 
+def test_what_goes_on_keeps_its_record(dataset: Dataset, weights: Path) -> None:
+    """That of the release, which our trainers write; here only the file is known."""
+    source = {"file": "b.pth", "sha256": "ab" * 32, "layout": "VMamba v0"}
+    fold = dataset.a[0]
+    stopped = fold.start("hang", "-pretrained_weights", str(weights))
+    stopped.terminate()
+    assert stopped.wait() == 143
+    keep_pretrained(fold.folder, source)
+    assert fold.run("train", "-pretrained_weights", str(weights)) == 0
+    assert fold.options()[1] == ["--c"]
+    assert pretrained_of(fold.folder).startswith("VMamba v0, b.pth")
+
+
+def test_a_fold_that_runs_from_others_is_refused(
+    dataset: Dataset, weights: Path, capsys: pytest.CaptureFixture
+) -> None:
+    running = dataset.a[0].start("hang")
+    for checkpoint in dataset.a[0].folder.glob("checkpoint_*.pth"):
+        checkpoint.unlink()
+    assert crossval("--pretrained-weights", str(weights)) == 2
+    assert "A fold 0: random weights" in capsys.readouterr().err
+    running.terminate()
+    assert running.wait() == 143
+
+
 def test_folds_of_another_start_are_refused(
     dataset: Dataset, weights: Path, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:
@@ -90,7 +115,8 @@ def test_a_script_for_slurm_has_it(
     dataset: Dataset, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr("sys.executable", "/bin/echo")
-    assert main(["slurm-script", "751", "--trainers", "A", "--pretrained-weights", str(weights)]) == 0
+    monkeypatch.chdir(weights.parent)  # the machines of Slurm start elsewhere
+    assert main(["slurm-script", "751", "--trainers", "A", "--pretrained-weights", weights.name]) == 0
     script = capsys.readouterr().out
     done = subprocess.run(["bash", "-c", script], env={"SLURM_ARRAY_TASK_ID": "1"}, capture_output=True, text=True)
     assert f"-pretrained_weights {weights} --wait" in done.stdout
