@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,10 @@ def test_a_fold_that_runs_from_others_is_refused(
     running = dataset.a[0].start("hang")
     for checkpoint in dataset.a[0].folder.glob("checkpoint_*.pth"):
         checkpoint.unlink()
+    late = threading.Timer(30, running.terminate)  # crossval would wait for it
+    late.start()
     assert crossval("--pretrained-weights", str(weights)) == 2
+    late.cancel()
     assert "A fold 0: random weights" in capsys.readouterr().err
     running.terminate()
     assert running.wait() == 143
