@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nnunet_echo._startup import TRAINERS_VARIABLE, register_trainers
 from nnunet_echo.crossval.status import Table
-from nnunet_echo.nnunet.pretrained import RANDOM, in_words, pretrained_of
+from nnunet_echo.nnunet.pretrained import UNRECORDED, in_words, pretrained_of
 from nnunet_echo.nnunet.results import RUNNING, check_name
 
 LENGTH = re.compile(r"_[0-9]+epochs?(_[0-9]+iterations?)?$")
@@ -60,10 +60,15 @@ def check_device(device: str) -> None:
         )
 
 
+def weights_file(given: Path | None) -> Path | None:
+    """The file as other processes find it. Raises `FileNotFoundError` where there is none."""
+    if given is not None and not given.is_file():
+        raise FileNotFoundError(f"--pretrained-weights {given} is not there: expected a file of weights.")
+    return given and given.resolve()
+
+
 def check_weights(table: Table, file: Path | None) -> None:
     """Raises `ValueError` that names the folds which did not start from the weights in `file`, None for random ones."""
-    if file is not None and not file.is_file():
-        raise FileNotFoundError(f"--pretrained-weights {file} is not there: expected a file of weights.")
     started = {
         f"{trainer} fold {number}": pretrained_of(fold.folder)
         for trainer, row in table.items()
@@ -75,9 +80,9 @@ def check_weights(table: Table, file: Path | None) -> None:
         from nnunet_echo.training.recorded_start import source_of
 
         wanted = in_words(source_of(file))
-    if others := [f"{name}: {start or RANDOM}" for name, start in started.items() if start != wanted]:
+    if others := [f"{name}: {start or UNRECORDED}" for name, start in started.items() if start != wanted]:
         raise ValueError(
-            f"{len(others)} folds did not start from {wanted or RANDOM}:\n  "
+            f"{len(others)} folds did not start from {wanted or 'random weights'}:\n  "
             + "\n  ".join(others)
             + "\nGive the --pretrained-weights of these folds, or move their folders away, or leave them out "
             "(--trainers, --folds)."

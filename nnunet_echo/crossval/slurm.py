@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_echo._startup import TRAINERS_VARIABLE
-from nnunet_echo.crossval.checks import check_trainers, check_weights
+from nnunet_echo.crossval.checks import check_trainers, check_weights, weights_file
 from nnunet_echo.crossval.jobs import Model, Training
 from nnunet_echo.crossval.prepare import what_is_missing
 from nnunet_echo.crossval.status import check_names, parse_folds, read_table
@@ -57,14 +57,14 @@ def checked_script(
     Raises ValueError while plans or preprocessed data are missing, with what makes them, and as `check_trainers`. The
     device is not looked for: the machine that writes the script is none of those that train.
     """
-    name = dataset_name(dataset)
+    name, file = dataset_name(dataset), weights_file(weights)
     check_names(configuration, plans, trainers, folds)
     check_trainers(trainers)
     if step := what_is_missing(name, configuration, plans):
         raise ValueError(f"{name} is not ready for its folds. Run this first ({shlex.join(step)}).")
     numbers = parse_folds(folds, name)
-    check_weights(read_table(name, configuration, plans, trainers, numbers), weights)
-    return slurm_script(name, configuration, plans, trainers, numbers, device, weights and weights.resolve())
+    check_weights(read_table(name, configuration, plans, trainers, numbers), file)
+    return slurm_script(name, configuration, plans, trainers, numbers, device, file)
 
 
 def slurm_script(
@@ -79,8 +79,8 @@ def slurm_script(
     """The text of a Slurm array with a job for each of the trainers' `folds`.
 
     It has this process's nnU-Net folders and its Python. Each fold starts from the file `weights`, if there is one,
-    which all machines have to see. `device` is nnU-Net's word for one: cuda, cpu or mps. Raises
-    `ValueError` for names that a shell, Slurm or a folder would not take as they are.
+    which all machines have to see. `device` is nnU-Net's word for one: cuda, cpu or mps. Raises `ValueError` for names
+    that a shell, Slurm or a folder would not take as they are.
 
     >>> script = slurm_script("Dataset751_CAMUS", "2d", "nnUNetPlans", ["nnUNetTrainerVMUNet"], range(5), "cuda")
     >>> [line for line in script.splitlines() if "--array" in line]

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nnunet_echo.crossval.checks import check_device, check_trainers, check_weights
+from nnunet_echo.crossval.checks import check_device, check_trainers, check_weights, weights_file
 from nnunet_echo.crossval.engines import Job, OneByOne, OnRay, why_not_ray
 from nnunet_echo.crossval.jobs import Model, Prediction, Training
 from nnunet_echo.crossval.prepare import given_split, next_step, prepare
@@ -61,14 +61,15 @@ def crossval(
 
     `dataset` is as nnU-Net knows it, `folds` are such as ["0-4"] (default: all of the split), `predict` is a folder of
     images that the folds of each trainer predict, `pretrained_weights` a file for nnU-Net's option of that name, from
-    which every fold starts. `say` gets what happens, and at the end how all folds are; `look`
-    is called every few seconds with the news, and with a function that gives the state of all folds as lines.
+    which every fold starts. `say` gets what happens, and at the end how all folds are; `look` is called every few
+    seconds with the news, and with a function that gives the state of all folds as lines.
     Raises `ValueError`, `OSError` or `RuntimeError` for what cannot be trained, before anything starts.
     """
     if not 0 < gpus_per_job <= 1:
         raise ValueError(f"--gpus-per-job {gpus_per_job}: a fold is trained on one GPU or on a share of it.")
     if predict is not None and not predict.is_dir():
         raise FileNotFoundError(f"--predict {predict} is not a folder.")
+    weights = weights_file(pretrained_weights)
     check_names(configuration, plans, trainers, folds)
     trainers = list(dict.fromkeys(trainers))
     why_not = why_not_ray(device)
@@ -84,7 +85,6 @@ def crossval(
     prepare(name, configuration, plans, say)
     numbers = parse_folds(folds, name)
     models = [Model(name, configuration, trainer, plans, device) for trainer in trainers]
-    weights = pretrained_weights and pretrained_weights.resolve()
     trainings = [Training(model, str(fold), weights) for fold in numbers for model in models]
 
     def table() -> Table:

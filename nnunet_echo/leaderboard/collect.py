@@ -20,7 +20,7 @@ from pathlib import Path
 
 from nnunet_echo.data.cases import patient_of
 from nnunet_echo.nnunet.cases import Cases, other_split, read_splits
-from nnunet_echo.nnunet.pretrained import RANDOM, pretrained_of
+from nnunet_echo.nnunet.pretrained import UNRECORDED, pretrained_of
 from nnunet_echo.nnunet.results import DEFAULT_PLANS, DONE, read_fold
 
 COMPLETE, INCOMPLETE, REFUSED = "complete", "incomplete", "refused"
@@ -156,7 +156,7 @@ def _model(folder: Path, configuration: str, split: ComparedFolds, file_ending: 
     starts = {fold: pretrained_of(folder / f"fold_{fold}") for fold in folds}
     if len(set(starts.values())) > 1:
         foreign = True
-        each = ", ".join(f"fold {fold} from {start or RANDOM}" for fold, start in starts.items())
+        each = ", ".join(f"fold {fold} from {start or UNRECORDED}" for fold, start in starts.items())
         reasons.append(f"its folds start from different weights: {each}")
     status = REFUSED if foreign or not folds else COMPLETE if len(folds) == len(split.validation) else INCOMPLETE
     name = trainer if plans == DEFAULT_PLANS else f"{trainer}__{plans}"

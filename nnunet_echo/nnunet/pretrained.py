@@ -18,7 +18,7 @@ from nnunet_echo.nnunet.logs import read_json
 RECORD = "pretrained.json"  # in the folder of a fold: {"file": name, "sha256": of it, "layout": what kind it is}
 OPTION = "-pretrained_weights"
 NOT_ON_RECORD = "weights that are not on record"
-RANDOM = "random weights"
+UNRECORDED = "random weights (nothing on record)"
 
 
 def file_given(arguments: Sequence[str]) -> Path | None:

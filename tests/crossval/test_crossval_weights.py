@@ -128,6 +128,7 @@ def test_a_script_for_slurm_has_it(
 
 
 def test_a_file_that_is_not_there(dataset: Dataset, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    dataset.splits.unlink()  # told before anything is prepared
     assert crossval("--pretrained-weights", str(tmp_path / "nowhere.pth")) == 2
     assert "nowhere.pth is not there: expected a file of weights" in capsys.readouterr().err
     assert dataset.a[0].starts() == []

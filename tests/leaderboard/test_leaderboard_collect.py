@@ -208,7 +208,7 @@ def test_folds_of_different_starts_are_no_row(study: Study) -> None:
     keep_pretrained(study.model(GOOD) / "fold_0", VMAMBA)
     model = found(study)
     assert (model.status, model.pretrained) == ("refused", "")
-    started = "fold 0 from VMamba v0, vmamba_tiny.pth, SHA-256 0123456789ab, fold 1 from random weights, "
+    started = "fold 0 from VMamba v0, vmamba_tiny.pth, SHA-256 0123456789ab, fold 1 from random weights (nothing"
     assert f"its folds start from different weights: {started}" in model.reasons[-1]
     assert found(study, folds=[0]).pretrained.startswith("VMamba v0")
     assert found(study, folds=[1, 2]).status == "complete"
