@@ -100,6 +100,7 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     add_device(parser, "cuda")
     parser.add_argument(
         "--pretrained-weights",
+        "-pretrained_weights",
         type=Path,
         metavar="FILE",
         help="every fold starts from it, as with nnUNetv2_train -pretrained_weights: a file of `nnunet-echo weights`",

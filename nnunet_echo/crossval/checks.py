@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nnunet_echo._startup import TRAINERS_VARIABLE, register_trainers
 from nnunet_echo.crossval.status import Table
-from nnunet_echo.nnunet.pretrained import UNRECORDED, in_words, pretrained_of
+from nnunet_echo.nnunet.pretrained import UNRECORDED, Source, in_words, pretrained_of, same_start
 from nnunet_echo.nnunet.results import RUNNING, check_name
 
 LENGTH = re.compile(r"_[0-9]+epochs?(_[0-9]+iterations?)?$")
@@ -60,32 +60,34 @@ def check_device(device: str) -> None:
         )
 
 
-def weights_file(given: Path | None) -> Path | None:
-    """The file as other processes find it. Raises `FileNotFoundError` where there is none."""
-    if given is not None and not given.is_file():
-        raise FileNotFoundError(f"--pretrained-weights {given} is not there: expected a file of weights.")
-    return given and given.resolve()
+def weights_source(file: Path | None) -> Source | None:
+    """What it is. Raises `FileNotFoundError` without it, `ValueError` for one that nnU-Net's training does not take."""
+    if file is None:
+        return None
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"--pretrained-weights {file} is no file. Give one that nnunet-echo weights made, or a checkpoint."
+        )
+    from nnunet_echo.training.recorded_start import source_of  # reads it with PyTorch
+
+    return source_of(file)
 
 
-def check_weights(table: Table, file: Path | None) -> None:
-    """Raises `ValueError` that names the folds which did not start from the weights in `file`, None for random ones."""
-    started = {
-        f"{trainer} fold {number}": pretrained_of(fold.folder)
+def check_weights(table: Table, source: Source | None) -> None:
+    """Raises `ValueError` that names the folds which did not start from these weights, None for random ones."""
+    others = [
+        f"{trainer} fold {number}: {UNRECORDED if start is None else in_words(start)}"
         for trainer, row in table.items()
         for number, fold in row.items()
         if fold.state == RUNNING or any(fold.folder.glob("checkpoint_*.pth"))
-    }
-    wanted = ""
-    if file is not None and started:
-        from nnunet_echo.training.recorded_start import source_of
-
-        wanted = in_words(source_of(file))
-    if others := [f"{name}: {start or UNRECORDED}" for name, start in started.items() if start != wanted]:
+        if not same_start(start := pretrained_of(fold.folder), source)
+    ]
+    if others:
         raise ValueError(
-            f"{len(others)} folds did not start from {wanted or 'random weights'}:\n  "
+            f"{len(others)} folds did not start from {'random weights' if source is None else in_words(source)}:\n  "
             + "\n  ".join(others)
-            + "\nGive the --pretrained-weights of these folds, or move their folders away, or leave them out "
-            "(--trainers, --folds)."
+            + "\nThe folds of a trainer have to start alike to be one row. Give the --pretrained-weights of these, or "
+            "move their folders away, or leave their trainer out."
         )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_echo._startup import TRAINERS_VARIABLE
-from nnunet_echo.crossval.checks import check_trainers, check_weights, weights_file
+from nnunet_echo.crossval.checks import check_trainers, check_weights, weights_source
 from nnunet_echo.crossval.jobs import Model, Training
 from nnunet_echo.crossval.prepare import what_is_missing
 from nnunet_echo.crossval.status import check_names, parse_folds, read_table
@@ -57,14 +57,14 @@ def checked_script(
     Raises ValueError while plans or preprocessed data are missing, with what makes them, and as `check_trainers`. The
     device is not looked for: the machine that writes the script is none of those that train.
     """
-    name, file = dataset_name(dataset), weights_file(weights)
+    name, source = dataset_name(dataset), weights_source(weights)
     check_names(configuration, plans, trainers, folds)
     check_trainers(trainers)
     if step := what_is_missing(name, configuration, plans):
         raise ValueError(f"{name} is not ready for its folds. Run this first ({shlex.join(step)}).")
     numbers = parse_folds(folds, name)
-    check_weights(read_table(name, configuration, plans, trainers, numbers), file)
-    return slurm_script(name, configuration, plans, trainers, numbers, device, file)
+    check_weights(read_table(name, configuration, plans, trainers, parse_folds(None, name)), source)
+    return slurm_script(name, configuration, plans, trainers, numbers, device, weights and weights.resolve())
 
 
 def slurm_script(

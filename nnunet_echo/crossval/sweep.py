@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nnunet_echo.crossval.checks import check_device, check_trainers, check_weights, weights_file
+from nnunet_echo.crossval.checks import check_device, check_trainers, check_weights, weights_source
 from nnunet_echo.crossval.engines import Job, OneByOne, OnRay, why_not_ray
 from nnunet_echo.crossval.jobs import Model, Prediction, Training
 from nnunet_echo.crossval.prepare import given_split, next_step, prepare
@@ -69,7 +69,7 @@ def crossval(
         raise ValueError(f"--gpus-per-job {gpus_per_job}: a fold is trained on one GPU or on a share of it.")
     if predict is not None and not predict.is_dir():
         raise FileNotFoundError(f"--predict {predict} is not a folder.")
-    weights = weights_file(pretrained_weights)
+    source, weights = weights_source(pretrained_weights), pretrained_weights and pretrained_weights.resolve()
     check_names(configuration, plans, trainers, folds)
     trainers = list(dict.fromkeys(trainers))
     why_not = why_not_ray(device)
@@ -94,7 +94,7 @@ def crossval(
         return screen(f"{name}, {configuration}", table())
 
     _refuse_other_splits(table())
-    check_weights(table(), weights)
+    check_weights(read_table(name, configuration, plans, trainers, parse_folds(None, name)), source)
     for training in trainings:  # so that `status` knows what is planned
         training.folder.mkdir(parents=True, exist_ok=True)
     options = _options(device, gpus_per_job, predict, weights)

@@ -13,14 +13,14 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from nnunet_echo.data.cases import patient_of
 from nnunet_echo.nnunet.cases import Cases, other_split, read_splits
-from nnunet_echo.nnunet.pretrained import UNRECORDED, pretrained_of
+from nnunet_echo.nnunet.pretrained import UNRECORDED, Source, in_words, pretrained_of, same_start
 from nnunet_echo.nnunet.results import DEFAULT_PLANS, DONE, read_fold
 
 COMPLETE, INCOMPLETE, REFUSED = "complete", "incomplete", "refused"
@@ -153,15 +153,28 @@ def _model(folder: Path, configuration: str, split: ComparedFolds, file_ending: 
             reasons.append(f"fold {fold} left out: it is none of the folds compared")
     if missing := [fold for fold in split.validation if not (folder / f"fold_{fold}").is_dir()]:
         reasons.append(f"missing: fold {', '.join(map(str, missing))}")
-    starts = {fold: pretrained_of(folder / f"fold_{fold}") for fold in folds}
-    if len(set(starts.values())) > 1:
+    started, alike = _started({fold: pretrained_of(folder / f"fold_{fold}") for fold in folds})
+    if not alike:
         foreign = True
-        each = ", ".join(f"fold {fold} from {start or UNRECORDED}" for fold, start in starts.items())
-        reasons.append(f"its folds start from different weights: {each}")
+        reasons.append(f"its folds start from different weights: {started}")
     status = REFUSED if foreign or not folds else COMPLETE if len(folds) == len(split.validation) else INCOMPLETE
     name = trainer if plans == DEFAULT_PLANS else f"{trainer}__{plans}"
-    pretrained = starts[folds[0]] if folds and not foreign else ""
+    pretrained = "" if foreign else started
     return TrainedModel(name, trainer, plans, configuration, folder, tuple(folds), status, tuple(reasons), pretrained)
+
+
+def _started(starts: Mapping[int, Source | None]) -> tuple[str, bool]:
+    """What the folds started from, in words, and whether that makes them one method.
+
+    It does if all started from the same, and if each started from a checkpoint of nnU-Net: then from one that knows
+    nothing of the fold's validation, such as that of the same fold of another configuration.
+    """
+    words = {fold: UNRECORDED if start is None else in_words(start) for fold, start in starts.items()}
+    first = next(iter(starts.values()), None)
+    if all(same_start(start, first) for start in starts.values()):
+        return ("" if first is None else next(iter(words.values()))), True
+    each = ", ".join(f"fold {fold} from {word}" for fold, word in words.items())
+    return each, all(start is not None and start.get("layout") == "" for start in starts.values())
 
 
 def _trained_folds(folder: Path) -> list[str]:

@@ -15,23 +15,25 @@ from pathlib import Path
 from nnunet_echo.nnunet.folders import replace_file
 from nnunet_echo.nnunet.logs import read_json
 
-RECORD = "pretrained.json"  # in the folder of a fold: {"file": name, "sha256": of it, "layout": what kind it is}
+RECORD = "pretrained.json"  # in the folder of a fold, see `source_of_any`
 OPTION = "-pretrained_weights"
 NOT_ON_RECORD = "weights that are not on record"
 UNRECORDED = "random weights (nothing on record)"
 
+# "file", "sha256" and "layout" of what was released; "given", the SHA-256 of the file that the training got
+Source = Mapping[str, str]
+
 
 def file_given(arguments: Sequence[str]) -> Path | None:
-    """The file of pretrained weights among the arguments of nnUNetv2_train, whose option may be shortened.
+    """The file of pretrained weights among the arguments of nnUNetv2_train.
 
-    >>> file_given(["751", "2d", "0", "-p", "nnUNetPlans", "-pretrained", "vmamba.pth"]).name
+    >>> file_given(["751", "2d", "0", "-pretrained_weights", "vmamba.pth"]).name
     'vmamba.pth'
     """
     for argument, following in itertools.pairwise([*arguments, ""]):
         name, _, attached = argument.partition("=")
-        if OPTION.startswith(name) and len(name) > len("-p"):  # -p is the plans
-            value = attached or following
-            return Path(value) if value else None
+        if name == OPTION and (value := attached or following):
+            return Path(value)
     return None
 
 
@@ -49,12 +51,13 @@ def hash_of_file(file: Path) -> str:
     return digest.hexdigest()
 
 
-def source_of_any(file: Path) -> dict[str, str]:
-    """The record of a file about whose origin nothing is known."""
-    return {"file": file.name, "sha256": hash_of_file(file), "layout": ""}
+def source_of_any(file: Path, released: Source | None = None) -> Source:
+    """The record of a file; what was `released` is the file itself where nothing else is known."""
+    sha256 = hash_of_file(file)
+    return {**(released or {"file": file.name, "sha256": sha256, "layout": ""}), "given": sha256}
 
 
-def keep_pretrained(folder: Path, source: Mapping[str, str] | None) -> None:
+def keep_pretrained(folder: Path, source: Source | None) -> None:
     """Write the record of a training that starts in `folder`; None, for random weights, leaves none there."""
     if source is None:
         (folder / RECORD).unlink(missing_ok=True)
@@ -62,19 +65,31 @@ def keep_pretrained(folder: Path, source: Mapping[str, str] | None) -> None:
         replace_file(folder / RECORD, json.dumps({**source}, indent=1))
 
 
-def pretrained_of(folder: Path) -> str:
-    """What the fold in `folder` started from, in words; "" for random weights, and where nothing is on record."""
+def pretrained_of(folder: Path) -> Source | None:
+    """The record of the fold in `folder`; None for random weights, and where nothing is on record."""
     if not (folder / RECORD).exists():
-        return ""
-    source = read_json(folder / RECORD)
-    return in_words(source if isinstance(source, dict) else {})
+        return None
+    content = read_json(folder / RECORD)
+    return {key: str(value) for key, value in content.items()} if isinstance(content, dict) else {}
 
 
-def in_words(source: Mapping[str, str]) -> str:
+def same_start(one: Source | None, other: Source | None) -> bool:
+    """Whether two trainings started from the same release, or the same file.
+
+    >>> same_start(None, None), same_start(None, {"sha256": "01"}), same_start({"sha256": "01"}, {"sha256": "01"})
+    (True, False, True)
+    """
+    if not one or not other:  # None, or {} for a file that nobody knows
+        return one == other
+    return any(one.get(key) and one.get(key) == other.get(key) for key in ("sha256", "given"))
+
+
+def in_words(source: Source) -> str:
     """A record in words.
 
     >>> in_words({"file": "vmamba.pth", "sha256": "0123456789abcdef", "layout": "VMamba v0"})
     'VMamba v0, vmamba.pth, SHA-256 0123456789ab'
     """
-    layout, file, sha256 = (str(source.get(key) or "") for key in ("layout", "file", "sha256"))
-    return ", ".join(filter(None, [layout, file, f"SHA-256 {sha256[:12]}"])) if sha256 else NOT_ON_RECORD
+    sha256 = source.get("sha256", "")
+    parts = source.get("layout"), source.get("file"), f"SHA-256 {sha256[:12]}"
+    return ", ".join(filter(None, parts)) if sha256 else NOT_ON_RECORD

@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from functools import partial
 from pathlib import Path
 
@@ -210,13 +209,7 @@ class EchoTrainer(RecordedStart):
         """Note the cases of a training that starts; what an earlier one of other cases left here is moved aside."""
         folder = Path(self.output_folder)
         if not self._continued and (not has_record(folder) or self._other_split()):
-            for path in (*folder.glob("checkpoint_*.pth"), folder / "validation"):
-                if path.exists():  # --c and --val would take it for this training's
-                    aside = path.rename(f"{path}.before_{time.strftime('%Y%m%d_%H%M%S')}")
-                    self.print_to_log_file(
-                        f"{path.name} is of an earlier training, whose cases are others or not on record: "
-                        f"now {aside.name}."
-                    )
+            self._set_aside("whose cases are others or not on record")
         if not (self._continued and has_record(folder)):
             keep_cases(folder, self._cases_now())
 

@@ -13,7 +13,7 @@ import torch
 from crossval_dataset import Dataset, crossval
 
 from nnunet_echo.cli.main import main
-from nnunet_echo.nnunet.pretrained import RECORD, hash_of_file, keep_pretrained, pretrained_of
+from nnunet_echo.nnunet.pretrained import RECORD, hash_of_file, in_words, keep_pretrained, pretrained_of
 
 pytest_plugins = ("crossval_dataset",)
 
@@ -29,7 +29,7 @@ def test_every_fold_starts_from_it_and_says_so(dataset: Dataset, weights: Path) 
     assert crossval("--pretrained-weights", str(weights)) == 0
     for fold in (*dataset.a, *dataset.b):
         assert fold.options() == [["-pretrained_weights", str(weights)]]
-        assert pretrained_of(fold.folder) == f"my weights.pth, SHA-256 {hash_of_file(weights)[:12]}"
+        assert in_words(pretrained_of(fold.folder)) == f"my weights.pth, SHA-256 {hash_of_file(weights)[:12]}"
     assert crossval("--pretrained-weights", str(weights)) == 0  # and again: nothing
     assert [len(fold.starts()) for fold in dataset.a] == [1, 1]
 
@@ -52,7 +52,7 @@ def test_what_goes_on_keeps_its_record(dataset: Dataset, weights: Path) -> None:
     keep_pretrained(fold.folder, source)
     assert fold.run("train", "-pretrained_weights", str(weights)) == 0
     assert fold.options()[1] == ["--c"]
-    assert pretrained_of(fold.folder).startswith("VMamba v0, b.pth")
+    assert pretrained_of(fold.folder) == source
 
 
 def test_a_fold_that_runs_from_others_is_refused(
@@ -85,8 +85,19 @@ def test_folds_of_another_start_are_refused(
         error = capsys.readouterr().err
         assert "1 folds did not start from random weights:" in error
         assert "A fold 0: VMamba v0, b.pth, SHA-256 abababababab" in error
-    torch.save({"pretrained": {"file": "b.pth", "sha256": "ab" * 32, "layout": "VMamba v0"}}, tmp_path / "c.pth")
-    assert crossval("--pretrained-weights", str(tmp_path / "c.pth"), "--folds", "0") == 0  # made of that release
+    released = {"file": "b.pth", "sha256": "ab" * 32, "layout": "VMamba v0"}
+    torch.save({"network_weights": {}, "pretrained": released}, tmp_path / "c.pth")
+    assert crossval("-pretrained_weights", str(tmp_path / "c.pth"), "--folds", "0") == 0  # made of that release
+
+
+def test_all_folds_are_compared_not_only_those_to_train(
+    dataset: Dataset, weights: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert crossval("--folds", "0", "--pretrained-weights", str(weights)) == 0
+    assert crossval("--folds", "1") == 2
+    error = capsys.readouterr().err
+    assert "2 folds did not start from random weights:" in error and "A fold 0: my weights.pth" in error
+    assert main(["slurm-script", "751", "--trainers", "A", "--folds", "1"]) == 2
 
 
 def test_a_fold_that_never_saved_may_start_from_others(dataset: Dataset, weights: Path) -> None:
@@ -130,5 +141,14 @@ def test_a_script_for_slurm_has_it(
 def test_a_file_that_is_not_there(dataset: Dataset, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     dataset.splits.unlink()  # told before anything is prepared
     assert crossval("--pretrained-weights", str(tmp_path / "nowhere.pth")) == 2
-    assert "nowhere.pth is not there: expected a file of weights" in capsys.readouterr().err
+    assert "nowhere.pth is no file. Give one that nnunet-echo weights made" in capsys.readouterr().err
+    assert dataset.a[0].starts() == []
+
+
+def test_a_released_file_itself_is_told_before_anything_starts(
+    dataset: Dataset, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "vmamba.pth")
+    assert crossval("--pretrained-weights", str(tmp_path / "vmamba.pth")) == 2
+    assert "vmamba.pth has no network_weights, as a checkpoint of nnU-Net has." in capsys.readouterr().err
     assert dataset.a[0].starts() == []

@@ -17,7 +17,7 @@ from small_trainers import small_trainer
 
 from nnunet_echo.dataset_conversion.camus.phantom import write_camus
 from nnunet_echo.networks import NETWORKS, create_network, title_of
-from nnunet_echo.nnunet.pretrained import hash_of_file, pretrained_of
+from nnunet_echo.nnunet.pretrained import hash_of_file, in_words, pretrained_of
 from nnunet_echo.training.recipes import RECIPES
 
 pytestmark = pytest.mark.nnunet
@@ -108,7 +108,7 @@ def test_samus_starts_from_pretrained_weights_and_predicts_without_labels(workpl
         ),
     )
     assert f"Pretrained weights, SHA-256 {'07' * 32}: 0." in output and "stay as they are" in output
-    kept = pretrained_of(workplace.fold(trainer))
+    kept = in_words(pretrained_of(workplace.fold(trainer)))
     assert kept == f"start.pth, SHA-256 {hash_of_file(file)[:12]}" and f"Starts from {kept}." in output
     before, after = network.state_dict(), workplace.checkpoint(trainer, "final")["network_weights"]
     frozen = [key for key, _ in network.named_parameters() if network.is_frozen(key)]

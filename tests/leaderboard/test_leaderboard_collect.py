@@ -212,3 +212,24 @@ def test_folds_of_different_starts_are_no_row(study: Study) -> None:
     assert f"its folds start from different weights: {started}" in model.reasons[-1]
     assert found(study, folds=[0]).pretrained.startswith("VMamba v0")
     assert found(study, folds=[1, 2]).status == "complete"
+
+
+def test_a_checkpoint_for_each_fold_is_one_method(study: Study) -> None:
+    """Such as those of the same folds of another configuration."""
+    for fold in range(5):
+        keep_pretrained(study.model(GOOD) / f"fold_{fold}", {"file": "a.pth", "sha256": f"{fold}" * 64, "layout": ""})
+    model = found(study)
+    assert model.status == "complete"
+    assert model.pretrained.startswith(
+        "fold 0 from a.pth, SHA-256 000000000000, fold 1 from a.pth, SHA-256 111111111111"
+    )
+    keep_pretrained(study.model(GOOD) / "fold_3", VMAMBA)  # a release is for all
+    assert found(study).status == "refused"
+    keep_pretrained(study.model(GOOD) / "fold_3", None)
+    assert found(study).status == "refused"
+
+
+def test_a_renamed_file_is_the_same(study: Study) -> None:
+    for fold in range(5):
+        keep_pretrained(study.model(GOOD) / f"fold_{fold}", {**VMAMBA, "file": f"{fold}.pth"})
+    assert found(study).status == "complete"

@@ -12,7 +12,8 @@ import torch
 from nnunetv2.run.run_training import maybe_load_checkpoint
 from toy_training import Toy, log_of, make
 
-from nnunet_echo.nnunet.pretrained import NOT_ON_RECORD, pretrained_of
+from nnunet_echo.nnunet.pretrained import NOT_ON_RECORD, in_words, pretrained_of
+from nnunet_echo.training.recorded_start import source_of
 
 pytest_plugins = ("toy_training",)
 pytestmark = pytest.mark.usefixtures("toy_dataset")
@@ -41,7 +42,7 @@ def test_a_file_of_ours_is_its_release(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_train", *(["-pretrained_weights", str(file)] if by_command else [])])
     trainer = start(file)
     words = f"VMamba v0, released.pth, SHA-256 {'0f' * 6}" if by_command else NOT_ON_RECORD
-    assert pretrained_of(Path(trainer.output_folder)) == words
+    assert in_words(pretrained_of(Path(trainer.output_folder))) == words
     assert f"Starts from {words}." in log_of(trainer)
 
 
@@ -49,7 +50,7 @@ def test_a_checkpoint_of_nnunet_is_itself(tmp_path: Path, monkeypatch: pytest.Mo
     file = weights_file(tmp_path, logging={"loss": np.float64(1)}, trainer_name="nnUNetTrainer")
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_train", "-pretrained_weights", str(file)])
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert pretrained_of(Path(start(file).output_folder)) == f"start.pth, SHA-256 {sha256[:12]}"
+    assert in_words(pretrained_of(Path(start(file).output_folder))) == f"start.pth, SHA-256 {sha256[:12]}"
 
 
 def test_the_record_is_of_the_training_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,13 +63,44 @@ def test_the_record_is_of_the_training_that_is_there(tmp_path: Path, monkeypatch
     trainer.save_latest()
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_train", "--c"])
     start(None, continues=True)
-    assert pretrained_of(folder) == kept != ""
+    assert pretrained_of(folder) == kept and kept
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_train"])
-    start(None)
-    assert pretrained_of(folder) == ""
+    (folder / "validation").mkdir()
+    trainer = start(None)
+    assert pretrained_of(folder) is None
+    # What the other start left would be taken for this one's.
+    assert "checkpoint_latest.pth is of an earlier training, which started from other weights" in log_of(trainer)
+    assert not list(folder.glob("checkpoint_*.pth")) and not (folder / "validation").exists()
+
+
+def test_the_same_start_again_moves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = weights_file(tmp_path, pretrained=SOURCE)
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_train", "-pretrained_weights", str(file)])
+    trainer = start(file)
+    trainer.save_latest()
+    assert (Path(start(file).output_folder) / "checkpoint_latest.pth").exists()
 
 
 def test_the_option_alone_is_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a command that trains in another way, such as a notebook's."""
     monkeypatch.setattr(sys, "argv", ["other", "-pretrained_weights", str(tmp_path / "nowhere.pth")])
-    assert pretrained_of(Path(start(None).output_folder)) == ""
+    assert pretrained_of(Path(start(None).output_folder)) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not a whole file of weights"),
+        (b"PK\x03\x04torn", "is not a whole file of weights"),
+        ("network_weights", "has no network_weights"),
+        ({"model": {}}, "has no network_weights, as a checkpoint of nnU-Net has. nnunet-echo weights makes"),
+    ],
+)
+def test_what_is_no_file_of_weights(tmp_path: Path, content: object, message: str) -> None:
+    file = tmp_path / "a.pth"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(content, file)
+    with pytest.raises(ValueError, match=rf"a\.pth {message}"):
+        source_of(file)
