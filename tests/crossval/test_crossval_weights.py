@@ -42,6 +42,7 @@ def test_what_goes_on_gets_it_no_more(dataset: Dataset, weights: Path, monkeypat
     assert (dataset.a[0].folder / RECORD).exists()
 
 
+@pytest.mark.slow
 def test_what_goes_on_keeps_its_record(dataset: Dataset, weights: Path) -> None:
     """That of the release, which our trainers write; here only the file is known."""
     source = {"file": "b.pth", "sha256": "ab" * 32, "layout": "VMamba v0"}
@@ -55,6 +56,7 @@ def test_what_goes_on_keeps_its_record(dataset: Dataset, weights: Path) -> None:
     assert pretrained_of(fold.folder) == source
 
 
+@pytest.mark.slow
 def test_a_fold_that_runs_from_others_is_refused(
     dataset: Dataset, weights: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -100,12 +102,14 @@ def test_all_folds_are_compared_not_only_those_to_train(
     assert main(["slurm-script", "751", "--trainers", "A", "--folds", "1"]) == 2
 
 
+@pytest.mark.slow
 def test_a_fold_that_never_saved_may_start_from_others(dataset: Dataset, weights: Path) -> None:
     assert dataset.a[0].run("fail") == 1
     assert crossval("--folds", "0", "--pretrained-weights", str(weights)) == 0
     assert dataset.a[0].options()[-1] == ["-pretrained_weights", str(weights)]
 
 
+@pytest.mark.slow
 def test_a_fold_that_begins_again_without_has_no_record(dataset: Dataset, weights: Path) -> None:
     assert dataset.a[0].run("fail", "-pretrained_weights", str(weights)) == 1
     assert (dataset.a[0].folder / RECORD).exists()
@@ -113,6 +117,7 @@ def test_a_fold_that_begins_again_without_has_no_record(dataset: Dataset, weight
     assert not (dataset.a[0].folder / RECORD).exists()
 
 
+@pytest.mark.slow
 def test_status_repeats_it(
     dataset: Dataset, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

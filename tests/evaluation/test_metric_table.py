@@ -92,6 +92,7 @@ def test_its_row_is_all_that_evaluate_needs(added: metrics.Metric, tmp_path: Pat
         assert metrics.mask_metrics(*pair, (1.0, 1.0))[NAME] == pytest.approx(expected, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_its_row_is_all_that_the_leaderboard_needs(added: metrics.Metric, study: Study, tmp_path: Path) -> None:
     """GOOD is shifted, so that its areas are right; the baseline's are too small."""
     board = leaderboard("751", trainers=[GOOD, BASELINE], folds=[0], rank_by=NAME)
