@@ -126,7 +126,7 @@ def facts_table() -> str:
         loads = "yes" if name in published._BUILDERS else "no"
         paper = f"[{row.paper}](https://arxiv.org/abs/{row.paper})"
         axes = " and ".join(f"{n}D" for n in row.dims)
-        trained, weights = training_of(row.trainer), row.pretrained or "none known"
+        trained, weights = training_of(row.trainer), row.pretrained or "none"
         cells = f"{title(name)}, {paper}", axes, row.follows, code, trained, weights, loads
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

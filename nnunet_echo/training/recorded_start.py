@@ -46,9 +46,10 @@ class RecordedStart(SafeTrainer):
 
     def _keep_start(self) -> None:
         """Note and log what a training starts from; of one that continues its first start tells."""
-        folder = Path(self.output_folder)
-        file = file_given(sys.argv) if self.weights_came else None
-        source = source_of(file) if file else {} if self.weights_came else None
+        folder, source = Path(self.output_folder), None
+        if self.weights_came:
+            file = file_given(sys.argv)
+            source = source_of(file) if file else {}
         if not same_start(source, pretrained_of(folder)):
             self._set_aside("which started from other weights")
         keep_pretrained(folder, source)
@@ -82,4 +83,5 @@ def source_of(file: Path) -> Source:
             f"{file} has no network_weights, as a checkpoint of nnU-Net has. nnunet-echo weights makes such a file of "
             "released weights."
         )
-    return source_of_any(file, saved.get("pretrained"))
+    released = saved.get("pretrained")
+    return source_of_any(file, released if isinstance(released, dict) else None)  # others may have such a key, too

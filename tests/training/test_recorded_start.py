@@ -53,6 +53,11 @@ def test_a_checkpoint_of_nnunet_is_itself(tmp_path: Path, monkeypatch: pytest.Mo
     assert in_words(pretrained_of(Path(start(file).output_folder))) == f"start.pth, SHA-256 {sha256[:12]}"
 
 
+def test_an_entry_of_that_name_by_others_is_no_release(tmp_path: Path) -> None:
+    file = weights_file(tmp_path, pretrained=True)
+    assert in_words(source_of(file)).startswith("start.pth, SHA-256 ")
+
+
 def test_the_record_is_of_the_training_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A training that goes on keeps it, one that begins again without weights takes it away."""
     file = weights_file(tmp_path, pretrained=SOURCE)
